@@ -1,0 +1,4025 @@
+#!/usr/bin/env python3
+"""Housekeeper: cron for Python programs, in one file.
+
+Drop this file into a program, or beside nothing at all, put task files into ``tasks/``, and from
+then on maintenance happens: each tick of a schedule is run once, and every tick is accounted for.
+
+    # tasks/sweep.py
+    from housekeeper import current_run, task
+
+    @task(schedule="*/10 * * * *", timeout=300)
+    def sweep():
+        for number, path in enumerate(stale_files()):
+            current_run().check_cancelled()
+            path.unlink()
+
+Run ``python housekeeper.py``, or start it inside an application::
+
+    housekeeper = create_housekeeper(app, timezone="Europe/Berlin")
+    housekeeper.initialize()
+
+Contents (search for the number and the name):
+
+    1. Errors: what Housekeeper raises on purpose
+    2. Clock: the only place that reads or waits on time
+    3. Triggers: when a task is due
+    4. Tasks: what is to be done
+    5. Runs: one recorded occurrence of a task
+    6. Ledgers: the store of runs, and the claim that makes a tick run once
+    7. Execution: one attempt of a run, on a worker's thread
+    8. Housekeeper: the scheduler, in the order of its life
+    9. Processes: fork and interpreter exit
+    10. Discovery: the files in tasks/
+    11. Factory: create_housekeeper() and its options
+    12. Command line: python housekeeper.py
+
+The words (task, schedule, trigger, tick, due, dispatch, run, attempt, claim, ledger, runner, agenda,
+grace) are used in one meaning only; the README explains them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import concurrent.futures.thread
+import contextlib
+import contextvars
+import ctypes
+import difflib
+import functools
+import hashlib
+import heapq
+import importlib
+import importlib.util
+import inspect
+import itertools
+import json
+import logging
+import math
+import os
+import queue
+import re
+import secrets
+import selectors
+import shlex
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import KW_ONLY, dataclass, field, fields
+from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import time as wall_time
+from enum import Enum
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import IO, Any, NamedTuple, Protocol, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from croniter import CroniterBadDateError, croniter
+
+__version__ = "0.1.0"
+__all__ = [
+    "AlreadyRunning",
+    "CommandFailed",
+    "ConfigurationError",
+    "CronTrigger",
+    "Housekeeper",
+    "HousekeeperError",
+    "IntervalTrigger",
+    "LedgerUnavailable",
+    "Run",
+    "RunCancelled",
+    "RunFailed",
+    "RunTimedOut",
+    "SkipRun",
+    "SystemClock",
+    "Task",
+    "UnknownTask",
+    "create_housekeeper",
+    "current_run",
+    "task",
+]
+
+logger = logging.getLogger("housekeeper")
+
+# ================================================================================================
+# 1. Errors: what Housekeeper raises on purpose.
+# ================================================================================================
+
+
+class HousekeeperError(Exception):
+    """The root of all errors that Housekeeper raises, SkipRun and the two stop signals aside."""
+
+
+class ConfigurationError(HousekeeperError, ValueError):
+    """Something a person wrote is wrong; the text says what, where, and what to do."""
+
+
+class UnknownTask(HousekeeperError, LookupError):
+    """No task of that name is registered; ``name`` is what was asked for."""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        near = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; `list` shows the tasks there are"
+        super().__init__(f"no task is named {name!r}{hint}")
+        self.name = name
+
+
+class AlreadyRunning(HousekeeperError):
+    """The task runs already, here or in another process; ``run`` is the live run when known."""
+
+    def __init__(self, name: str, run: Run | None = None) -> None:
+        detail = f" as {run.id} since {run.started_at:%Y-%m-%d %H:%M:%S} UTC" if run else ""
+        super().__init__(f"task {name!r} is running already{detail}")
+        self.run = run
+
+
+class LedgerUnavailable(HousekeeperError):
+    """The ledger could not be reached, or did not answer before the call's deadline."""
+
+
+class CommandFailed(HousekeeperError):
+    """A task's command did not exit with 0; ``returncode`` is negative after a signal."""
+
+    def __init__(self, text: str, returncode: int) -> None:
+        super().__init__(text)
+        self.returncode = returncode
+
+
+class RunFailed(HousekeeperError):
+    """A manual run ended without a result and without an ordinary exception; see ``run``."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(
+            f"the run {run.id} of task {run.task!r} ended as {run.status}: {run.note}"
+        )
+        self.run = run
+
+
+class SkipRun(Exception):
+    """Raise it in a task that has honestly nothing to do: the run is recorded as skipped."""
+
+
+class RunCancelled(BaseException):
+    """Raised in a run that was asked to stop.  A BaseException, so that ``except Exception`` in a
+    task does not swallow it."""
+
+
+class RunTimedOut(BaseException):
+    """Raised in the thread of a run that has exceeded its timeout.  A BaseException likewise."""
+
+
+# ================================================================================================
+# 2. Clock: the only place that reads or waits on time.
+# ================================================================================================
+
+UTC = timezone.utc
+SECOND = timedelta(seconds=1)
+
+
+class Waitable(Protocol):
+    """What a clock can wait on: a threading.Condition that is held, or a threading.Event."""
+
+    def wait(self, timeout: float | None = None) -> bool: ...
+
+
+class Clock(Protocol):
+    """Wall clock, elapsed time and waiting.  Tests replace it, and run years in seconds."""
+
+    def now(self) -> datetime:
+        """Return the present instant, in UTC."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only ever go forward; their origin means nothing."""
+
+    def wait(self, waitable: Waitable, seconds: float | None) -> None:
+        """Wait until notified, at most `seconds` (None: no limit).  May return early."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    # A suspended machine stops the clock that waiting is measured on, so a long sleep would
+    # overshoot by the time asleep.  It also bounds how late a jump of the wall clock is noticed.
+    LONGEST_WAIT = 30.0
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, waitable: Waitable, seconds: float | None) -> None:
+        waitable.wait(self.LONGEST_WAIT if seconds is None else min(seconds, self.LONGEST_WAIT))
+
+
+# ================================================================================================
+# 3. Triggers: when a task is due.  Pure: they never read the clock.
+# ================================================================================================
+
+ONE_DAY = timedelta(days=1)
+GIVE_UP_AFTER = timedelta(days=50 * 366)
+WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall-clock time has no zone
+
+ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+
+def zone_named(name: object) -> tzinfo:
+    """Return the zone of an IANA name such as ``Europe/Berlin``; UTC needs no zone database.
+
+    Raises ConfigurationError for a name that is not one.
+    """
+    if not isinstance(name, str):
+        raise ConfigurationError(
+            f"timezone {name!r} is not a string; write a name such as 'Europe/Berlin'"
+        )
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        known = available_timezones()
+        if not known:
+            raise ConfigurationError(
+                f"timezone {name!r} cannot be looked up: this machine has no zone database;"
+                " install it with `pip install tzdata`"
+            ) from error
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; write a name such as 'Europe/Berlin'"
+        raise ConfigurationError(f"timezone {name!r} is not known{hint}") from error
+
+
+def offset_at(zone: tzinfo, instant: datetime) -> timedelta:
+    """Return what the zone's wall clock is ahead of UTC at an instant."""
+    return instant.astimezone(zone).utcoffset() or timedelta()
+
+
+def first_transition(zone: tzinfo, after: datetime, until: datetime) -> datetime | None:
+    """Return the first instant in (after, until] at which the zone's offset changes, or None.
+
+    It probes daily instead of comparing both ends, because some zones come back to the same offset
+    within a month (Casablanca's Ramadan).  No zone has had two transitions within a day since 1970.
+    """
+    if zone is UTC:
+        return None
+    low = after
+    while low < until:
+        high = min(low + ONE_DAY, until)
+        offset = offset_at(zone, low)
+        if offset_at(zone, high) != offset:
+            while high - low > SECOND:
+                middle = low + timedelta(seconds=(high - low) // SECOND // 2)
+                low, high = (middle, high) if offset_at(zone, middle) == offset else (low, middle)
+            return high
+        low = high
+    return None
+
+
+def instant_of(wall: datetime, zone: tzinfo) -> datetime:
+    """Return the instant at which a wall clock first shows `wall`, or the end of the gap over it.
+
+    Raises OverflowError outside the years 1 to 9999.
+    """
+    instant = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if zone is UTC or instant.astimezone(zone).replace(tzinfo=None) == wall:
+        return instant
+    # In a gap, fold=1 reckons with the offset after it and so gives an instant before it.
+    before = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
+    return first_transition(zone, before, instant) or instant
+
+
+class Trigger:
+    """The ticks of a schedule: whole seconds, the same from any process and any start.
+
+    Clock changes are handled as Debian's cron handles them (crontab(5), and the comments in its
+    cron.c).  A *fixed* schedule walks the wall clock: a time in a gap comes at the gap's end, a time
+    in an overlap at its first occurrence.  Any other walks real time in the current UTC offset.
+    """
+
+    __slots__ = ("_fixed", "_memo", "text", "timezone", "zone")
+
+    def __init__(self, text: str, timezone: str, *, fixed: bool) -> None:
+        self.text = text
+        self.timezone = timezone
+        self.zone = zone_named(timezone)
+        self._fixed = fixed
+        self._memo: tuple[datetime, datetime | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.text!r}, timezone={self.timezone!r})"
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        """Return the first tick strictly later than an instant, in UTC; None when none is left.
+
+        Raises ValueError for an instant without a zone.
+        """
+        if instant.tzinfo is None:
+            raise ValueError(f"the instant {instant} has no zone; use an aware datetime")
+        # All ticks are whole seconds, so the fraction decides nothing.
+        instant = instant.astimezone(UTC).replace(microsecond=0)
+        # Tasks that share a trigger ask for the same tick one after the other.
+        memo = self._memo
+        if memo is None or memo[0] != instant:
+            memo = self._memo = (instant, self._compute_next(instant))
+        return memo[1]
+
+    def _compute_next(self, instant: datetime) -> datetime | None:
+        try:
+            return self._next_fixed(instant) if self._fixed else self._next_wildcard(instant)
+        except (CroniterBadDateError, OverflowError):
+            return None
+
+    def _next_fixed(self, instant: datetime) -> datetime:
+        wall = instant.astimezone(self.zone).replace(tzinfo=None)
+        while True:
+            wall = self._next_wall(wall)
+            tick = instant_of(wall, self.zone)
+            # Not later: a second wall time in the same gap, or the overlap's second pass.
+            if tick > instant:
+                return tick
+
+    def _next_wildcard(self, instant: datetime) -> datetime | None:
+        start, known = instant, instant
+        while start - instant < GIVE_UP_AFTER:
+            offset = offset_at(self.zone, known)
+            wall = start.replace(tzinfo=None) + offset
+            tick = (self._next_wall(wall) - offset).replace(tzinfo=UTC)
+            transition = first_transition(self.zone, known, tick)
+            if transition is None:
+                return tick
+            # The transition itself is eligible, and _next_wall() is strictly after.
+            start, known = transition - SECOND, transition
+        return None
+
+    def _next_wall(self, wall: datetime) -> datetime:
+        """Return the first wall-clock time strictly after `wall` that the schedule names."""
+        raise NotImplementedError
+
+    def latest_before(self, instant: datetime, floor: datetime) -> datetime | None:
+        """Return the newest tick in (floor, instant], or None.
+
+        It probes 1, 2, 4, ... minutes back and then halves: a long gap costs no walk over it.
+        """
+        span = timedelta(minutes=1)
+        while True:
+            start = max(floor, instant - span)
+            tick = self.next_after(start)
+            if tick is not None and tick <= instant:
+                break
+            if start == floor:
+                return None
+            span *= 2
+        high = instant
+        while high - tick > SECOND:
+            middle = tick + (high - tick) / 2
+            found = self.next_after(middle)
+            if found is not None and found <= instant:
+                tick = found
+            else:
+                high = middle
+        following = self.next_after(tick)
+        return following if following is not None and following <= instant else tick
+
+    def count(self, after: datetime, until: datetime, limit: int = 1000) -> int:
+        """Return how many ticks lie in (after, until], or `limit` when there are more."""
+        number, tick = 0, self.next_after(after)
+        while tick is not None and tick <= until and number < limit:
+            number, tick = number + 1, self.next_after(tick)
+        return number
+
+
+class CronTrigger(Trigger):
+    """The ticks of a cron expression: five fields, or six with seconds first.
+
+    `hash_key` decides what ``H`` stands for.  Raises ConfigurationError for an expression that is
+    not one, that croniter would read as something else, or that never comes.
+    """
+
+    __slots__ = ("_croniter", "_guard")
+
+    def __init__(self, expression: str, timezone: str = "UTC", hash_key: str = "") -> None:
+        fields = parse_cron(expression, hash_key)
+        fixed = not any(field.startswith("*") for field in fields[:-3])
+        super().__init__(" ".join(fields), timezone, fixed=fixed)
+        # A croniter keeps state: one thread at a time.
+        self._guard = threading.Lock()
+        try:
+            self._croniter = croniter(
+                self.text, 0.0, implement_cron_bug=True, second_at_beginning=True
+            )
+            comes = self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is not None
+        except ValueError as error:
+            raise ConfigurationError(
+                f"schedule {expression!r} is not a cron expression ({error})"
+            ) from error
+        if not comes:
+            raise ConfigurationError(
+                f"schedule {expression!r} never comes: no date has that day, month and time"
+            )
+
+    def _next_wall(self, wall: datetime) -> datetime:
+        seconds = (wall - WALL_EPOCH) // SECOND
+        with self._guard:
+            found = self._croniter.get_next(float, start_time=float(seconds))
+        return WALL_EPOCH + timedelta(seconds=found)
+
+
+@dataclass(frozen=True, slots=True)
+class CronField:
+    """One field of a cron expression: its name, its numbers, its words."""
+
+    name: str
+    low: int
+    high: int
+    words: tuple[str, ...] = ()
+    wraps: bool = False
+
+    def number(self, text: str) -> int:
+        """Return the number that a number or a word stands for; raises ConfigurationError."""
+        if text in self.words:
+            return self.words.index(text) + self.low
+        if not re.fullmatch("[0-9]+", text):
+            words = f", or {self.words[0]} to {self.words[-1]}" if self.words else ""
+            raise ConfigurationError(
+                f"{self.name} {text!r} is not a number in {self.low}-{self.high}{words}"
+            )
+        if not self.low <= int(text) <= self.high:
+            raise ConfigurationError(f"{self.name} {text} is not in {self.low}-{self.high}")
+        return int(text)
+
+
+HASHED = re.compile(r"(^|[ \t])H($|[ \t(/])", re.IGNORECASE)
+MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+CRON_FIELDS = (
+    CronField("second", 0, 59),
+    CronField("minute", 0, 59),
+    CronField("hour", 0, 23),
+    CronField("day of month", 1, 31),
+    CronField("month", 1, 12, MONTHS, wraps=True),
+    CronField("weekday", 0, 7, WEEKDAYS, wraps=True),
+)
+
+
+def parse_cron(expression: object, hash_key: str) -> list[str]:
+    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
+
+    Raises ConfigurationError with a sentence that names the field and the value, also for what
+    croniter accepts but reads as something that nobody means (``5-5`` as the whole field).
+    """
+    if not isinstance(expression, str):
+        raise ConfigurationError(f"schedule {expression!r} is not a string")
+    if len(expression) > 256:
+        raise ConfigurationError(
+            f"schedule {expression[:20]!r}... has {len(expression)} characters; the limit is 256"
+        )
+    text = ALIASES.get(expression.strip().lower(), expression).upper()
+    fields = [field for field in re.split("[ \t]+", text) if field]
+    try:
+        if text.strip().startswith("@"):
+            known = ", ".join(ALIASES)
+            hint = "use startup=True" if text.strip() == "@REBOOT" else f"known are {known}"
+            raise ConfigurationError(f"{expression.strip()} is no alias here; {hint}")
+        if len(fields) not in (5, 6):
+            raise ConfigurationError(f"it has {len(fields)} fields; 5, or 6 with seconds first")
+        named = list(zip(CRON_FIELDS[-len(fields) :], fields, strict=True))
+        concrete = [_unhash(field, value, hash_key) for field, value in named]
+        for (field, _), value in zip(named, concrete, strict=True):
+            _check_cron_field(field, value)
+        _check_cron_days(day=concrete[-3], weekday=concrete[-1])
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"schedule {expression!r} is not a cron expression ({error})"
+        ) from None
+    return concrete
+
+
+def _unhash(field: CronField, value: str, hash_key: str) -> str:
+    """Replace ``H``, ``H/n``, ``H(a-b)`` and ``H(a-b)/n`` by what the key makes of them (Jenkins)."""
+    if re.match("R($|[(/])", value):
+        raise ConfigurationError(
+            f"{field.name} {value!r} draws anew in each process; write H, which all agree on"
+        )
+    match = re.fullmatch(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?", value)
+    if match is None:
+        return value
+    # Every month has a day 28, and 7 is Sunday once more.
+    highest = {"day of month": 28, "weekday": 6}.get(field.name, field.high)
+    low = field.number(match[1]) if match[1] else field.low
+    high = field.number(match[2]) if match[2] else highest
+    step = int(match[3]) if match[3] else high - low + 1
+    if low >= high or not 1 <= step <= high - low + 1:
+        raise ConfigurationError(f"{field.name} {value!r} has no range or step to choose from")
+    digest = hashlib.sha256(f"{hash_key}\0{field.name}".encode()).digest()
+    first = low + int.from_bytes(digest[:8], "big") % step
+    several = match[3] and first + step <= high
+    return f"{first}-{high}/{step}" if several else str(first)
+
+
+def _check_cron_field(field: CronField, value: str) -> None:
+    day_field = field.name in ("day of month", "weekday")
+    if value == "?" and day_field:
+        return
+    for position, part in enumerate(value.split(",")):
+        if part.startswith("*") and position > 0:
+            raise ConfigurationError(
+                f"{field.name} {value!r} has a * inside a list; * is all of it"
+            )
+        if field.name == "day of month" and re.fullmatch("L|[0-9]{1,2}W", part):
+            if part != "L":
+                field.number(part[:-1])
+        elif field.name == "weekday" and (match := re.fullmatch("(.+)#([1-5])|L([0-7])", part)):
+            field.number(match[1] or match[3])
+        else:
+            _check_cron_part(field, part)
+
+
+def _check_cron_part(field: CronField, part: str) -> None:
+    """Check ``*``, ``a``, ``a-b`` and each of them with ``/step``."""
+    values, slash, step = part.partition("/")
+    if slash and (not re.fullmatch("[0-9]+", step) or int(step) == 0):
+        raise ConfigurationError(
+            f"{field.name} {part!r} has a step that is no number of 1 or more"
+        )
+    if values == "*":
+        return
+    first, dash, last = values.partition("-")
+    low = field.number(first)
+    if not dash:
+        if slash and field.name == "weekday":
+            raise ConfigurationError(
+                f"weekday {part!r} is ambiguous; write the range, such as {first}-6/{step}"
+            )
+        return
+    high = field.number(last)
+    if low == high:
+        raise ConfigurationError(f"{field.name} {part!r} begins where it ends; write {first}")
+    if low > high and not field.wraps:
+        raise ConfigurationError(
+            f"{field.name} {part!r} runs backwards; write {first}-{field.high},{field.low}-{last}"
+        )
+
+
+def _check_cron_days(day: str, weekday: str) -> None:
+    """Refuse what croniter would drop in silence when both day fields are restricted."""
+    special = "#" in weekday or "L" in re.sub("[A-Z]{3}", "", weekday)
+    if special and not all(re.search("#|^L[0-7]$", part) for part in weekday.split(",")):
+        raise ConfigurationError(f"weekday {weekday!r} mixes # or L with plain weekdays")
+    if "W" in day and "," in day:
+        raise ConfigurationError(f"day of month {day!r} has W inside a list; W stands alone")
+    if special and day not in ("*", "?"):
+        raise ConfigurationError(f"weekday {weekday!r} goes with * as day of month, not {day!r}")
+    if "W" in day and weekday not in ("*", "?"):
+        raise ConfigurationError(f"day of month {day!r} goes with * as weekday, not {weekday!r}")
+
+
+UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
+
+
+class ScheduleBuilder(Protocol):
+    """What Housekeeper reads of a job of the `schedule` library."""
+
+    interval: int
+    latest: int | None
+    unit: str | None
+    at_time: wall_time | None
+    at_time_zone: object
+    start_day: str | None
+    cancel_after: datetime | None
+    job_func: object
+
+
+class IntervalTrigger(Trigger):
+    """The ticks of a builder of the `schedule` library, such as ``schedule.every(10).minutes``.
+
+    Seconds, minutes and hours are counted from the epoch in UTC; days, weeks (from Monday) and
+    ``.at()`` on the wall clock, so that every process sees the same ticks.  Raises
+    ConfigurationError for what the library can say and a stateless schedule cannot.
+    """
+
+    __slots__ = ("_period", "_phase")
+
+    MONDAY = 4 * 86400  # 1970-01-01 was a Thursday
+    DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+    def __init__(self, builder: ScheduleBuilder, timezone: str = "UTC") -> None:
+        self._check(builder)
+        unit, at = str(builder.unit), builder.at_time
+        self._period = builder.interval * UNITS[unit]
+        self._phase = at.hour * 3600 + at.minute * 60 + at.second if at else 0
+        if unit == "weeks":
+            self._phase += self.MONDAY + 86400 * self.DAYS.index(builder.start_day or "monday")
+        on_the_wall = unit in ("days", "weeks")
+        zone = timezone if on_the_wall or at else "UTC"
+        super().__init__(self._describe(builder), zone, fixed=on_the_wall)
+        if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
+            raise ConfigurationError(
+                f"schedule {self.text!r} never comes: the interval is too long"
+            )
+
+    @classmethod
+    def _check(cls, builder: ScheduleBuilder) -> None:
+        if builder.unit not in UNITS:
+            raise ConfigurationError(
+                f"schedule every({builder.interval!r}) has no unit; write every(10).minutes"
+            )
+        if type(builder.interval) is not int or builder.interval < 1:
+            raise ConfigurationError(
+                f"schedule every({builder.interval!r}).{builder.unit}: the interval is not a whole"
+                " number of 1 or more"
+            )
+        refused = {
+            ".to(): a random interval differs between processes; write"
+            " H in a cron expression": builder.latest,
+            ".until(): it would fail at import once it is past; end the task with"
+            " enabled=datetime.now() < ...": builder.cancel_after,
+            ".at(..., tz): write the zone as Task(timezone=...)": builder.at_time_zone,
+            ".do(): write Task(run=...) with the builder up to the unit or .at()": builder.job_func,
+        }
+        for reason, present in refused.items():
+            if present is not None:
+                raise ConfigurationError(f"schedule every({builder.interval}) has {reason}")
+
+    @staticmethod
+    def _describe(builder: ScheduleBuilder) -> str:
+        unit = builder.start_day or str(builder.unit)
+        if builder.interval > 1:
+            text = f"every {builder.interval} {unit}"
+        else:
+            text = f"every {builder.start_day or unit.removesuffix('s')}"
+        if builder.at_time is None:
+            return text
+        shown = {"minutes": ":%S", "hours": ":%M:%S"}.get(str(builder.unit), "%H:%M:%S")
+        at = builder.at_time.strftime(shown)
+        return f"{text} at {at.removesuffix(':00') if len(at) > 3 else at}"
+
+    def _next_wall(self, wall: datetime) -> datetime:
+        seconds = (wall - WALL_EPOCH) // SECOND
+        periods = (seconds - self._phase) // self._period + 1
+        return WALL_EPOCH + timedelta(seconds=self._phase + periods * self._period)
+
+
+def is_schedule_builder(value: object) -> bool:
+    """Tell whether a value is a job of the `schedule` library, without importing it."""
+    library = sys.modules.get("schedule")
+    return library is not None and isinstance(value, library.Job)
+
+
+def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger:
+    """Return the trigger of a schedule; equal cron expressions share one.
+
+    Raises ConfigurationError, see CronTrigger and IntervalTrigger.
+    """
+    if is_schedule_builder(schedule):
+        return IntervalTrigger(cast(ScheduleBuilder, schedule), timezone)
+    if not isinstance(schedule, str):
+        raise ConfigurationError(
+            f"schedule {schedule!r} is neither a cron expression nor schedule.every(...)"
+        )
+    return _shared_cron_trigger(schedule, timezone, hash_key if HASHED.search(schedule) else "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _shared_cron_trigger(expression: str, timezone: str, hash_key: str) -> CronTrigger:
+    return CronTrigger(expression, timezone, hash_key)
+
+
+# ================================================================================================
+# 4. Tasks: what is to be done.
+# ================================================================================================
+
+TaskFunction = Callable[..., object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What is to be done, and when.
+
+    name: letters, digits, dots, dashes and underscores; unique among the application's tasks.
+    run: a function of no argument, or of one named ``app``.  Or, in its place,
+    command: a string for ``/bin/sh -c`` or a list of arguments, run in the folder `cwd` with `env`
+        added to the environment.  It fails when it exits with anything but 0.
+    schedule: a cron expression, or a builder of the `schedule` library; None: only by hand.
+    startup: run once at each start of the application: True, or after so many seconds.
+    timezone: of the schedule; None: the Housekeeper's.
+    enabled: False lists the task and leaves it to be run by hand.
+    grace: seconds a tick may be late and still run; math.inf: however late.
+    timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
+        at its next Python instruction, which can leave a lock of some library held.
+    retries: how often a failed run is tried again, after `retry_delay` seconds that double each
+        time up to an hour; a retry that could not start before the next tick is not made.
+    each_host: each host that shares the ledger runs each tick, instead of one of them.
+
+    Raises ConfigurationError for anything that could not work, here and not at the first tick.
+    """
+
+    name: str
+    run: TaskFunction | None = None
+    _: KW_ONLY
+    command: str | Sequence[str] | None = None
+    cwd: str | os.PathLike[str] | None = None
+    env: Mapping[str, str] | None = None
+    schedule: object = None
+    startup: bool | float = False
+    timezone: str | None = None
+    enabled: bool = True
+    grace: float = 3600.0
+    timeout: float | None = None
+    retries: int = 0
+    retry_delay: float = 60.0
+    each_host: bool = False
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not TASK_NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"Task {self.name!r}: the name is not 1 to 100 letters, digits, dots, dashes and"
+                " underscores that begin with a letter or digit"
+            )
+        try:
+            self._check_action()
+            self._check_numbers()
+            self._check_schedule()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"Task {self.name!r}: {error}") from error.__cause__
+
+    def _check_action(self) -> None:
+        if (self.run is None) == (self.command is None):
+            raise ConfigurationError("give it either run= or command=")
+        if self.run is not None:
+            _check_function(self.run)
+            if self.cwd is not None or self.env is not None:
+                raise ConfigurationError("cwd= and env= go with command=, not with run=")
+            return
+        words = [self.command] if isinstance(self.command, str) else self.command or ()
+        if not words or not all(isinstance(word, str) for word in words) or not words[0].strip():
+            raise ConfigurationError(
+                f"command {self.command!r} is neither a shell line nor a list of arguments"
+            )
+        if any("\0" in word for word in words):
+            raise ConfigurationError(f"command {self.command!r} holds a NUL character")
+        if os.name != "posix":
+            raise ConfigurationError("command= needs a POSIX system; call subprocess in run=")
+        texts = itertools.chain.from_iterable((self.env or {}).items())
+        if not all(isinstance(text, str) for text in texts):
+            raise ConfigurationError("env= holds something other than names and texts")
+
+    def _check_numbers(self) -> None:
+        _check_number("grace", self.grace, least=0)
+        _check_number("retry_delay", self.retry_delay, least=0)
+        if self.timeout is not None:
+            _check_number("timeout", self.timeout, least=0)
+            if self.timeout == 0:
+                raise ConfigurationError("timeout 0 leaves no time to run; None means no limit")
+        if type(self.retries) is not int or self.retries < 0:
+            raise ConfigurationError(
+                f"retries {self.retries!r} is not a whole number of 0 or more"
+            )
+        if not isinstance(self.startup, bool):
+            _check_number("startup", self.startup, least=0)
+
+    def _check_schedule(self) -> None:
+        if isinstance(self.schedule, str) and self.schedule.strip().lower() == "@reboot":
+            object.__setattr__(self, "schedule", None)
+            object.__setattr__(self, "startup", self.startup or True)
+        if self.timezone is not None:
+            zone_named(self.timezone)
+        if self.schedule is not None:
+            make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
+
+    @property
+    def takes_app(self) -> bool:
+        """Whether `run` wants the application."""
+        return self.run is not None and bool(_needed_parameters(self.run))
+
+    @property
+    def schedule_text(self) -> str:
+        """The schedule as it was written, for lists; empty when there is none."""
+        if self.schedule is None:
+            return ""
+        if isinstance(self.schedule, str):
+            return self.schedule
+        return make_trigger(self.schedule, self.timezone or "UTC").text
+
+
+TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _check_number(name: str, value: object, least: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not cast(float, value) >= least:
+        raise ConfigurationError(f"{name} {value!r} is not a number of seconds, {least:g} or more")
+
+
+def _needed_parameters(function: TaskFunction) -> list[str]:
+    """Return the names of the parameters that a call cannot leave out, and of any ``app``."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []  # Some builtins have no signature; they are called without arguments.
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.name == "app"
+        or (parameter.default is parameter.empty and parameter.kind not in optional)
+    ]
+
+
+def _check_function(function: object) -> None:
+    if not callable(function):
+        raise ConfigurationError(f"run={function!r} is not a function")
+    name = getattr(function, "__name__", repr(function))
+    if inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            f"run={name} is a coroutine function; wrap it: run=lambda: asyncio.run({name}())"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise ConfigurationError(
+            f"run={name} is a generator function, so that a call would do nothing"
+        )
+    if _needed_parameters(function) not in ([], ["app"]):
+        raise ConfigurationError(
+            f"run={function!r} needs arguments; it may take none, or one named app"
+        )
+
+
+def task(
+    *,
+    name: str | None = None,
+    schedule: object = None,
+    startup: bool | float = False,
+    timezone: str | None = None,
+    enabled: bool = True,
+    grace: float = 3600.0,
+    timeout: float | None = None,
+    retries: int = 0,
+    retry_delay: float = 60.0,
+    each_host: bool = False,
+    description: str = "",
+) -> Callable[[TaskFunction], Task]:
+    """Make a Task of the function below; see Task for the options.
+
+    The name is the function's, with dashes; the description the first line of its docstring.
+    """
+
+    def make(function: TaskFunction) -> Task:
+        first_line = (inspect.getdoc(function) or "").partition("\n")[0]
+        return Task(
+            name or function.__name__.strip("_").replace("_", "-"),
+            function,
+            schedule=schedule,
+            startup=startup,
+            timezone=timezone,
+            enabled=enabled,
+            grace=grace,
+            timeout=timeout,
+            retries=retries,
+            retry_delay=retry_delay,
+            each_host=each_host,
+            description=description or first_line,
+        )
+
+    return make
+
+
+# ================================================================================================
+# 5. Runs: one recorded occurrence of a task.
+# ================================================================================================
+
+
+class Status(str, Enum):
+    """What became of a run."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    MISSED = "missed"
+    CRASHED = "crashed"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Reason(str, Enum):
+    """Why there is a run."""
+
+    SCHEDULE = "schedule"
+    STARTUP = "startup"
+    MANUAL = "manual"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Progress(NamedTuple):
+    """How far a run has come; `total` is None when nobody knows."""
+
+    done: float
+    total: float | None = None
+    unit: str = ""
+
+    def __str__(self) -> str:
+        of = "" if self.total is None else f" of {self.total:,}"
+        return f"{self.done:,}{of} {self.unit}".rstrip()
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One recorded occurrence of a task.  Instants are UTC.
+
+    `scheduled_for` is the tick (None for startup and manual runs).  A skipped or missed row may
+    stand for `count` ticks, of which it names the last.  `note` says in a few words why it ended
+    as it did; `error` holds the traceback.
+    """
+
+    id: str
+    task: str
+    reason: Reason
+    status: Status
+    runner: str = ""
+    scheduled_for: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+    attempt: int = 1
+    count: int = 1
+    note: str = ""
+    error: str = ""
+    output: str = ""
+    progress_made: Progress | None = None
+    stop_asked_at: datetime | None = None
+    stop_reason: str = ""
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from start to end; None while it runs or when it never started."""
+        if self.started_at is None or self.finished_at is None or self.status in NEVER_RAN:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it as plain values for JSON, instants as RFC 3339."""
+        values = {field.name: getattr(self, field.name) for field in fields(Run)}
+        values["duration"] = self.duration
+        return {name: _plain(value) for name, value in values.items()}
+
+
+NEVER_RAN = (Status.SKIPPED, Status.MISSED)
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON knows it."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Progress):
+        return value._asdict()
+    return value.value if isinstance(value, Enum) else value
+
+
+class Output:
+    """What a run has printed and logged: the head and the tail of it, the cut marked."""
+
+    HEAD, TAIL = 4 * 1024, 28 * 1024  # characters
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._head = ""
+        self._tail: deque[str] = deque()
+        self._kept = 0
+        self._cut = 0
+
+    def add(self, text: str) -> None:
+        """Add text, with passwords in URLs masked."""
+        text = mask_secrets(text)
+        with self._lock:
+            room = self.HEAD - len(self._head)
+            if room > 0:
+                self._head, text = self._head + text[:room], text[room:]
+            self._tail.append(text)
+            self._kept += len(text)
+            while self._kept > self.TAIL:
+                self._drop(self._kept - self.TAIL)
+
+    def _drop(self, excess: int) -> None:
+        first = self._tail.popleft()
+        if len(first) > excess:
+            self._tail.appendleft(first[excess:])
+        dropped = min(len(first), excess)
+        self._kept -= dropped
+        self._cut += dropped
+
+    def text(self) -> str:
+        """Return what was kept."""
+        with self._lock:
+            cut = f"\n[... {self._cut:,} characters cut ...]\n" if self._cut else ""
+            return self._head + cut + "".join(self._tail)
+
+
+PASSWORD_IN_URL = re.compile(r"(\w+://[^\s:/@]*):[^\s/]+@")
+
+
+def mask_secrets(text: str) -> str:
+    """Return a text with the passwords of URLs replaced by ***."""
+    return PASSWORD_IN_URL.sub(r"\1:***@", text) if "://" in text else text
+
+
+class LiveRun(Run):
+    """A run that goes on in this process: what current_run() gives to a task."""
+
+    __slots__ = (
+        "_callbacks",
+        "_guard",
+        "_interrupted",
+        "_stop",
+        "_thread_id",
+        "buffer",
+        "cancels_schedule",
+        "clock",
+        "deadline",
+        "definition",
+        "ended",
+        "exception",
+        "key",
+    )
+
+    def __init__(self, *, definition: Task, clock: Clock, key: str, **values: Any) -> None:
+        super().__init__(task=definition.name, status=Status.RUNNING, **values)
+        self.definition = definition
+        self.clock = clock
+        self.key = key
+        self.buffer = Output()
+        self.deadline: datetime | None = None
+        self.cancels_schedule = False
+        self.exception: BaseException | None = None
+        self.ended = threading.Event()
+        self._stop = threading.Event()
+        self._callbacks: list[Callable[[], object]] = []
+        # Held while the thread's id is set, cleared, or used to interrupt it.
+        self._guard = threading.Lock()
+        self._thread_id: int | None = None
+        self._interrupted = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run has been asked to stop."""
+        return self._stop.is_set()
+
+    def check_cancelled(self) -> None:
+        """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
+        if self.cancelled:
+            timed_out = self.stop_reason == Status.TIMED_OUT
+            raise RunTimedOut(self.note) if timed_out else RunCancelled(self.note)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but wake when asked to stop; tell whether it was."""
+        until = self.clock.monotonic() + seconds
+        while not self.cancelled and (left := until - self.clock.monotonic()) > 0:
+            self.clock.wait(self._stop, left)
+        return self.cancelled
+
+    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call a function, from another thread, when the run is asked to stop.
+
+        At once when it already was.  Returns a function that takes the callback back.
+        """
+        with self._guard:
+            self._callbacks.append(callback)
+            late = self.cancelled
+        if late:
+            callback()
+
+        def forget() -> None:
+            with self._guard, contextlib.suppress(ValueError):
+                self._callbacks.remove(callback)
+
+        return forget
+
+    def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
+        """Say how far the run has come; shown by `list`, `history` and `run`."""
+        self.progress_made = Progress(done, total, unit)
+
+    def begin_attempt(self, number: int) -> None:
+        """Start afresh after an attempt that timed out or failed; a cancelled run stays cancelled."""
+        with self._guard:
+            self.attempt = number
+            self._callbacks.clear()
+            self._interrupted = False
+            if self.stop_reason == Status.TIMED_OUT:
+                self.stop_reason = self.note = self.error = ""
+                self._stop.clear()
+
+    def stop(self, reason: Status, note: str, attempt: int | None = None) -> bool:
+        """Ask the run to stop: set its event and call its callbacks.
+
+        False when it was asked before, or when `attempt` is over.
+        """
+        stack = self.stack()
+        with self._guard:
+            if self.cancelled or attempt not in (None, self.attempt) or self.ended.is_set():
+                return False
+            self.stop_reason, self.note = reason.value, note
+            self.error = f"{note}; it was at\n{stack}" if stack else note
+            self._stop.set()
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("Task %s: an on_cancel callback failed", self.task)
+        return True
+
+    def stack(self) -> str:
+        """Return what the run's thread is doing now; empty when it has left the task."""
+        with self._guard:
+            frame = sys._current_frames().get(self._thread_id or -1)
+            return "".join(traceback.format_stack(frame)) if frame else ""
+
+    # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run, and
+    # an instant late it would kill the pool's worker.  So it is sent at most once, only while the
+    # thread id is set, and leave() takes back what was sent and not yet delivered.
+
+    def enter(self) -> None:
+        """Declare that this thread is now inside the task."""
+        with self._guard:
+            self._thread_id = threading.get_ident()
+
+    def interrupt(self, exception: type[BaseException], attempt: int) -> None:
+        """Raise an exception in the thread that is inside this attempt of the task."""
+        with self._guard:
+            inside = self._thread_id is not None and self.attempt == attempt
+            if inside and not self._interrupted:
+                self._interrupted = True
+                _raise_in_thread(cast(int, self._thread_id), exception)
+
+    def leave(self) -> None:
+        """Declare that this thread has left the task; no interrupt arrives after this."""
+        with self._guard:
+            self._thread_id = None
+            _raise_in_thread(threading.get_ident(), None)
+
+
+def _raise_in_thread(thread_id: int, exception: type[BaseException] | None) -> None:
+    value = ctypes.py_object() if exception is None else ctypes.py_object(exception)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), value)
+
+
+_current_run: contextvars.ContextVar[LiveRun | None] = contextvars.ContextVar(
+    "housekeeper_run", default=None
+)
+
+
+def current_run() -> LiveRun:
+    """Return the run that the calling code belongs to.
+
+    Raises HousekeeperError outside a run.  Threads started by a task belong to its run when they
+    are given a copy of its context (``contextvars.copy_context().run``).
+    """
+    run = _current_run.get()
+    if run is None:
+        raise HousekeeperError("current_run() was called outside a run")
+    return run
+
+
+# ================================================================================================
+# 6. Ledgers: the store of runs, and the claim that makes a tick run once.
+# ================================================================================================
+
+CALL_LIMIT = 10.0  # seconds that a ledger call may take, waiting for its turn included
+HEARTBEAT_EVERY = 15.0  # seconds, while something runs
+LEASE = 60  # seconds without a heartbeat after which a run may be called crashed
+OBSERVED = 30.0  # seconds of its own time that an observer must have seen a stale row unchanged
+STARTUP_ONCE_IN = 60  # seconds in which the processes of one start are expected to come up
+AHEAD = 5  # seconds that a tick may be ahead of the ledger's clock
+KEEP_ROWS, KEEP_DAYS = 1000, 90
+
+_call_limit: contextvars.ContextVar[float] = contextvars.ContextVar(
+    "housekeeper_call_limit", default=CALL_LIMIT
+)
+
+
+@contextlib.contextmanager
+def ledger_calls_within(seconds: float) -> Iterator[None]:
+    """Give each ledger call of this thread so many seconds instead of CALL_LIMIT."""
+    token = _call_limit.set(max(0.0, min(seconds, CALL_LIMIT)))
+    try:
+        yield
+    finally:
+        _call_limit.reset(token)
+
+
+class Claim(Enum):
+    """What came of trying to claim a tick."""
+
+    MINE = "mine"
+    TAKEN = "taken"  # the tick is on record already
+    PAUSED = "paused"
+    SUPERSEDED = "superseded"  # a later tick is on record; now recorded as skipped
+    OVERLAPPED = "overlapped"  # another run goes on; a tick is now recorded as skipped
+    EARLY = "early"  # the tick is ahead of the ledger's clock
+
+
+class Standing(NamedTuple):
+    """What the ledger knows of a task's schedule, with instants on the ledger's clock."""
+
+    since: datetime  # the schedule has no past before this
+    newest: datetime | None  # the newest tick on record
+    paused_at: datetime | None
+
+    @property
+    def floor(self) -> datetime:
+        """The instant up to which every tick is accounted for."""
+        return max(self.since, self.newest or self.since)
+
+
+RUN_COLUMNS = (
+    "id, task, reason, status, runner, scheduled_for, started_at, finished_at, heartbeat_at,"
+    " attempt, count, note, error, output, progress, stop_asked_at, stop_reason"
+)
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS housekeeper_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS housekeeper_tasks (
+    name TEXT PRIMARY KEY,
+    schedule TEXT NOT NULL,
+    timezone TEXT NOT NULL,
+    since {instant} NOT NULL,
+    startup_at {instant},
+    paused_at {instant}
+);
+CREATE TABLE IF NOT EXISTS housekeeper_pauses (
+    task TEXT NOT NULL,
+    paused_at {instant} NOT NULL,
+    resumed_at {instant} NOT NULL,
+    PRIMARY KEY (task, paused_at)
+);
+CREATE TABLE IF NOT EXISTS housekeeper_runs (
+    id TEXT PRIMARY KEY,
+    task TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    status TEXT NOT NULL,
+    runner TEXT NOT NULL,
+    scheduled_for {instant},
+    started_at {instant},
+    finished_at {instant},
+    heartbeat_at {instant},
+    attempt INTEGER NOT NULL DEFAULT 1,
+    count INTEGER NOT NULL DEFAULT 1,
+    note TEXT NOT NULL DEFAULT '',
+    error TEXT NOT NULL DEFAULT '',
+    output TEXT NOT NULL DEFAULT '',
+    progress TEXT,
+    stop_asked_at {instant},
+    stop_reason TEXT NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_per_tick
+    ON housekeeper_runs (task, scheduled_for);
+CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_running
+    ON housekeeper_runs (task) WHERE status = 'running';
+CREATE INDEX IF NOT EXISTS housekeeper_runs_by_task ON housekeeper_runs (task, id);
+"""
+
+
+class Ledger:
+    """The store of runs.  One SQL path; a dialect is a few class attributes and `_execute()`.
+
+    Methods take and give the ledger's key of a task: ``namespace/name``, with ``@host`` behind it
+    for tasks that run on each host.  Each call raises LedgerUnavailable when it could not be done
+    within its limit; it may then have been done or not, and may be tried again.
+    """
+
+    # In SQL, `{now}` is the ledger's clock, and `{in_N}` or `{ago_N}` N seconds from it.
+    NOW = ""
+    SHIFTED = ""
+    INSTANT = ""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = mask_secrets(url)
+        self._clock = clock
+        # Held for each statement: one kept connection serves all threads of the process.
+        self._lock = threading.Lock()
+
+    # -- connection ----------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Tell whether there is a ledger to read, without making one."""
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Connect, making the tables when they are missing.
+
+        Raises ConfigurationError when the place itself is wrong.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the kept connection; the next call makes another."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """After a fork: never use or close the parent's connection, or look at its lock."""
+        raise NotImplementedError
+
+    def _execute(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        """Run one statement in its own transaction; return its rows and how many it touched."""
+        raise NotImplementedError
+
+    def _in_dialect(self, sql: str) -> str:
+        return _in_dialect(sql, self.NOW, self.SHIFTED)
+
+    def _rows(self, sql: str, **values: object) -> list[Any]:
+        return self._execute(self._in_dialect(sql), values)[0]
+
+    def _write(self, sql: str, **values: object) -> int:
+        return self._execute(self._in_dialect(sql), values)[1]
+
+    def _instant(self, value: object) -> datetime | None:
+        """Return a stored instant as an aware datetime in UTC."""
+        raise NotImplementedError
+
+    # -- tasks ---------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """Return what tells this ledger from all others; made once."""
+        self._write(
+            "INSERT INTO housekeeper_meta (name, value) VALUES ('identity', :fresh)"
+            " ON CONFLICT DO NOTHING",
+            fresh=secrets.token_hex(16),
+        )
+        return str(self._rows("SELECT value FROM housekeeper_meta WHERE name = 'identity'")[0][0])
+
+    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
+        """Enter tasks, given as (key, schedule, zone), and return where their schedules stand.
+
+        A task that is new, or whose schedule changed, has no past: its ticks count from now.
+        """
+        rows = self._standing_rows(entries)
+        changed = [entry for entry in entries if rows.get(entry[0], (None,))[:3] != entry]
+        for start in range(0, len(changed), 100):
+            some = changed[start : start + 100]
+            values = {
+                f"v{i}_{j}": text for i, entry in enumerate(some) for j, text in enumerate(entry)
+            }
+            places = ", ".join(f"(:v{i}_0, :v{i}_1, :v{i}_2, {{now}})" for i in range(len(some)))
+            self._write(
+                f"INSERT INTO housekeeper_tasks (name, schedule, timezone, since) VALUES {places}"
+                " ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule,"
+                " timezone = excluded.timezone, since = excluded.since",
+                **values,
+            )
+        rows = self._standing_rows(entries) if changed else rows
+        return {key: self._standing_of(rows[key]) for key, *_ in entries}
+
+    def standing(self, key: str) -> Standing:
+        """Return where a registered task's schedule stands."""
+        return self._standing_of(self._standing_rows([(key, "", "")])[key])
+
+    def _standing_rows(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
+        one = "WHERE name = :key" if len(entries) == 1 else ""
+        rows = self._rows(
+            "SELECT name, schedule, timezone, since, paused_at, (SELECT MAX(scheduled_for)"
+            " FROM housekeeper_runs WHERE task = name AND scheduled_for <= {in_5})"
+            f" FROM housekeeper_tasks {one}",
+            key=entries[0][0] if entries else "",
+        )
+        return {row[0]: tuple(row) for row in rows}
+
+    def _standing_of(self, row: Sequence[Any]) -> Standing:
+        since = self._instant(row[3]) or datetime.min.replace(tzinfo=UTC)
+        return Standing(since, newest=self._instant(row[5]), paused_at=self._instant(row[4]))
+
+    def pause(self, key: str) -> bool:
+        """Pause a task's schedule everywhere, from now; False when it was paused already."""
+        self._enter_unknown(key)
+        return (
+            self._write(
+                "UPDATE housekeeper_tasks SET paused_at = {now}"
+                " WHERE name = :key AND paused_at IS NULL",
+                key=key,
+            )
+            == 1
+        )
+
+    def _enter_unknown(self, key: str) -> None:
+        self._write(
+            "INSERT INTO housekeeper_tasks (name, schedule, timezone, since)"
+            " VALUES (:key, '', '', {now}) ON CONFLICT DO NOTHING",
+            key=key,
+        )
+
+    def resume(self, key: str) -> bool:
+        """End a pause, keep its interval, and count ticks from now; False when not paused."""
+        self._write(
+            "INSERT INTO housekeeper_pauses (task, paused_at, resumed_at)"
+            " SELECT name, paused_at, {now} FROM housekeeper_tasks"
+            " WHERE name = :key AND paused_at IS NOT NULL ON CONFLICT DO NOTHING",
+            key=key,
+        )
+        return (
+            self._write(
+                "UPDATE housekeeper_tasks SET paused_at = NULL, since = {now}"
+                " WHERE name = :key AND paused_at IS NOT NULL",
+                key=key,
+            )
+            == 1
+        )
+
+    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
+        """Return the intervals in which a task was paused, newest first; an open one ends in None."""
+        rows = self._rows(
+            "SELECT paused_at, NULL FROM housekeeper_tasks"
+            " WHERE name = :key AND paused_at IS NOT NULL"
+            " UNION ALL SELECT * FROM (SELECT paused_at, resumed_at FROM housekeeper_pauses"
+            " WHERE task = :key ORDER BY paused_at DESC LIMIT 100) AS past",
+            key=key,
+        )
+        found = [(self._instant(paused), self._instant(resumed)) for paused, resumed in rows]
+        return [(paused, resumed) for paused, resumed in found if paused is not None]
+
+    def paused(self, prefix: str) -> set[str]:
+        """Return the keys of the paused tasks whose key begins with `prefix`."""
+        rows = self._rows(
+            "SELECT name FROM housekeeper_tasks WHERE paused_at IS NOT NULL"
+            " AND substr(name, 1, length(:prefix)) = :prefix",
+            prefix=prefix,
+        )
+        return {str(name) for (name,) in rows}
+
+    # -- claiming and finishing ----------------------------------------------------------------
+
+    def claim(self, run: LiveRun) -> Claim:
+        """Try to make a run mine: a tick at most once, and one run of a task at a time.
+
+        One statement, never read-then-write; when it touches no row, one read tells why.  Losing is
+        silent, because unique violations would fill a database's log.
+        """
+        for _ in range(100):
+            won = self._write(
+                "INSERT INTO housekeeper_runs"
+                " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
+                " SELECT :id, :key, :reason, :tick, 'running', :runner, {now}, {now}"
+                " WHERE :tick IS NULL OR (:tick <= {in_5}"
+                " AND NOT EXISTS (SELECT 1 FROM housekeeper_tasks"
+                " WHERE name = :key AND paused_at IS NOT NULL)"
+                " AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
+                " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}))"
+                " ON CONFLICT DO NOTHING",
+                id=run.id,
+                key=run.key,
+                reason=run.reason,
+                tick=run.scheduled_for,
+                runner=run.runner,
+            )
+            verdict = Claim.MINE if won else self._why_not(run)
+            if verdict is not None:
+                return verdict
+        raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
+
+    def _why_not(self, run: LiveRun) -> Claim | None:
+        """Tell why a claim touched no row; None when the reason has gone meanwhile."""
+        (mine, taken, paused, later, early, running) = self._rows(
+            "SELECT EXISTS (SELECT 1 FROM housekeeper_runs WHERE id = :id),"
+            " EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key AND scheduled_for = :tick),"
+            " EXISTS (SELECT 1 FROM housekeeper_tasks WHERE name = :key AND paused_at IS NOT NULL),"
+            " EXISTS (SELECT 1 FROM housekeeper_runs"
+            " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}),"
+            " :tick > {in_5},"
+            " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running')",
+            id=run.id,
+            key=run.key,
+            tick=run.scheduled_for,
+        )[0]
+        if mine:
+            return Claim.MINE
+        if run.scheduled_for is None:
+            return Claim.OVERLAPPED if running else None
+        if taken:
+            return Claim.TAKEN
+        if paused:
+            return Claim.PAUSED
+        if early:
+            return Claim.EARLY
+        if later:
+            self._skip(run, "a later tick was on record already", while_running="")
+            return Claim.SUPERSEDED
+        if running and self._skip(run, f"the run {running} was still going on", str(running)):
+            return Claim.OVERLAPPED
+        return None
+
+    def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
+        return (
+            self._write(
+                "INSERT INTO housekeeper_runs"
+                " (id, task, reason, scheduled_for, status, runner, finished_at, note)"
+                " SELECT :id, :key, 'schedule', :tick, 'skipped', :runner, {now}, :note"
+                " WHERE :running = '' OR EXISTS"
+                " (SELECT 1 FROM housekeeper_runs WHERE id = :running AND status = 'running')"
+                " ON CONFLICT DO NOTHING",
+                id=new_id(self._clock),
+                key=run.key,
+                tick=run.scheduled_for,
+                runner=run.runner,
+                note=note,
+                running=while_running,
+            )
+            == 1
+        )
+
+    def claim_startup(self, key: str) -> bool:
+        """Tell whether this process is the one to make the startup run of an application's start."""
+        return (
+            self._write(
+                "UPDATE housekeeper_tasks SET startup_at = {now} WHERE name = :key"
+                " AND paused_at IS NULL AND (startup_at IS NULL OR startup_at < {ago_60})",
+                key=key,
+            )
+            == 1
+        )
+
+    def record_gap(self, run: Run, key: str, after: datetime) -> bool:
+        """Record the ticks in (after, run.scheduled_for] as one row of so many; once.
+
+        False when one of them is on record meanwhile: look again where the record ends.
+        """
+        return (
+            self._write(
+                "INSERT INTO housekeeper_runs"
+                " (id, task, reason, scheduled_for, status, runner, finished_at, count, note)"
+                " SELECT :id, :key, 'schedule', :tick, :status, :runner, {now}, :count, :note"
+                " WHERE NOT EXISTS (SELECT 1 FROM housekeeper_runs"
+                " WHERE task = :key AND scheduled_for > :after AND scheduled_for <= :tick)"
+                " ON CONFLICT DO NOTHING",
+                id=run.id,
+                key=key,
+                tick=run.scheduled_for,
+                status=run.status,
+                runner=run.runner,
+                count=run.count,
+                note=run.note,
+                after=after,
+            )
+            == 1
+        )
+
+    def beat(self, run: LiveRun) -> Run | None:
+        """Say that a run is alive, and return its row; None when it is not running any more."""
+        self._write(
+            "UPDATE housekeeper_runs SET heartbeat_at = {now}, attempt = :attempt,"
+            " progress = :progress WHERE id = :id AND status = 'running'",
+            id=run.id,
+            attempt=run.attempt,
+            progress=run.progress_made,
+        )
+        row = self.get(run.id)
+        return row if row is not None and row.status is Status.RUNNING else None
+
+    def ask_to_stop(self, key: str, reason: str, note: str) -> Run | None:
+        """Mark the task's running row, in whatever process it runs; None when nothing runs."""
+        self._write(
+            "UPDATE housekeeper_runs SET stop_asked_at = {now}, stop_reason = :reason, note = :note"
+            " WHERE task = :key AND status = 'running' AND stop_reason <> :reason",
+            key=key,
+            reason=reason,
+            note=note,
+        )
+        return next(iter(self.running(key)), None)
+
+    def finish(self, run: LiveRun) -> bool:
+        """Record the outcome of a run that is mine and still running; False when it is not."""
+        touched = self._write(
+            "UPDATE housekeeper_runs SET status = :status, finished_at = {now},"
+            " attempt = :attempt, note = :note, error = :error, output = :output,"
+            " progress = :progress, stop_reason = :stop_reason"
+            " WHERE id = :id AND runner = :runner AND status = 'running'",
+            id=run.id,
+            runner=run.runner,
+            status=run.status,
+            attempt=run.attempt,
+            note=run.note,
+            error=run.error,
+            output=run.output,
+            progress=run.progress_made,
+            stop_reason=run.stop_reason,
+        )
+        if touched:
+            return True
+        # An earlier try may have been committed although its answer was lost.
+        row = self.get(run.id)
+        return row is not None and row.status == run.status and row.runner == run.runner
+
+    def crash(self, run: Run) -> bool:
+        """Record as crashed a row that has had no heartbeat for the lease; False when it had."""
+        return (
+            self._write(
+                "UPDATE housekeeper_runs SET status = 'crashed', finished_at = {now}, note = :note"
+                " WHERE id = :id AND status = 'running' AND heartbeat_at = :heartbeat_at"
+                " AND heartbeat_at < {ago_60}",
+                id=run.id,
+                heartbeat_at=run.heartbeat_at,
+                note=f"its runner {run.runner} sent no heartbeat for more than {LEASE} s",
+            )
+            == 1
+        )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> Run | None:
+        """Return a run by its id."""
+        return next(iter(self._runs("WHERE id = :id", id=run_id)), None)
+
+    def running(self, prefix: str) -> list[Run]:
+        """Return the running runs of all tasks whose key begins with `prefix`."""
+        return self._runs(
+            "WHERE status = 'running' AND substr(task, 1, length(:prefix)) = :prefix ORDER BY id",
+            prefix=prefix,
+        )
+
+    def last(self, key: str) -> Run | None:
+        """Return the newest run of a task that was really started."""
+        found = self._runs(
+            "WHERE task = :key AND status NOT IN ('skipped', 'missed') ORDER BY id DESC LIMIT 1",
+            key=key,
+        )
+        return next(iter(found), None)
+
+    def history(self, key: str, prefix: str, limit: int) -> list[Run]:
+        """Return the newest runs of a task, or of all with a prefix when `key` is empty."""
+        which = "task = :key OR" if key else ""
+        return self._runs(
+            f"WHERE {which} substr(task, 1, length(:prefix)) = :prefix"
+            " ORDER BY id DESC LIMIT :limit",
+            key=key,
+            prefix=prefix,
+            limit=limit,
+        )
+
+    def _runs(self, where: str, **values: object) -> list[Run]:
+        rows = self._rows(f"SELECT {RUN_COLUMNS} FROM housekeeper_runs {where}", **values)
+        return [self._run_of(row) for row in rows]
+
+    def _run_of(self, row: Sequence[Any]) -> Run:
+        (id_, key, reason, status, runner, *instants, attempt, count) = row[:11]
+        tick, started, finished, beat = map(self._instant, instants)
+        (note, error, output, progress, stop_asked, stop_reason) = row[11:]
+        return Run(
+            id=id_,
+            task=name_of(key),
+            reason=Reason(reason),
+            status=Status(status),
+            runner=runner,
+            scheduled_for=tick,
+            started_at=started,
+            finished_at=finished,
+            heartbeat_at=beat,
+            attempt=attempt,
+            count=count,
+            note=note,
+            error=error,
+            output=output,
+            progress_made=Progress(*json.loads(progress)) if progress else None,
+            stop_asked_at=self._instant(stop_asked),
+            stop_reason=stop_reason,
+        )
+
+    # -- retention -----------------------------------------------------------------------------
+
+    def prune(self, key: str, grace: float) -> int:
+        """Delete a task's old rows; return how many.
+
+        Kept are the newest 1,000 executed and 1,000 other rows of the last 90 days, always the
+        newest row with a tick, because late ticks are counted from it, and all within grace.
+        """
+        now = self._clock.now()
+        never_ran = "status IN ('skipped', 'missed')"
+        nth = "(SELECT id FROM housekeeper_runs WHERE task = :key AND {} ORDER BY id DESC LIMIT 1 OFFSET :keep)"
+        return self._write(
+            "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
+            " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
+            " (SELECT MAX(scheduled_for) FROM housekeeper_runs WHERE task = :key))"
+            f" AND (finished_at < :old OR {never_ran} AND id <= {nth.format(never_ran)}"
+            f" OR NOT {never_ran} AND id <= {nth.format('NOT ' + never_ran)})",
+            key=key,
+            young=now - timedelta(seconds=min(grace, KEEP_DAYS * 86400)),
+            old=now - timedelta(days=KEEP_DAYS),
+            keep=KEEP_ROWS,
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _in_dialect(sql: str, now: str, shifted: str) -> str:
+    def shift(match: re.Match[str]) -> str:
+        sign = "+" if match[1] == "in" else "-"
+        return shifted.format(f"{sign}{match[2]} seconds")
+
+    return re.sub(r"\{(in|ago)_(\d+)\}", shift, sql).replace("{now}", now)
+
+
+def key_of(task: Task, namespace: str, host: str) -> str:
+    """Return the ledger's key of a task."""
+    return f"{namespace}/{task.name}" + (f"@{host}" if task.each_host else "")
+
+
+def name_of(key: str) -> str:
+    """Return the name of the task that a ledger's key stands for."""
+    return key.partition("/")[2].partition("@")[0]
+
+
+def new_id(clock: Clock) -> str:
+    """Return a run's id: unique anywhere, and in the order of time."""
+    return f"{int(clock.now().timestamp() * 1000):012x}{secrets.token_hex(6)}"
+
+
+class SqliteLedger(Ledger):
+    """A ledger in an SQLite file, for the processes of one host, or in memory for one process."""
+
+    # All processes that share the file share the host's clock, so it serves as the ledger's.
+    NOW = ":now"
+    SHIFTED = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '{}')"
+    INSTANT = "TEXT"
+    FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+    IN_MEMORY = ":memory:"
+
+    def __init__(self, url: str, path: str, clock: Clock) -> None:
+        super().__init__(url, clock)
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._waits = CALL_LIMIT
+
+    def exists(self) -> bool:
+        return self._connection is not None or os.path.exists(self.path)
+
+    def open(self) -> None:
+        try:
+            if self.path != self.IN_MEMORY:
+                # Made before SQLite makes it, so that nobody else can ever read it.
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            with self._lock:
+                self._connected()
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            if isinstance(error, sqlite3.Error) and _is_busy(error):
+                raise LedgerUnavailable(f"ledger {self.path}: {reason}") from error
+            raise ConfigurationError(
+                f"ledger {self.path} cannot be used ({reason}); pass ledger='sqlite:////a/folder"
+                "/that/can/be/written/housekeeper.db', or ledger='memory://' to keep nothing"
+            ) from error
+
+    def close(self) -> None:
+        with self._lock:
+            # What is in memory lasts as long as the process.
+            if self._connection is not None and self.path != self.IN_MEMORY:
+                self._connection.close()
+                self._connection = None
+
+    def forget(self) -> None:
+        _inherited.append(self._connection)
+        self._lock = threading.Lock()
+        self._connection = None
+        self._pid = os.getpid()
+
+    def _connected(self) -> sqlite3.Connection:
+        """Return the kept connection, or make it; the lock must be held."""
+        if self._pid != os.getpid():
+            self.forget()
+        if self._connection is None:
+            # check_same_thread: the lock serves one thread at a time instead.
+            connection = sqlite3.connect(
+                self.path, timeout=CALL_LIMIT, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._prepare(connection)
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection, self._waits = connection, CALL_LIMIT
+        return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if self.path != self.IN_MEMORY:
+            _switch_to_wal(connection, self._clock)
+        # NORMAL forgets claims on power loss, and a forgotten claim is a tick run twice.
+        connection.execute("PRAGMA synchronous = FULL")
+        missing = connection.execute(
+            "SELECT COUNT(*) < 7 FROM sqlite_master WHERE name LIKE 'housekeeper%'"
+        ).fetchone()[0]
+        if missing:
+            script = SCHEMA.format(instant=self.INSTANT)
+            connection.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
+
+    def _execute(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        limit = _call_limit.get()
+        started = self._clock.monotonic()
+        if not self._lock.acquire(timeout=limit):
+            raise LedgerUnavailable(f"ledger {self.path} was busy for {limit:.0f} s")
+        try:
+            connection = self._connected()
+            self._wait_at_most(connection, limit - (self._clock.monotonic() - started))
+            cursor = connection.execute(sql, self._encoded(values))
+            return cursor.fetchall(), cursor.rowcount
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"ledger {self.path}: {error}") from error
+        finally:
+            self._lock.release()
+
+    def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
+        seconds = float(max(1, math.ceil(seconds)))
+        if seconds != self._waits:
+            connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+            self._waits = seconds
+
+    def _encoded(self, values: Mapping[str, object]) -> dict[str, object]:
+        encoded: dict[str, object] = {"now": self._clock.now().strftime(self.FORMAT)}
+        for name, value in values.items():
+            if isinstance(value, datetime):
+                value = value.astimezone(UTC).strftime(self.FORMAT)
+            encoded[name] = _stored(value)
+        return encoded
+
+    def _instant(self, value: object) -> datetime | None:
+        if value is None:
+            return None
+        return datetime.strptime(str(value), self.FORMAT).replace(tzinfo=UTC)
+
+
+# Connections that a forked child must neither use nor close: they stay referenced for ever.
+_inherited: list[object] = []
+
+
+def _stored(value: object) -> object:
+    """Return a value as both databases store it."""
+    if isinstance(value, Progress):
+        return json.dumps(value)
+    return value.value if isinstance(value, Enum) else value
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return "locked" in str(error) or "busy" in str(error)
+
+
+def _switch_to_wal(connection: sqlite3.Connection, clock: Clock) -> None:
+    """Switch to write-ahead logging; many processes at once fail at it despite the timeout."""
+    until = clock.monotonic() + CALL_LIMIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error) or clock.monotonic() > until:
+                raise
+            clock.wait(threading.Event(), 0.02)
+
+
+def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
+    """Return the ledger that a URL names, without touching it; relative paths begin at `base`.
+
+    Raises ConfigurationError for a URL that is not one.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"ledger {url!r} is not a URL such as 'sqlite:///housekeeper.db'")
+    scheme, separator, rest = url.partition("://")
+    if scheme == "memory" and separator and not rest:
+        return SqliteLedger(url, SqliteLedger.IN_MEMORY, clock)
+    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
+        return SqliteLedger(url, str(base / rest[1:]), clock)
+    raise ConfigurationError(
+        f"ledger {mask_secrets(url)!r} is not a URL such as 'sqlite:///housekeeper.db' or 'memory://'"
+    )
+
+
+# ================================================================================================
+# 7. Execution: one attempt of a run, on a worker's thread.
+# ================================================================================================
+
+TERM_TO_KILL = 10.0  # seconds that a command's processes have between SIGTERM and SIGKILL
+
+AroundRun = Callable[[], AbstractContextManager[object]]
+
+
+def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | None) -> None:
+    """Call a task once, and set the run's status, note and error by what came of it.
+
+    Nothing that the task raises leaves this function, SystemExit and KeyboardInterrupt included.
+    """
+    token = _current_run.set(run)
+    capture_logging()
+    try:
+        try:
+            run.enter()
+            with ExitStack() as surroundings:
+                if callable(context := getattr(app, "app_context", None)):
+                    surroundings.enter_context(context())
+                if around_run is not None:
+                    surroundings.enter_context(_around(around_run, run))
+                _call(task, run, app)
+        finally:
+            run.leave()
+        _settle(run, None)
+    except BaseException as error:
+        # An interrupt that came while leave() waited for its guard: leave for good.
+        run.leave()
+        _settle(run, error)
+    finally:
+        _current_run.reset(token)
+
+
+@contextlib.contextmanager
+def _around(factory: AroundRun, run: LiveRun) -> Iterator[None]:
+    """Enter the application's context manager; its own failures are logged and change nothing."""
+    manager = None
+    try:
+        manager = factory()
+        manager.__enter__()
+    except Exception:
+        logger.exception("Task %s: around_run failed before the run", run.task)
+        manager = None
+    try:
+        yield
+    finally:
+        try:
+            if manager is not None:
+                manager.__exit__(*sys.exc_info())
+        except Exception:
+            logger.exception("Task %s: around_run failed after the run", run.task)
+
+
+def _call(task: Task, run: LiveRun, app: object) -> None:
+    if task.run is None:
+        run_command(task, run)
+        return
+    result = task.run(app) if task.takes_app else task.run()
+    library = sys.modules.get("schedule")
+    if library is not None and (result is library.CancelJob or type(result) is library.CancelJob):
+        run.cancels_schedule = True
+
+
+def _settle(run: LiveRun, error: BaseException | None) -> None:
+    """Set what became of an attempt."""
+    run.exception = error
+    if error is not None:
+        run.error = mask_secrets(f"{run.error}\n{_traceback_of(error)}".strip())[-16384:]
+    if run.cancelled:
+        # Whatever it raised or returned on being asked to stop.
+        run.status = Status(run.stop_reason)
+    elif error is None:
+        run.status, run.note, run.error = Status.SUCCEEDED, "", ""
+    else:
+        expected = {SkipRun: Status.SKIPPED, RunCancelled: Status.CANCELLED}
+        expected[RunTimedOut] = Status.TIMED_OUT
+        run.status = expected.get(type(error), Status.FAILED)
+        run.note = _in_a_line(error)
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return an error's traceback from the task's own code on; none for what is no failure in it."""
+    if isinstance(error, SkipRun | CommandFailed):
+        return ""
+    trace = traceback.TracebackException.from_exception(error)
+    own = [number for number, frame in enumerate(trace.stack) if frame.filename != __file__]
+    del trace.stack[: own[0] if own else 0]
+    return "".join(trace.format())
+
+
+def _in_a_line(error: BaseException) -> str:
+    text = str(error).partition("\n")[0]
+    if isinstance(error, SkipRun | CommandFailed):
+        return mask_secrets(text)[:300]
+    if isinstance(error, SystemExit):
+        return f"the task called sys.exit({error.code!r})"
+    return mask_secrets(f"{type(error).__name__}: {text}" if text else type(error).__name__)[:300]
+
+
+def capture_logging() -> None:
+    """Keep in a run's output what is logged inside it, whatever handlers the application has.
+
+    It stands in the record factory: a handler on the root logger would keep Flask and
+    logging.basicConfig() from setting up theirs.  Called before each attempt, because an application
+    may set a factory of its own at any time.
+    """
+    existing = logging.getLogRecordFactory()
+    if getattr(existing, "keeps_output", False):
+        return
+
+    def keep_output(*args: Any, **values: Any) -> logging.LogRecord:
+        record = existing(*args, **values)
+        run = _current_run.get()
+        # Once, although a later factory may call an earlier one of ours.
+        if run is not None and "kept_by" not in record.__dict__:
+            record.__dict__["kept_by"] = run.id
+            with contextlib.suppress(Exception):
+                run.buffer.add(OUTPUT_FORMAT.format(record) + "\n")
+        return record
+
+    keep_output.keeps_output = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(keep_output)
+
+
+OUTPUT_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def run_command(task: Task, run: LiveRun) -> None:
+    """Run a task's command in a process group of its own, its output going line by line to the run.
+
+    Asked to stop, the group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves behind in
+    its group when it ends is killed.  Raises CommandFailed when it exits with anything but 0.
+    """
+    shell = isinstance(task.command, str)
+    arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
+    try:
+        process = subprocess.Popen(
+            arguments,
+            cwd=task.cwd,
+            env={**os.environ, **(task.env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        place = f" in {task.cwd}" if task.cwd is not None else ""
+        raise CommandFailed(
+            f"the command {arguments[0]!r} could not be started{place}: {error.strerror}", 127
+        ) from error
+    ended = threading.Event()
+    forget = run.on_cancel(functools.partial(_end_group, process.pid, run, ended))
+    try:
+        last_lines = _pump(process, run)
+    finally:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+        ended.set()
+        forget()
+    if process.returncode != 0:
+        raise CommandFailed(_how_it_ended(process.returncode, last_lines), process.returncode)
+
+
+def _how_it_ended(code: int, last_lines: Iterable[str]) -> str:
+    if code < 0:
+        names = {known.value: known.name for known in signal.Signals}
+        how = f"the command was ended by {names.get(-code, f'signal {-code}')}"
+    else:
+        how = f"the command exited with {code}"
+    return f"{how}: {' | '.join(last_lines)}" if last_lines else how
+
+
+def _end_group(group: int, run: LiveRun, ended: threading.Event) -> None:
+    """End a command's processes: politely, and then not."""
+    _signal_group(group, signal.SIGTERM)
+    run.clock.wait(ended, TERM_TO_KILL)
+    if not ended.is_set():
+        logger.warning("Task %s: its command ignored SIGTERM and was killed", run.task)
+        _signal_group(group, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _pump(process: subprocess.Popen[bytes], run: LiveRun) -> deque[str]:
+    """Read a command's output until it has exited; return its last lines.
+
+    A process that left the group may hold the pipe open for ever, so the command's exit ends the
+    reading, not the end of the pipe: a thread that waits for the exit closes a second pipe.
+    """
+    assert process.stdout is not None
+    output = process.stdout.fileno()
+    exited, exits = os.pipe()
+
+    def await_exit() -> None:
+        process.wait()
+        os.close(exits)
+
+    threading.Thread(target=await_exit, name="housekeeper-command", daemon=True).start()
+    lines = CommandLines(run)
+    with process.stdout, open(exited, "rb"), selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        selector.register(exited, selectors.EVENT_READ)
+        while exited not in {key.fd for key, _ in selector.select()}:
+            if not lines.feed(os.read(output, 65536)):
+                selector.unregister(output)
+        _signal_group(process.pid, signal.SIGKILL)
+        # What the dead have written is in the pipe already; a daemon that goes on is not awaited.
+        os.set_blocking(output, False)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(64):
+                if not lines.feed(os.read(output, 65536)):
+                    break
+    lines.flush()
+    return lines.last
+
+
+class CommandLines:
+    """Cuts a command's output into lines, for the run's output and the log."""
+
+    LONGEST = 8192  # bytes; the rest of a longer line is dropped
+
+    def __init__(self, run: LiveRun) -> None:
+        self.last: deque[str] = deque(maxlen=3)
+        self._run = run
+        self._rest = b""
+        self._dropping = False
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take a piece of output; False when it is the end."""
+        *whole, rest = (self._rest + chunk).split(b"\n")
+        for line in whole:
+            self._emit(line)
+        self._rest = rest
+        if len(rest) > self.LONGEST:
+            self._emit(rest)
+            self._rest, self._dropping = b"", True
+        return bool(chunk)
+
+    def flush(self) -> None:
+        """Take the last line, that has no end."""
+        if self._rest:
+            self._emit(self._rest)
+            self._rest = b""
+
+    def _emit(self, line: bytes) -> None:
+        if self._dropping:
+            self._dropping = False
+            return
+        mark = " [... line cut ...]" if len(line) > self.LONGEST else ""
+        text = line[: self.LONGEST].decode("utf-8", "backslashreplace").rstrip("\r") + mark
+        text = mask_secrets(text)
+        self._run.buffer.add(text + "\n")
+        self.last.append(text[:200])
+        # Logged outside the run's context, which would add it to the output once more.
+        contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, text)
+
+
+# ================================================================================================
+# 8. Housekeeper: the scheduler, in the order of its life.
+# ================================================================================================
+
+Action = Callable[[], object]
+LONGEST_BACKOFF = 30.0  # seconds
+LONGEST_RETRY_DELAY = 3600.0  # seconds
+CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
+NEVER = datetime.max.replace(tzinfo=UTC)
+STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shutdown
+
+
+class Agenda:
+    """The heap of all that comes due: ticks by the wall clock, delays by elapsed time.
+
+    Two heaps, so that a jump of the wall clock moves ticks and neither timeouts nor heartbeats.  It
+    is guarded by its owner's lock.
+    """
+
+    def __init__(self) -> None:
+        self._ticks: list[tuple[datetime, int, Action]] = []
+        self._delays: list[tuple[float, int, Action]] = []
+        # Breaks ties, so that actions are never compared, and names entries.
+        self._numbers = itertools.count()
+        self._dropped: set[int] = set()
+
+    def at(self, instant: datetime, action: Action) -> int:
+        """Enter an action for an instant; return its number."""
+        number = next(self._numbers)
+        heapq.heappush(self._ticks, (instant, number, action))
+        return number
+
+    def after(self, due: float, action: Action) -> int:
+        """Enter an action for a reading of the monotonic clock; return its number."""
+        number = next(self._numbers)
+        heapq.heappush(self._delays, (due, number, action))
+        return number
+
+    def drop(self, number: int | None) -> None:
+        """Take an entry back; it leaves the heap when it comes due, or when most are such."""
+        if number is None:
+            return
+        self._dropped.add(number)
+        if len(self._dropped) > 100 + (len(self._ticks) + len(self._delays)) // 2:
+            self._ticks = [entry for entry in self._ticks if entry[1] not in self._dropped]
+            self._delays = [entry for entry in self._delays if entry[1] not in self._dropped]
+            heapq.heapify(self._ticks)
+            heapq.heapify(self._delays)
+            self._dropped.clear()
+
+    def pop_due(self, now: datetime, elapsed: float) -> list[Action]:
+        """Remove and return what is due."""
+        due: list[tuple[int, Action]] = []
+        while self._ticks and self._ticks[0][0] <= now:
+            due.append(heapq.heappop(self._ticks)[1:])
+        while self._delays and self._delays[0][0] <= elapsed:
+            due.append(heapq.heappop(self._delays)[1:])
+        wanted = [action for number, action in due if number not in self._dropped]
+        self._dropped.difference_update(number for number, _ in due)
+        return wanted
+
+    def sleep(self, now: datetime, elapsed: float) -> float | None:
+        """Return the seconds until the next entry comes due, or None when there is none."""
+        waits = [(self._ticks[0][0] - now).total_seconds()] if self._ticks else []
+        if self._delays:
+            waits.append(self._delays[0][0] - elapsed)
+        return max(0.0, min(waits)) if waits else None
+
+
+class Registration:
+    """What a Housekeeper knows of one task.  All but `lock` is guarded by the Housekeeper's lock."""
+
+    __slots__ = (
+        "accounted",
+        "armed",
+        "gone",
+        "key",
+        "lock",
+        "number",
+        "run",
+        "source",
+        "task",
+        "trigger",
+    )
+
+    def __init__(self, task: Task, key: str, source: Path | None) -> None:
+        self.task = task
+        self.key = key
+        self.source = source  # the file it was discovered in
+        # Taken at dispatch without blocking, released when the run is recorded.
+        self.lock = threading.Lock()
+        self.trigger: Trigger | None = None
+        self.accounted: datetime | None = None  # each tick up to here has a row, or needs none
+        self.armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
+        self.number: int | None = None  # its number there
+        self.run: LiveRun | None = None
+        self.gone = False
+
+    def passed(self) -> datetime | None:
+        """Return the first tick that the loop has come past and nobody has accounted for."""
+        if self.trigger is None or self.accounted is None or self.armed is None:
+            return None
+        first = self.trigger.next_after(self.accounted)
+        return first if first is not None and first < self.armed else None
+
+
+class Housekeeper:
+    """Runs tasks at their ticks.  Make one with create_housekeeper(); every method is thread-safe.
+
+    One timer thread computes ticks and dispatches; it does no I/O.  Workers claim ticks in the
+    ledger and run tasks.  One more thread keeps the ledger: heartbeats, late writes, retention.
+    """
+
+    def __init__(
+        self,
+        *,
+        app: object,
+        enabled: bool,
+        timezone: str,
+        tasks_dir: Path | None,
+        ledger: Ledger,
+        namespace: str,
+        max_workers: int,
+        shutdown_timeout: float,
+        around_run: AroundRun | None,
+        on_finish: Callable[[Run], object] | None,
+        clock: Clock,
+    ) -> None:
+        self.app = app
+        self.enabled = enabled
+        self.timezone = timezone
+        self.tasks_dir = tasks_dir
+        self.ledger = ledger
+        self.namespace = namespace
+        self.max_workers = max_workers
+        self.shutdown_timeout = shutdown_timeout
+        self.clock = clock
+        self.host = socket.gethostname()
+        self._around_run = around_run
+        self._on_finish = on_finish
+        self._registrations: dict[str, Registration] = {}
+        self.problems: list[str] = []
+        self._discovered = False
+        self._fresh()
+        watch_process(self)
+
+    def _fresh(self) -> None:
+        """Set up what belongs to one process and one start: locks, agenda, runs, threads."""
+        self.runner = f"{self.host}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._pid = os.getpid()
+        # Guards everything below and all registrations.  Never held over I/O or a task.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # the agenda, for the timer thread
+        self._ended = threading.Condition(self._lock)  # a run has ended, for shutdown()
+        self._agenda = Agenda()
+        self._live: dict[str, LiveRun] = {}  # by run id: on record as running, and mine
+        self._waiting: dict[str, int] = {}  # by run id: its entry on the agenda, until the retry
+        self._stale: dict[str, tuple[datetime | None, float]] = {}
+        self._identity: str | None = None
+        self._started = self._stopping = self._closed = False
+        self._scheduling = False
+        self._beating: int | None = None
+        self._ledger_failures = 0
+        self._timer: threading.Thread | None = None
+        self._workers: Executor | None = None
+        self._upkeep: Executor | None = None
+        self._last_look: tuple[datetime, float] | None = None
+
+    # -- starting ------------------------------------------------------------------------------
+
+    def initialize(self, *, scheduling: bool = True) -> None:
+        """Discover tasks, open the ledger, start the threads, catch up, and make the startup runs.
+
+        scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A second
+        call does nothing.  Raises ConfigurationError when the ledger's place is wrong; one that cannot
+        be reached for now is a warning, and tried again.
+        """
+        self._check_process()
+        if _held_back:
+            return
+        if not self.enabled:
+            logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
+            self._discover_once()
+            return
+        with self._lock:
+            if self._started:
+                return
+            self._started = True
+        try:
+            self._discover_once()
+            self._open_ledger()
+        except BaseException:
+            self._started = False
+            raise
+        self._scheduling = scheduling
+        self._start_threads()
+        self._bind()
+        self._soon(self._in_upkeep, self._look_for_crashed)
+        if scheduling:
+            self._delayed(60.0, self._in_upkeep, self._prune)
+            self._start_startup_tasks()
+        logger.info(
+            "Housekeeper %s started with %d tasks, zone %s, ledger %s",
+            self.runner,
+            len(self._registrations),
+            self.timezone,
+            self.ledger.url,
+        )
+
+    def _check_process(self) -> None:
+        """Notice a fork that Python was not told of (uWSGI forks in C)."""
+        if self._pid != os.getpid():
+            self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's threads, runs and connection: this process has not been started."""
+        self.ledger.forget()
+        self._fresh()
+        for registration in self._registrations.values():
+            registration.lock = threading.Lock()
+            registration.run = registration.armed = registration.number = None
+
+    def _discover_once(self) -> None:
+        if not self._discovered:
+            self.discover()
+
+    def discover(self) -> list[str]:
+        """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
+
+        Tasks of new files are registered, of changed ones replaced, of deleted ones unregistered.  A
+        file that does not load leaves its tasks as they were.
+        """
+        self._discovered = True
+        if self.tasks_dir is None:
+            return []
+        found = discover_tasks(self.tasks_dir)
+        self.problems = list(found.problems)
+        here = {name: source for name, (_, source) in found.tasks.items()}
+        for registration in list(self._registrations.values()):
+            source = registration.source
+            if source and source not in found.broken and registration.task.name not in here:
+                self.unregister_task(registration.task.name)
+        for task, source in found.tasks.values():
+            known = self._registrations.get(task.name)
+            if known is not None and known.source is None:
+                self.problems.append(f"{source}: the name {task.name!r} is registered already")
+            else:
+                self._register(task, replace=True, source=source)
+        for problem in self.problems:
+            logger.error("Discovery: %s", problem)
+        return list(self.problems)
+
+    def _open_ledger(self) -> None:
+        try:
+            self.ledger.open()
+        except LedgerUnavailable as error:
+            logger.warning("Ledger could not be reached, will be tried again: %s", error)
+
+    def _start_threads(self) -> None:
+        self._workers = ThreadPoolExecutor(self.max_workers, "housekeeper-worker")
+        self._upkeep = ThreadPoolExecutor(1, "housekeeper-ledger")
+        # A daemon, and so are the pools' threads, which it makes: see leave_process().
+        self._timer = threading.Thread(
+            target=self._run_loop, name="housekeeper-timer", daemon=True
+        )
+        self._timer.start()
+
+    def _bind(self) -> None:
+        """Tell the ledger of the tasks that are new to it, and put their next ticks on the agenda."""
+        with self._lock:
+            unbound = [each for each in self._registrations.values() if each.accounted is None]
+        if not unbound or not self._started:
+            return
+        try:
+            triggers = {each: self._make_trigger(each) for each in unbound}
+            standings = self.ledger.register([_entry_of(*item) for item in triggers.items()])
+        except LedgerUnavailable as error:
+            self._later_again("Tasks could not be entered in the ledger", error, self._bind)
+            return
+        for registration, trigger in triggers.items():
+            with self._lock:
+                registration.trigger = trigger
+                registration.accounted = standings[registration.key].floor
+                if not registration.gone:
+                    self._arm(registration, registration.accounted)
+
+    def _make_trigger(self, registration: Registration) -> Trigger | None:
+        task = registration.task
+        if task.schedule is None:
+            return None
+        zone = task.timezone or self.timezone
+        return make_trigger(task.schedule, zone, f"{self._ledger_identity()}{registration.key}")
+
+    def _ledger_identity(self) -> str:
+        if self._identity is None:
+            lasting = self.ledger.url != "memory://"
+            here = f"{self.host}{self.tasks_dir}"
+            self._identity = self.ledger.identity() if lasting else here
+        return self._identity
+
+    def _arm(self, registration: Registration, after: datetime) -> None:
+        """Put the first tick after an instant on the agenda; the lock must be held."""
+        self._agenda.drop(registration.number)
+        registration.armed = registration.number = None
+        trigger = registration.trigger
+        if trigger is None or not self._scheduling or not registration.task.enabled:
+            return
+        tick = trigger.next_after(after)
+        registration.armed = tick or NEVER
+        if tick is not None:
+            action = functools.partial(self._tick, registration, tick)
+            registration.number = self._agenda.at(tick, action)
+            self._changed.notify()
+
+    def _start_startup_tasks(self) -> None:
+        for registration in list(self._registrations.values()):
+            task = registration.task
+            if task.enabled and task.startup is not False:
+                delay = 0.0 if task.startup is True else float(task.startup)
+                self._delayed(delay, self._dispatch, registration, self._run_startup)
+
+    # -- the loop: decides what is due, and never does I/O --------------------------------------
+
+    def _run_loop(self) -> None:
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        """Do what is due, or wait for it; False when the loop is to end."""
+        with self._changed:
+            self._notice_clock_jump()
+            now, elapsed = self.clock.now(), self.clock.monotonic()
+            due = self._agenda.pop_due(now, elapsed)
+            if not due:
+                if self._closed:
+                    return False
+                self.clock.wait(self._changed, self._agenda.sleep(now, elapsed))
+                return True
+        for action in due:
+            self._guarded(action)
+        return True
+
+    def _guarded(self, action: Action) -> None:
+        try:
+            action()
+        except BaseException:
+            logger.exception("Housekeeper failed in %s", action)
+
+    def _notice_clock_jump(self) -> None:
+        now, elapsed = self.clock.now(), self.clock.monotonic()
+        before, self._last_look = self._last_look, (now, elapsed)
+        if before is None:
+            return
+        jump = (now - before[0]).total_seconds() - (elapsed - before[1])
+        if abs(jump) < CLOCK_JUMP:
+            return
+        logger.warning("Clock jumped by %+.1f s, or the machine was suspended", jump)
+        # Heartbeats first: nobody may take a resumed machine's runs for crashed.
+        if self._live:
+            self._in_upkeep(self._beat)
+        if jump < 0:
+            # Ticks that come a second time are on record already, and lose their claims.
+            for registration in self._registrations.values():
+                if registration.accounted is not None:
+                    registration.accounted = min(registration.accounted, now)
+                    self._arm(registration, registration.accounted)
+
+    def _tick(self, registration: Registration, tick: datetime) -> None:
+        """Handle a tick that is due."""
+        with self._lock:
+            if registration.gone or registration.armed != tick or self._stopping:
+                return
+            # The next tick is on the agenda before this one is dispatched: whatever happens in the
+            # dispatch, the schedule goes on.
+            self._arm(registration, max(tick, self.clock.now()))
+            if registration.accounted is not None and tick <= registration.accounted:
+                return
+        self._dispatch(registration, self._run_due)
+
+    def _dispatch(self, registration: Registration, work: Callable[[Registration], None]) -> None:
+        """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
+        if registration.lock.acquire(blocking=False):
+            self._in_worker(work, registration)
+        else:
+            logger.debug("Task %s is queued or running already", registration.task.name)
+
+    def _in_worker(self, work: Callable[..., None], *args: object) -> None:
+        # Only the timer thread submits: a pool's threads inherit its being a daemon.
+        if self._workers is not None:
+            self._workers.submit(self._guarded, functools.partial(work, *args))
+
+    def _in_upkeep(self, work: Callable[..., object], *args: object) -> None:
+        if self._upkeep is not None:
+            self._upkeep.submit(self._guarded, functools.partial(work, *args))
+
+    def _delayed(self, seconds: float, work: Callable[..., object], *args: object) -> int:
+        """Have the timer thread call something after so many seconds."""
+        with self._changed:
+            action = functools.partial(work, *args)
+            number = self._agenda.after(self.clock.monotonic() + seconds, action)
+            self._changed.notify()
+            return number
+
+    def _soon(self, work: Callable[..., object], *args: object) -> int:
+        return self._delayed(0.0, work, *args)
+
+    def _later_again(self, what: str, error: Exception, work: Action) -> None:
+        """Repeat ledger work that failed, after a pause that doubles while failures go on."""
+        self._ledger_failures += 1
+        pause = min(LONGEST_BACKOFF, 2.0 ** min(self._ledger_failures - 1, 10))
+        logger.warning("%s, trying again in %.0f s: %s", what, pause, error)
+        self._delayed(pause, self._in_upkeep, work)
+
+    # -- claiming: on a worker -------------------------------------------------------------------
+
+    def _run_due(self, registration: Registration) -> None:
+        """Claim the newest due tick of a task and run it; the task's lock is held."""
+        try:
+            tick = None if registration.gone else self._newest_due(registration)
+            run = self._new_run(registration, Reason.SCHEDULE, tick)
+            verdict = self.ledger.claim(run) if tick else Claim.TAKEN
+        except LedgerUnavailable as error:
+            what = f"Task {registration.task.name} could not be claimed"
+            self._later_again(
+                what,
+                error,
+                functools.partial(self._soon, self._in_worker, self._run_due, registration),
+            )
+            return
+        self._ledger_failures = 0
+        if verdict is Claim.EARLY:
+            logger.warning("Task %s waits: this host is ahead of the ledger's clock", run.task)
+            self._delayed(1.0, self._in_worker, self._run_due, registration)
+            return
+        self._set_accounted(registration, tick)
+        if verdict is Claim.MINE:
+            self._start(registration, run)
+            self._perform_in_worker(registration, run)
+            return
+        self._tell_verdict(run, verdict)
+        self._release(registration)
+
+    def _newest_due(self, registration: Registration) -> datetime | None:
+        """Return the tick to claim; record those before it, and it when it is too late, as missed."""
+        trigger, now = registration.trigger, self.clock.now()
+        accounted = registration.accounted
+        first = trigger.next_after(accounted) if trigger and accounted else None
+        if trigger is None or accounted is None or first is None or first > now:
+            return None
+        following = trigger.next_after(first)
+        if (following is None or following > now) and not self._too_late(registration, first, now):
+            return first
+        newest = trigger.latest_before(now, accounted) or first
+        if self._too_late(registration, newest, now):
+            self._account(registration, newest, Status.MISSED)
+            return None
+        self._account(registration, newest - SECOND, Status.MISSED)
+        return newest
+
+    def _too_late(self, registration: Registration, tick: datetime, now: datetime) -> bool:
+        return (now - tick).total_seconds() > registration.task.grace
+
+    def _account(self, registration: Registration, until: datetime, status: Status) -> None:
+        """Record the ticks up to an instant that are on nobody's record, as one row."""
+        trigger = registration.trigger
+        while trigger is not None:
+            standing = self.ledger.standing(registration.key)
+            end = min(until, standing.paused_at or until)
+            last = trigger.latest_before(end, standing.floor) if standing.floor < end else None
+            if last is None:
+                break
+            row = self._gap_row(registration, standing.floor, last, status)
+            if self.ledger.record_gap(row, registration.key, standing.floor):
+                logger.warning("Task %s: %d ticks %s: %s", row.task, row.count, status, row.note)
+                break
+        self._set_accounted(registration, until)
+
+    def _gap_row(
+        self, registration: Registration, floor: datetime, last: datetime, status: Status
+    ) -> Run:
+        trigger = cast(Trigger, registration.trigger)
+        count = trigger.count(floor, last, limit=KEEP_ROWS)
+        why = "the run before them was still going on"
+        if status is Status.MISSED:
+            why = "nothing was there to run them in time"
+        more = " (1000 or more)" if count == KEEP_ROWS else ""
+        return Run(
+            id=new_id(self.clock),
+            task=registration.task.name,
+            reason=Reason.SCHEDULE,
+            status=status,
+            runner=self.runner,
+            scheduled_for=last,
+            count=count,
+            note=f"{why}; the first was {trigger.next_after(floor):%Y-%m-%d %H:%M:%S} UTC{more}",
+        )
+
+    def _set_accounted(self, registration: Registration, tick: datetime | None) -> None:
+        with self._lock:
+            if tick is not None and registration.accounted is not None:
+                registration.accounted = max(registration.accounted, tick)
+
+    def _tell_verdict(self, run: LiveRun, verdict: Claim) -> None:
+        if verdict in (Claim.OVERLAPPED, Claim.SUPERSEDED):
+            logger.warning(
+                "Task %s skipped its tick %s: %s", run.task, run.scheduled_for, verdict.value
+            )
+            self._soon(self._in_upkeep, self._look_for_crashed)
+        elif run.scheduled_for is not None:
+            logger.debug(
+                "Task %s did not get its tick %s: %s", run.task, run.scheduled_for, verdict.value
+            )
+
+    def _run_startup(self, registration: Registration) -> None:
+        """Make the startup run of a task, unless another process does; the task's lock is held."""
+        run = self._new_run(registration, Reason.STARTUP)
+        try:
+            mine = self.ledger.claim_startup(registration.key)
+            verdict = self.ledger.claim(run) if mine else Claim.TAKEN
+        except LedgerUnavailable as error:
+            what = f"Task {run.task} could not be started"
+            self._later_again(
+                what,
+                error,
+                functools.partial(self._soon, self._in_worker, self._run_startup, registration),
+            )
+            return
+        if verdict is Claim.MINE:
+            self._start(registration, run)
+            self._perform_in_worker(registration, run)
+            return
+        if mine:
+            logger.warning("Task %s made no startup run: it is running already", run.task)
+        self._release(registration)
+
+    def _new_run(
+        self, registration: Registration, reason: Reason, tick: datetime | None = None
+    ) -> LiveRun:
+        return LiveRun(
+            definition=registration.task,
+            clock=self.clock,
+            key=registration.key,
+            id=new_id(self.clock),
+            reason=reason,
+            runner=self.runner,
+            scheduled_for=tick,
+            started_at=self.clock.now(),
+        )
+
+    def _start(self, registration: Registration, run: LiveRun) -> None:
+        """Take a claimed run among the live ones: from here on it has heartbeats."""
+        with self._lock:
+            registration.run = self._live[run.id] = run
+            if self._beating is None:
+                self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
+
+    # -- running: on a worker --------------------------------------------------------------------
+
+    def _perform_in_worker(self, registration: Registration, run: LiveRun) -> None:
+        delay = self._perform(registration, run)
+        if delay is None:
+            return
+        # While it waits, the row stays running, the lock held, and no worker is used.
+        with self._lock:
+            again = functools.partial(self._in_worker, self._perform_again, registration, run)
+            self._waiting[run.id] = self._delayed(delay, again)
+        run.on_cancel(functools.partial(self._soon, again))
+
+    def _perform_again(self, registration: Registration, run: LiveRun) -> None:
+        with self._lock:
+            number = self._waiting.pop(run.id, None)
+            self._agenda.drop(number)
+        if number is not None:
+            run.begin_attempt(run.attempt + 1)
+            self._perform_in_worker(registration, run)
+
+    def _perform(self, registration: Registration, run: LiveRun) -> float | None:
+        """Make one attempt of a run; return the seconds until the next, or None when it is over."""
+        task = run.definition
+        timeout = None
+        if task.timeout is not None and not run.cancelled:
+            run.deadline = self.clock.now() + timedelta(seconds=min(task.timeout, 1e9))
+            timeout = self._delayed(task.timeout, self._time_out, run, run.attempt)
+        if run.cancelled:
+            run.status = Status(run.stop_reason)
+        else:
+            make_attempt(task, run, self.app, self._around_run)
+        with self._lock:
+            if timeout is not None:
+                self._agenda.drop(timeout)
+        delay = self._retry_delay(registration, run)
+        if delay is None:
+            self._conclude(registration, run)
+        return delay
+
+    def _time_out(self, run: LiveRun, attempt: int) -> None:
+        note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
+        self._apart(self._stop_run, run, Status.TIMED_OUT, note, attempt)
+
+    def _apart(self, work: Callable[..., object], *args: object) -> None:
+        """Call what may block for long, such as a task's on_cancel callbacks, on its own thread."""
+        threading.Thread(target=work, args=args, name="housekeeper-stop", daemon=True).start()
+
+    def _stop_run(self, run: LiveRun, reason: Status, note: str, attempt: int | None) -> None:
+        """Ask a run to stop; for a timeout, and for an attempt that is named, insist."""
+        if attempt is not None and run.definition.run is not None:
+            insist = RunTimedOut if reason is Status.TIMED_OUT else RunCancelled
+        else:
+            insist = None
+        if not run.stop(reason, note, attempt):
+            return
+        logger.warning("Task %s was asked to stop: %s", run.task, note)
+        if insist is not None and attempt is not None:
+            run.interrupt(insist, attempt)
+        with contextlib.suppress(LedgerUnavailable):
+            self.ledger.ask_to_stop(run.key, reason.value, note)
+
+    def _retry_delay(self, registration: Registration, run: LiveRun) -> float | None:
+        """Return after how many seconds a failed attempt is tried again, or None."""
+        task = run.definition
+        tried_again = run.status in (Status.FAILED, Status.TIMED_OUT)
+        if not tried_again or run.attempt > task.retries or self._stopping:
+            return None
+        delay = min(task.retry_delay * 2.0 ** min(run.attempt - 1, 20), LONGEST_RETRY_DELAY)
+        trigger, now = registration.trigger, self.clock.now()
+        following = trigger.next_after(run.scheduled_for or now) if trigger else None
+        if following is not None and now + timedelta(seconds=delay) >= following:
+            run.note += f"; not tried again, because the next tick is at {following:%H:%M:%S} UTC"
+            return None
+        logger.warning(
+            "Task %s failed in attempt %d of %d, trying again in %.0f s: %s",
+            run.task,
+            run.attempt,
+            task.retries + 1,
+            delay,
+            run.note,
+        )
+        return delay
+
+    def _conclude(self, registration: Registration, run: LiveRun) -> None:
+        """Record the outcome of a run; when the ledger is away, later."""
+        if run.finished_at is None:
+            run.finished_at = self.clock.now()
+            run.output = run.buffer.text()
+        try:
+            recorded = self.ledger.finish(run)
+        except LedgerUnavailable as error:
+            what = f"The outcome of task {run.task} could not be recorded"
+            self._later_again(what, error, functools.partial(self._conclude, registration, run))
+            return
+        if not recorded:
+            logger.error(
+                "Task %s ended as %s, but its row was ended by another process",
+                run.task,
+                run.status,
+            )
+        self._tell_outcome(run)
+        if run.cancels_schedule:
+            self._pause_for_cancel_job(registration)
+        with self._lock:
+            self._live.pop(run.id, None)
+            registration.run = None
+        self._release(registration)
+        self._call_on_finish(run)
+        run.ended.set()
+
+    def _tell_outcome(self, run: LiveRun) -> None:
+        seconds = run.duration or 0.0
+        if run.status is Status.SUCCEEDED:
+            logger.info("Task %s succeeded in %.3f s", run.task, seconds)
+        elif run.status is Status.SKIPPED:
+            logger.info("Task %s skipped its run: %s", run.task, run.note)
+        elif run.status is Status.CANCELLED:
+            logger.warning("Task %s was cancelled after %.3f s: %s", run.task, seconds, run.note)
+        else:
+            words = f"{run.note}\n{run.error}".strip()
+            logger.error("Task %s %s after %.3f s: %s", run.task, run.status, seconds, words)
+
+    def _pause_for_cancel_job(self, registration: Registration) -> None:
+        """Honour schedule.CancelJob: a pause holds in every process and after restarts."""
+        logger.info("Task %s returned CancelJob and is paused now", registration.task.name)
+        with contextlib.suppress(LedgerUnavailable):
+            self.ledger.pause(registration.key)
+
+    def _call_on_finish(self, run: LiveRun) -> None:
+        if self._on_finish is None:
+            return
+        try:
+            self._on_finish(run)
+        except Exception:
+            logger.exception("Task %s: on_finish failed", run.task)
+
+    def _release(self, registration: Registration) -> None:
+        """Free a task's lock, once the ticks that passed meanwhile are recorded as skipped."""
+        while True:
+            with self._lock:
+                passed = None if registration.gone or self._stopping else registration.passed()
+                if passed is None:
+                    # Under the lock, so that the loop either passed a tick before this, and it is
+                    # seen, or finds the task free.
+                    registration.lock.release()
+                    self._ended.notify_all()
+                    return
+                end = min(cast(datetime, registration.armed) - SECOND, self.clock.now())
+            try:
+                self._account(registration, max(passed, end), Status.SKIPPED)
+            except LedgerUnavailable as error:
+                what = f"The skipped ticks of task {registration.task.name} could not be recorded"
+                self._later_again(what, error, functools.partial(self._release, registration))
+                return
+
+    # -- upkeep of the ledger: on its own thread -------------------------------------------------
+
+    def _beat(self) -> None:
+        """Send the heartbeats of all live runs, and read who was asked to stop by another process."""
+        with self._lock:
+            live = list(self._live.values())
+            self._agenda.drop(self._beating)
+            self._beating = None
+            if live and not self._closed:
+                self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
+        for run in live:
+            try:
+                row = self.ledger.beat(run)
+            except LedgerUnavailable as error:
+                logger.warning("Heartbeat of task %s could not be written: %s", run.task, error)
+                return
+            if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
+                self._apart(self._stop_run, run, Status.CANCELLED, row.note, None)
+
+    def _look_for_crashed(self) -> None:
+        """Record as crashed what has had no heartbeat for the lease, seen twice 30 s apart.
+
+        The second look makes it safe: a row that is stale only because this process was suspended, or
+        because a clock jumped, changes before it.
+        """
+        if self._closed:
+            return
+        try:
+            others = [run for run in self.ledger.running("") if run.runner != self.runner]
+            for run in others:
+                self._judge(run)
+        except LedgerUnavailable as error:
+            self._later_again(
+                "Crashed runs could not be looked for", error, self._look_for_crashed
+            )
+            return
+        with self._lock:
+            self._stale = {run.id: self._stale[run.id] for run in others if run.id in self._stale}
+            if self._stale and not self._closed:
+                self._delayed(OBSERVED + 1.0, self._in_upkeep, self._look_for_crashed)
+
+    def _judge(self, run: Run) -> None:
+        now = self.clock.monotonic()
+        seen, since = self._stale.get(run.id, (None, now))
+        if seen != run.heartbeat_at:
+            self._stale[run.id] = (run.heartbeat_at, now)
+        elif now - since >= OBSERVED and self.ledger.crash(run):
+            logger.error(
+                "Task %s crashed: %s sent no heartbeat for the lease", run.task, run.runner
+            )
+
+    def _prune(self) -> None:
+        """Delete old rows, once a day."""
+        self._delayed(86400.0, self._in_upkeep, self._prune)
+        with contextlib.suppress(LedgerUnavailable):
+            for registration in list(self._registrations.values()):
+                self.ledger.prune(registration.key, registration.task.grace)
+
+    # -- what users call ---------------------------------------------------------------------------
+
+    def register_task(self, task: Task, replace: bool = False) -> None:
+        """Register a task, at any moment, also from inside one.
+
+        Raises ConfigurationError when its name is taken and `replace` is false.  A run of a replaced
+        task goes on; ticks count from now when the schedule has changed.
+        """
+        self._check_process()
+        self._register(task, replace, source=None)
+
+    def _register(self, task: Task, replace: bool, source: Path | None) -> None:
+        if not isinstance(task, Task):
+            raise ConfigurationError(f"{task!r} is not a Task")
+        with self._lock:
+            known = self._registrations.get(task.name)
+            if known is not None and not replace:
+                raise ConfigurationError(
+                    f"Task {task.name!r} is registered already; pass replace=True to replace it"
+                )
+            registration = known or Registration(task, "", source)
+            self._agenda.drop(registration.number)
+            registration.task, registration.source = task, source
+            registration.key = key_of(task, self.namespace, self.host)
+            registration.trigger = registration.accounted = None
+            registration.armed = registration.number = None
+            self._registrations[task.name] = registration
+        self._bind()
+
+    def unregister_task(self, name: str) -> None:
+        """Forget a task; a run of it goes on.  Raises UnknownTask."""
+        self._check_process()
+        with self._lock:
+            registration = self._registration(name)
+            registration.gone = True
+            self._agenda.drop(registration.number)
+            del self._registrations[name]
+
+    def _registration(self, name: str) -> Registration:
+        self._discover_once()
+        try:
+            return self._registrations[name]
+        except KeyError:
+            raise UnknownTask(name, self._registrations) from None
+
+    def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
+        """Run a task now; its pause does not matter, its overlap protection does.
+
+        With wait=True, return the finished run, or raise what the task raised (RunFailed for what is
+        no Exception: a timeout, a cancel, sys.exit); with wait=False, return the run at once.  Called
+        inside a task it runs in place.  Raises UnknownTask, AlreadyRunning, LedgerUnavailable.
+        """
+        self._check_process()
+        registration = self._registration(name)
+        if not self.enabled:
+            raise HousekeeperError("Housekeeper is disabled (enabled=False); no task is run")
+        if not self._started or self._stopping:
+            raise HousekeeperError("Housekeeper is not running; call initialize() first")
+        run = self._claim_by_hand(registration)
+        if wait and _current_run.get() is not None:
+            # In place: a worker that waits for another worker could wait for ever.
+            while (delay := self._perform(registration, run)) is not None:
+                run.wait(delay)
+                run.begin_attempt(run.attempt + 1)
+        else:
+            self._soon(self._in_worker, self._perform_in_worker, registration, run)
+        if wait:
+            self._await(run)
+            _raise_outcome(run)
+        return run
+
+    def _claim_by_hand(self, registration: Registration) -> LiveRun:
+        if not registration.lock.acquire(blocking=False):
+            raise AlreadyRunning(registration.task.name, registration.run)
+        run = self._new_run(registration, Reason.MANUAL)
+        try:
+            verdict = self.ledger.claim(run)
+            if verdict is not Claim.MINE:
+                self._soon(self._in_upkeep, self._look_for_crashed)
+                others = self.ledger.running(registration.key)
+                raise AlreadyRunning(run.task, next(iter(others), None))
+        except BaseException:
+            self._release(registration)
+            raise
+        self._start(registration, run)
+        return run
+
+    def _await(self, run: LiveRun) -> None:
+        while not run.ended.is_set():
+            self.clock.wait(run.ended, None)
+
+    def cancel(self, name: str) -> Run | None:
+        """Ask the running run of a task to stop, here or in another process (read at its heartbeat).
+
+        Return its row, or None when the task does not run.  Raises UnknownTask, LedgerUnavailable.
+        """
+        self._check_process()
+        registration = self._registration(name)
+        note = f"cancelled by {self.runner}"
+        row = self.ledger.ask_to_stop(registration.key, Status.CANCELLED.value, note)
+        run = registration.run
+        if run is not None:
+            self._apart(self._stop_run, run, Status.CANCELLED, note, None)
+        return row
+
+    def pause_task(self, name: str) -> bool:
+        """Pause a task's schedule in every process, restarts included; False when it was paused.
+
+        Runs by hand go on working.  Raises UnknownTask, LedgerUnavailable.
+        """
+        self._check_process()
+        return self.ledger.pause(self._registration(name).key)
+
+    def resume_task(self, name: str) -> bool:
+        """End a pause; ticks count from now.  False when the task was not paused."""
+        self._check_process()
+        registration = self._registration(name)
+        resumed = self.ledger.resume(registration.key)
+        if resumed:
+            self._set_accounted(registration, self.clock.now())
+        return resumed
+
+    def next_runs(self, name: str, count: int = 5) -> list[datetime]:
+        """Return the next ticks of a task, in UTC.  Raises UnknownTask."""
+        self._check_process()
+        trigger = self._trigger_of(self._registration(name))
+        found: list[datetime] = []
+        tick = trigger.next_after(self.clock.now()) if trigger else None
+        while trigger is not None and tick is not None and len(found) < count:
+            found.append(tick)
+            tick = trigger.next_after(tick)
+        return found
+
+    def _trigger_of(self, registration: Registration) -> Trigger | None:
+        """Return a task's trigger, also before initialize(); None while H is not known yet."""
+        if registration.trigger is not None:
+            return registration.trigger
+        schedule = registration.task.schedule
+        if isinstance(schedule, str) and HASHED.search(schedule):
+            if not self.ledger.exists():
+                return None
+            self.ledger.open()
+        return self._make_trigger(registration)
+
+    def get_task_status(self, name: str) -> dict[str, object]:
+        """Return "registered", "running", "scheduled", "paused", "next_run" and "last_run" of a task.
+
+        The answers are the ledger's; "source" says "this process" when it is out of reach.
+        """
+        self._check_process()
+        self._discover_once()
+        registration = self._registrations.get(name)
+        if registration is None:
+            return {
+                "registered": False,
+                "running": False,
+                "scheduled": False,
+                "paused": False,
+                "next_run": None,
+                "last_run": None,
+                "source": "this process",
+            }
+        return {"registered": True, **self._statuses([registration])[0]}
+
+    def list_tasks(self) -> list[dict[str, object]]:
+        """Return a dict for each task: its name, schedule, zone and status, in the order of names."""
+        self._check_process()
+        self._discover_once()
+        registrations = [self._registrations[name] for name in sorted(self._registrations)]
+        return [
+            {**self._description(registration), **status}
+            for registration, status in zip(
+                registrations, self._statuses(registrations), strict=True
+            )
+        ]
+
+    def _description(self, registration: Registration) -> dict[str, object]:
+        task, trigger = registration.task, self._trigger_of(registration)
+        return {
+            "name": task.name,
+            "schedule": trigger.text if trigger else task.schedule_text or None,
+            "timezone": task.timezone or self.timezone,
+            "startup": task.startup,
+            "enabled": task.enabled,
+            "description": task.description,
+        }
+
+    def _statuses(self, registrations: Sequence[Registration]) -> list[dict[str, object]]:
+        try:
+            if not self.ledger.exists():
+                raise LedgerUnavailable("there is no ledger yet")
+            self.ledger.open()
+            running = {run.task: run for run in self.ledger.running(f"{self.namespace}/")}
+            paused = self.ledger.paused(f"{self.namespace}/")
+            lasts = [self.ledger.last(registration.key) for registration in registrations]
+            source = "ledger"
+        except LedgerUnavailable:
+            running = {run.task: run for run in self._live.values()}
+            paused, source = set(), "this process"
+            lasts = [None] * len(registrations)
+        return [
+            self._status(each, running.get(each.task.name), each.key in paused, last, source)
+            for each, last in zip(registrations, lasts, strict=True)
+        ]
+
+    def _status(
+        self,
+        registration: Registration,
+        running: Run | None,
+        paused: bool,
+        last: Run | None,
+        source: str,
+    ) -> dict[str, object]:
+        upcoming = self.next_runs(registration.task.name, count=1)
+        comes = upcoming and registration.task.enabled and not paused
+        next_run = upcoming[0] if comes else None
+        runs_here = registration.run
+        return {
+            "running": running is not None,
+            "scheduled": next_run is not None,
+            "paused": paused,
+            "next_run": next_run,
+            "progress": (runs_here or running).progress_made if running else None,
+            "stop_asked_at": running.stop_asked_at if running else None,
+            "last_run": last,
+            "source": source,
+        }
+
+    def task_names(self) -> list[str]:
+        """Return the names of the registered tasks, in order; asks no ledger."""
+        self._check_process()
+        self._discover_once()
+        return sorted(self._registrations)
+
+    def history(self, name: str | None = None, limit: int = 50) -> list[Run]:
+        """Return the newest runs, of one task or of all, newest first.
+
+        Runs of tasks that are not registered any more are there too.  Raises LedgerUnavailable.
+        """
+        self._check_process()
+        self.ledger.open()
+        if name is None:
+            return self.ledger.history("", f"{self.namespace}/", limit)
+        key = f"{self.namespace}/{name}"
+        return self.ledger.history(key, f"{key}@", limit)
+
+    # -- stopping ------------------------------------------------------------------------------------
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Stop dispatching, and wait for what runs; True when every worker ended in time.
+
+        At the limit (seconds; None: shutdown_timeout) the running are asked to stop, and after 2 s
+        more are abandoned and recorded as cancelled: call it when the process is about to end.
+        """
+        self._check_process()
+        limit = self.shutdown_timeout if timeout is None else timeout
+        with self._lock:
+            if not self._started or self._stopping:
+                return not self._live
+            self._stopping = True
+            waiting = list(self._waiting)
+        until = self.clock.monotonic() + limit
+        self._conclude_waiting(waiting)
+        with ledger_calls_within(STOP_WAIT), contextlib.suppress(LedgerUnavailable):
+            for run in list(self._live.values()):
+                self.ledger.ask_to_stop(run.key, "shutdown", "the process is shutting down")
+        if not self._await_ended(until):
+            for run in list(self._live.values()):
+                note = f"it did not end within the {limit:g} s of a shutdown"
+                self._apart(self._stop_run, run, Status.CANCELLED, note, run.attempt)
+            self._await_ended(self.clock.monotonic() + STOP_WAIT)
+        abandoned = list(self._live.values())
+        with ledger_calls_within(STOP_WAIT):
+            self._abandon(abandoned)
+        self._close()
+        return not abandoned
+
+    def _conclude_waiting(self, run_ids: Iterable[str]) -> None:
+        """End the runs that wait for a retry: they are not tried again."""
+        for run_id in run_ids:
+            with self._lock:
+                number, run = self._waiting.pop(run_id, None), self._live.get(run_id)
+                self._agenda.drop(number)
+            registration = self._registrations.get(run.task) if run else None
+            if number is not None and run is not None and registration is not None:
+                run.note += "; not tried again, because the process is shutting down"
+                self._conclude(registration, run)
+
+    def _await_ended(self, until: float) -> bool:
+        with self._ended:
+            while self._live and (left := until - self.clock.monotonic()) > 0:
+                self.clock.wait(self._ended, left)
+            return not self._live
+
+    def _abandon(self, runs: Iterable[LiveRun]) -> None:
+        for run in runs:
+            logger.error("Task %s was abandoned: %s\n%s", run.task, run.note, run.stack())
+            run.status, run.output = Status.CANCELLED, run.buffer.text()
+            run.finished_at = self.clock.now()
+            try:
+                self.ledger.finish(run)
+            except LedgerUnavailable as error:
+                logger.error("Task %s: its end could not be recorded: %s", run.task, error)
+
+    def _close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._agenda = Agenda()
+            self._changed.notify_all()
+        if self._timer is not None and self._timer is not threading.current_thread():
+            self._timer.join(STOP_WAIT)
+        for pool in (self._workers, self._upkeep):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
+        self.ledger.close()
+        with self._lock:
+            self._started = False
+        logger.info("Housekeeper %s stopped", self.runner)
+
+
+def _entry_of(registration: Registration, trigger: Trigger | None) -> tuple[str, str, str]:
+    """Return what the ledger keeps of a task, to notice that its schedule has changed."""
+    if trigger is None:
+        return registration.key, "", ""
+    return registration.key, trigger.text, trigger.timezone
+
+
+def _raise_outcome(run: LiveRun) -> None:
+    error = run.exception
+    if run.status in (Status.SUCCEEDED, Status.SKIPPED):
+        return
+    if run.status is Status.FAILED and isinstance(error, Exception):
+        raise error
+    raise RunFailed(run) from error
+
+
+# ================================================================================================
+# 9. Processes: fork and interpreter exit.
+# ================================================================================================
+
+_alive: weakref.WeakSet[Housekeeper] = weakref.WeakSet()
+_watching = False
+
+
+def watch_process(housekeeper: Housekeeper) -> None:
+    """See that a Housekeeper stops before the interpreter exits, and starts afresh after a fork."""
+    global _watching
+    _alive.add(housekeeper)
+    if _watching:
+        return
+    _watching = True
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+    # concurrent.futures joins its threads, without limit, in a callback registered here as well;
+    # the last registered is called first, and the module is imported above.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(leave_process)
+
+
+_held_back = False
+
+
+@contextlib.contextmanager
+def holding_back() -> Iterator[None]:
+    """Import an application without starting what it starts: initialize() does nothing meanwhile."""
+    global _held_back
+    _held_back = True
+    try:
+        yield
+    finally:
+        _held_back = False
+
+
+def _after_fork() -> None:
+    for housekeeper in _alive:
+        housekeeper.after_fork_in_child()
+
+
+def leave_process() -> None:
+    """Shut every Housekeeper down, and let the interpreter exit although a worker hangs.
+
+    The pools' threads are daemons, because the timer thread made them, so that only the join of
+    concurrent.futures would wait for them; it takes them from this private mapping.
+    """
+    for housekeeper in list(_alive):
+        housekeeper.shutdown()
+    threads = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(threads):
+        if thread.name.startswith("housekeeper-"):
+            del threads[thread]
+
+
+# ================================================================================================
+# 10. Discovery: the files in tasks/.
+# ================================================================================================
+
+
+@dataclass(slots=True)
+class Discovered:
+    """What a folder of task files holds: tasks by name with their files, and what is wrong."""
+
+    tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    broken: set[Path] = field(default_factory=set)
+
+
+def discover_tasks(folder: Path) -> Discovered:
+    """Load the task files of a folder; files that begin with ``_`` or ``.`` are helpers.
+
+    Whatever is wrong with a file is a problem on the list, with file and line; the others load.
+    """
+    found = Discovered()
+    try:
+        importable_as_housekeeper()
+        files = sorted(path for path in folder.iterdir() if path.suffix == ".py")
+    except (OSError, ConfigurationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        found.problems.append(f"{folder}: the tasks folder cannot be read ({reason})")
+        return found
+    with _importable_from(folder):
+        for path in files:
+            if not path.name.startswith(("_", ".")):
+                _load_into(found, path)
+    return found
+
+
+def importable_as_housekeeper() -> None:
+    """Let ``import housekeeper`` in task files mean this very module, whatever it was imported as.
+
+    Raises ConfigurationError when another module has that name.
+    """
+    this = sys.modules[__name__]
+    other = sys.modules.setdefault("housekeeper", this)
+    if other is not this and getattr(other, "Task", None) is not Task:
+        place = getattr(other, "__file__", "somewhere")
+        raise ConfigurationError(
+            f"the module name 'housekeeper' is taken by {place}; task files could not import this"
+            f" one ({__file__}), so rename or remove the other"
+        )
+
+
+@contextlib.contextmanager
+def _importable_from(folder: Path) -> Iterator[None]:
+    """Let task files import their helpers, and what lies beside the tasks folder."""
+    added = [str(place) for place in (folder, folder.parent) if str(place) not in sys.path]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for place in added:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(place)
+
+
+def _load_into(found: Discovered, path: Path) -> None:
+    problem, tasks = None, []
+    try:
+        _refuse_writable_by_others(path)
+        tasks = _tasks_of(_load(path))
+    except ConfigurationError as error:
+        problem = f"{path}{_line_of(error, path)}: {error}"
+    except BaseException as error:
+        problem = f"{path}{_line_of(error, path)}: it does not import ({_in_a_line(error)})"
+    for task in tasks:
+        if task.name in found.tasks:
+            first = found.tasks[task.name][1]
+            problem = f"{path}: the task name {task.name!r} is taken by {first}"
+        else:
+            found.tasks[task.name] = (task, path)
+    if problem is None and not tasks:
+        problem = (
+            f"{path}: it holds no Task; write task = Task(...), or name a helper _{path.name}"
+        )
+    if problem is not None:
+        found.problems.append(problem)
+        found.broken.add(path)
+
+
+def _load(path: Path) -> ModuleType:
+    """Import a file under a name of its own, anew each time."""
+    name = f"housekeeper_tasks.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError("it is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _tasks_of(module: ModuleType) -> list[Task]:
+    """Return the Task objects at a module's top level, each once."""
+    return list(
+        {id(value): value for value in vars(module).values() if isinstance(value, Task)}.values()
+    )
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Return ``:line`` of the place in a file where an error came from."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f":{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""
+
+
+def _refuse_writable_by_others(path: Path) -> None:
+    """Refuse, when run as root, a task file that somebody else could change.
+
+    Raises ConfigurationError with the chmod or chown that mends it.
+    """
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    real = path.resolve()
+    for place in (real, *real.parents):
+        status = place.stat()
+        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            raise ConfigurationError(
+                f"{place} can be written by others and would run as root; mend it with"
+                f" `chmod go-w {shlex.quote(str(place))}`"
+            )
+        if status.st_uid != 0:
+            raise ConfigurationError(
+                f"{place} belongs to another user and would run as root; mend it with"
+                f" `chown root {shlex.quote(str(place))}`"
+            )
+
+
+# ================================================================================================
+# 11. Factory: create_housekeeper() and its options.
+# ================================================================================================
+
+
+def create_housekeeper(
+    app: object = None,
+    *,
+    enabled: bool = True,
+    timezone: str = "UTC",
+    tasks_dir: str | os.PathLike[str] | None = "tasks",
+    ledger: str = "sqlite:///housekeeper.db",
+    namespace: str = "",
+    max_workers: int = 10,
+    shutdown_timeout: float = 30.0,
+    around_run: AroundRun | None = None,
+    on_finish: Callable[[Run], object] | None = None,
+    clock: Clock | None = None,
+) -> Housekeeper:
+    """Make a Housekeeper; nothing happens before its initialize().
+
+    app: handed to tasks that take it; a Flask application also gives each run its app_context().
+    enabled: False lists tasks and runs nothing: for test suites, shells and migrations.
+    timezone: of all schedules that name none.
+    tasks_dir: the folder of task files, relative to this file's; None: only register_task().
+    ledger: ``sqlite:///housekeeper.db`` (relative to this file's folder), or ``memory://``.
+    namespace: set it when several applications share one ledger.
+    max_workers: how many tasks run at the same time.
+    shutdown_timeout: seconds that a shutdown waits for running tasks.
+    around_run: called for a context manager round each run, such as a scoped session's.
+    on_finish: called with each run after it was recorded.
+
+    Raises ConfigurationError with what is wrong.
+    """
+    zone_named(timezone)
+    if type(max_workers) is not int or max_workers < 1:
+        raise ConfigurationError(f"max_workers {max_workers!r} is not a whole number of 1 or more")
+    _check_number("shutdown_timeout", shutdown_timeout, least=0)
+    if not isinstance(namespace, str) or not re.fullmatch("[A-Za-z0-9._-]{0,100}", namespace):
+        raise ConfigurationError(
+            f"namespace {namespace!r} is not up to 100 letters, digits, dots, dashes, underscores"
+        )
+    for name, function in (("around_run", around_run), ("on_finish", on_finish)):
+        if function is not None and not callable(function):
+            raise ConfigurationError(f"{name}={function!r} is not callable")
+    here = Path(__file__).resolve().parent
+    clock = clock or SystemClock()
+    return Housekeeper(
+        app=app,
+        enabled=enabled,
+        timezone=timezone,
+        tasks_dir=None if tasks_dir is None else here / tasks_dir,
+        ledger=ledger_from_url(ledger, here, clock),
+        namespace=namespace,
+        max_workers=max_workers,
+        shutdown_timeout=shutdown_timeout,
+        around_run=around_run,
+        on_finish=on_finish,
+        clock=clock,
+    )
+
+
+# ================================================================================================
+# 12. Command line: python housekeeper.py
+# ================================================================================================
+
+EXIT_CODES = """\
+exit codes: 0 all is well; 1 the task failed, check found a problem, or a worker had to be abandoned;
+2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n ended at once by signal n"""
+
+
+Command = Callable[[Housekeeper, argparse.Namespace], int]
+
+
+class Option(NamedTuple):
+    """An option of the command line, that an environment variable can give as well."""
+
+    name: str
+    type: Callable[[str], object]
+    default: object
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The name of the environment variable."""
+        return f"HOUSEKEEPER_{self.name.upper().replace('-', '_')}"
+
+
+OPTIONS = (
+    Option("app", str, None, "take the Housekeeper of an application, as module:name"),
+    Option("tasks", str, None, "the folder of task files (default: tasks beside housekeeper.py)"),
+    Option("ledger", str, "sqlite:///housekeeper.db", "URL of the ledger (default: %(default)s)"),
+    Option("timezone", str, "UTC", "zone of schedules that name none (default: %(default)s)"),
+    Option("workers", int, 10, "how many tasks run at the same time (default: %(default)s)"),
+    Option("shutdown-timeout", float, 30.0, "seconds to wait for tasks (default: %(default)s)"),
+    Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: %(default)s)"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    try:
+        importable_as_housekeeper()
+        options = _with_environment(_make_parser().parse_args(arguments))
+        logging.basicConfig(
+            level=_log_level(options.log_level),
+            format="%(asctime)s %(levelname)-7s %(message)s",
+        )
+        return int(options.command(_housekeeper_of(options), options))
+    except (ConfigurationError, UnknownTask, AlreadyRunning) as error:
+        return _complain(error, 2)
+    except LedgerUnavailable as error:
+        return _complain(error, 3)
+    except HousekeeperError as error:
+        return _complain(error, 1)
+    except BrokenPipeError:
+        # The reader of a pipe has left (`list | head`); nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"housekeeper: {error}", file=sys.stderr)
+    return code
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    for option in OPTIONS:
+        text = f"{option.help.replace('%(default)s', str(option.default))} [{option.variable}]"
+        common.add_argument(
+            f"--{option.name}", type=option.type, default=argparse.SUPPRESS, help=text
+        )
+    common.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print JSON, for programs [HOUSEKEEPER_JSON]",
+    )
+    parser = argparse.ArgumentParser(
+        prog="housekeeper.py",
+        description="Run the scheduler in the foreground; or one of the commands below.",
+        epilog=EXIT_CODES,
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"housekeeper {__version__}")
+    parser.set_defaults(command=command_scheduler)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for function, name, names, text in COMMANDS:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(command=function)
+        for argument in names:
+            sub.add_argument(argument.strip("[]"), nargs="?" if argument[0] == "[" else None)
+        if name in ("next", "history"):
+            sub.add_argument("-n", type=_positive, default=10, help="how many (default: 10)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what was not given: from HOUSEKEEPER_* variables, else the defaults."""
+    for option in OPTIONS:
+        name, text = option.name.replace("-", "_"), os.environ.get(option.variable)
+        if hasattr(options, name):
+            continue
+        try:
+            setattr(options, name, option.type(text) if text else option.default)
+        except ValueError as error:
+            raise ConfigurationError(f"{option.variable}={text!r} is not a number") from error
+    if not hasattr(options, "json"):
+        options.json = os.environ.get("HOUSEKEEPER_JSON", "") not in ("", "0")
+    return options
+
+
+def _log_level(name: str) -> int:
+    level = logging.getLevelName(name.upper())
+    if not isinstance(level, int):
+        raise ConfigurationError(f"--log-level {name!r} is none of DEBUG, INFO, WARNING, ERROR")
+    return level
+
+
+def _housekeeper_of(options: argparse.Namespace) -> Housekeeper:
+    if options.app is not None:
+        return load_application(options.app)
+    return create_housekeeper(
+        timezone=options.timezone,
+        tasks_dir="tasks" if options.tasks is None else Path.cwd() / options.tasks,
+        ledger=options.ledger,
+        max_workers=options.workers,
+        shutdown_timeout=options.shutdown_timeout,
+    )
+
+
+def load_application(text: str) -> Housekeeper:
+    """Import ``module:name`` and return the Housekeeper of that name, not started.
+
+    Raises ConfigurationError.
+    """
+    module_name, _, path = text.partition(":")
+    if not module_name or not path:
+        raise ConfigurationError(f"--app {text!r} is not of the form module:name")
+    folder = Path.cwd()
+    sys.path.insert(0, str(folder))
+    here = Path(__file__).resolve()
+    if here.is_relative_to(folder.resolve()):
+        # The application's own name for this file must not load it a second time.
+        dotted = ".".join(here.relative_to(folder.resolve()).with_suffix("").parts)
+        sys.modules.setdefault(dotted, sys.modules[__name__])
+    try:
+        with holding_back():
+            found: object = importlib.import_module(module_name)
+            for name in path.split("."):
+                found = getattr(found, name)
+    except Exception as error:
+        raise ConfigurationError(f"--app {text}: {_in_a_line(error)}") from error
+    if not isinstance(found, Housekeeper):
+        raise ConfigurationError(f"--app {text} is {found!r}, not a Housekeeper")
+    return found
+
+
+def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Run the scheduler until a signal ends it."""
+    inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
+    _take_signals(inbox, signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT))
+    housekeeper.initialize()
+    if options.json:
+        _print_json(housekeeper.list_tasks())
+    else:
+        print(f"Housekeeper {__version__}, zone {housekeeper.timezone}, ", end="")
+        print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.list_tasks())} tasks")
+        _print_tasks(housekeeper, options)
+    sys.stdout.flush()
+    while (number := inbox.get()) == getattr(signal, "SIGHUP", None):
+        logger.info("Reloading the tasks")
+        housekeeper.discover()
+    logger.info("Shutting down after %s", signal.Signals(number).name)
+    stopper = threading.Thread(target=lambda: inbox.put(housekeeper.shutdown()), daemon=True)
+    stopper.start()
+    while not isinstance(answer := inbox.get(), bool):
+        if answer != getattr(signal, "SIGHUP", None):
+            _end_at_once(128 + answer)
+    if not answer:
+        _end_at_once(1)
+    return 0
+
+
+def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
+    """Have signals put into a queue.
+
+    A handler does nothing else: an Event or a lock in it deadlocks now and then.  A signal that was
+    ignored when the process started (nohup) stays ignored.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        inbox.put(number)
+
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
+def _end_at_once(code: int) -> None:
+    """End the process although threads hang: a plain exit would wait, or crash, in their prints."""
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+        with contextlib.suppress(Exception):
+            flush()
+    os._exit(code)
+
+
+def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """List the tasks with their schedules, next and last runs."""
+    if options.json:
+        _print_json(housekeeper.list_tasks())
+        return 0
+    _print_tasks(housekeeper, options)
+    if not housekeeper.ledger.exists():
+        print(_no_ledger(housekeeper), file=sys.stderr)
+    return 0
+
+
+def _no_ledger(housekeeper: Housekeeper) -> str:
+    return f"No ledger at {housekeeper.ledger.url}; pass --ledger, or start the scheduler once"
+
+
+def _print_tasks(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
+    rows = [("NAME", "SCHEDULE", "ZONE", "NEXT RUN", "LAST RUN", "STATUS")]
+    for each in housekeeper.list_tasks():
+        zone = zone_named(each["timezone"])
+        last = cast("Run | None", each["last_run"])
+        rows.append(
+            (
+                str(each["name"]),
+                str(each["schedule"] or ("at startup" if each["startup"] else "by hand")),
+                str(each["timezone"]),
+                _local(cast("datetime | None", each["next_run"]), zone),
+                f"{_local(last.started_at, zone)} {last.status}" if last else "-",
+                _status_words(each),
+            )
+        )
+    _print_columns(rows)
+
+
+def _status_words(each: Mapping[str, object]) -> str:
+    words = [name for name in ("running", "paused") if each[name]]
+    if each["progress"] is not None:
+        words.append(str(each["progress"]))
+    if each["stop_asked_at"] is not None:
+        words.append(f"asked to stop at {each['stop_asked_at']:%H:%M:%S} UTC")
+    return ", ".join(words) if each["enabled"] else "disabled"
+
+
+def _local(instant: datetime | None, zone: tzinfo) -> str:
+    return f"{instant.astimezone(zone):%Y-%m-%d %H:%M:%S %z}" if instant else "-"
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _print_json(value: object) -> None:
+    def plain(item: object) -> object:
+        return item.as_dict() if isinstance(item, Run) else _plain(item)
+
+    print(json.dumps(value, default=plain, indent=2, allow_nan=False))
+
+
+def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Run a task now, and wait for it; Ctrl-C asks it to stop."""
+    inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
+    _take_signals(inbox, signal.SIGTERM, signal.SIGINT)
+    housekeeper.initialize(scheduling=False)
+    run = housekeeper.run_task_manually(options.NAME, wait=False)
+    signals = 0
+    with ProgressLine(sys.stderr) as line:
+        while not run.ended.is_set():
+            housekeeper.clock.wait(run.ended, 0.2)
+            line.show(run.progress_made)
+            if not inbox.empty():
+                number, signals = inbox.get(), signals + 1
+                if signals > 1:
+                    _end_at_once(128 + number)
+                housekeeper.cancel(options.NAME)
+    if options.json:
+        _print_json(run)
+    else:
+        note = f": {run.note}" if run.note else ""
+        print(f"{run.task} {run.status} in {run.duration or 0:.3f} s{note}")
+    housekeeper.shutdown()
+    return 0 if run.status in (Status.SUCCEEDED, Status.SKIPPED) else 1
+
+
+class ProgressLine:
+    """Shows a run's progress: a live bar on a terminal, now and then a line in a pipe."""
+
+    WIDTH = 30
+    EVERY = 25  # calls of show() between two lines in a pipe
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._shown: Progress | None = None
+        self._calls = 0
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live and self._shown is not None:
+            print(file=self._stream)
+
+    def show(self, progress: Progress | None) -> None:
+        """Show how far the run is, when that has changed."""
+        self._calls += 1
+        if progress is None or progress == self._shown:
+            return
+        if self._live:
+            print(
+                f"\r\x1b[K{self._bar(progress)}{progress}", end="", file=self._stream, flush=True
+            )
+        elif self._shown is not None and self._calls < self.EVERY:
+            return
+        else:
+            print(progress, file=self._stream, flush=True)
+            self._calls = 0
+        self._shown = progress
+
+    def _bar(self, progress: Progress) -> str:
+        if not progress.total:
+            return ""
+        part = min(1.0, max(0.0, progress.done / progress.total))
+        return f"[{'#' * round(part * self.WIDTH):<{self.WIDTH}}] {part:4.0%}  "
+
+
+def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
+    text = options.NAME_OR_EXPRESSION
+    tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
+    if text in tasks:
+        zone_name = str(tasks[text]["timezone"])
+        ticks = housekeeper.next_runs(text, options.n)
+        if not ticks and HASHED.search(str(tasks[text]["schedule"])):
+            raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
+    elif " " in text.strip() or text.startswith("@"):
+        zone_name = housekeeper.timezone
+        ticks = _ticks_of(make_trigger(text, zone_name), housekeeper.clock.now(), options.n)
+    else:
+        raise UnknownTask(text, tasks)
+    zone = zone_named(zone_name)
+    if options.json:
+        _print_json(ticks)
+        return 0
+    rows = [(zone_name.upper(), "UTC", "")]
+    before = offset_at(zone, housekeeper.clock.now())
+    for tick in ticks:
+        change, before = offset_at(zone, tick) - before, offset_at(zone, tick)
+        minutes = change.total_seconds() / 60
+        mark = f"<- the clock changed by {minutes:+.0f} minutes before this" if change else ""
+        rows.append((_local(tick, zone), f"{tick:%Y-%m-%d %H:%M:%S}", mark))
+    _print_columns(rows)
+    return 0
+
+
+def _ticks_of(trigger: Trigger, after: datetime, count: int) -> list[datetime]:
+    ticks: list[datetime] = []
+    tick = trigger.next_after(after)
+    while tick is not None and len(ticks) < count:
+        ticks.append(tick)
+        tick = trigger.next_after(tick)
+    return ticks
+
+
+def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Show the newest runs, of a task or of all, with their outcomes."""
+    _need_ledger(housekeeper)
+    runs = housekeeper.history(options.NAME, options.n)
+    if options.NAME and not runs:
+        names = [str(each["name"]) for each in housekeeper.list_tasks()]
+        if options.NAME not in names:
+            raise UnknownTask(options.NAME, names)
+    if options.json:
+        _print_json(runs)
+        return 0
+    rows = [("TASK", "TICK (UTC)", "STARTED (UTC)", "SECONDS", "OUTCOME", "NOTE")]
+    rows += [
+        (
+            run.task,
+            f"{run.scheduled_for:%Y-%m-%d %H:%M:%S}" if run.scheduled_for else str(run.reason),
+            f"{run.started_at:%Y-%m-%d %H:%M:%S}" if run.started_at else "-",
+            "-" if run.duration is None else f"{run.duration:.3f}",
+            str(run.status) + (f" x{run.count}" if run.count > 1 else ""),
+            _note_words(run),
+        )
+        for run in runs
+    ]
+    _print_columns(rows)
+    return 0
+
+
+def _note_words(run: Run) -> str:
+    words = [run.note] if run.note else []
+    if run.attempt > 1:
+        words.append(f"attempt {run.attempt}")
+    if run.progress_made is not None:
+        words.append(str(run.progress_made))
+    if run.status is Status.RUNNING and run.stop_asked_at is not None:
+        words.append(f"asked to stop at {run.stop_asked_at:%H:%M:%S} UTC")
+    return ", ".join(words)
+
+
+def _need_ledger(housekeeper: Housekeeper) -> None:
+    if not housekeeper.ledger.exists():
+        raise LedgerUnavailable(_no_ledger(housekeeper))
+
+
+def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Ask the running run of a task to stop, in whatever process it runs."""
+    _need_ledger(housekeeper)
+    run = housekeeper.cancel(options.NAME)
+    if run is None:
+        print(f"{options.NAME} is not running")
+        return 1
+    print(
+        f"{options.NAME} was asked to stop; {run.runner} hears of it within {HEARTBEAT_EVERY:g} s"
+    )
+    return 0
+
+
+def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Pause a task's schedule, in every process and until it is resumed."""
+    _need_ledger(housekeeper)
+    changed = housekeeper.pause_task(options.NAME)
+    print(f"{options.NAME} is paused{'' if changed else ' already'}")
+    return 0
+
+
+def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """End a task's pause; ticks count from now."""
+    _need_ledger(housekeeper)
+    changed = housekeeper.resume_task(options.NAME)
+    print(f"{options.NAME} is {'resumed' if changed else 'not paused'}")
+    return 0
+
+
+def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Check task files, names, schedules and zones; needs no ledger."""
+    problems = housekeeper.discover()
+    tasks = housekeeper.task_names()
+    now = housekeeper.clock.now()
+    host_offset, offset = (
+        now.astimezone().utcoffset(),
+        offset_at(zone_named(housekeeper.timezone), now),
+    )
+    note = ""
+    if host_offset != offset:
+        note = f"this host's clock is in {now.astimezone():%Z (%z)}, schedules in {housekeeper.timezone}"
+    if options.json:
+        _print_json({"tasks": tasks, "problems": problems, "note": note})
+        return 1 if problems else 0
+    print(f"{len(tasks)} tasks: {', '.join(tasks)}" if tasks else "0 tasks")
+    if note:
+        print(f"note: {note}")
+    for problem in problems:
+        print(f"problem: {problem}")
+    print("all is well" if not problems else f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+COMMANDS: tuple[tuple[Command, str, list[str], str], ...] = (
+    (command_list, "list", [], "list the tasks with schedules, next and last runs"),
+    (command_run, "run", ["NAME"], "run a task now and wait for it"),
+    (command_next, "next", ["NAME_OR_EXPRESSION"], "show the next ticks, marking clock changes"),
+    (command_history, "history", ["[NAME]"], "show the newest runs and their outcomes"),
+    (command_cancel, "cancel", ["NAME"], "ask a running task to stop"),
+    (command_pause, "pause", ["NAME"], "pause a task's schedule everywhere"),
+    (command_resume, "resume", ["NAME"], "end a pause"),
+    (command_check, "check", [], "check task files, names, schedules and zones"),
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
