@@ -1745,9 +1745,13 @@ def name_of(key: str) -> str:
     return key.partition("/")[2].partition("@")[0]
 
 
+_sequence = itertools.count()
+
+
 def new_id(clock: Clock) -> str:
-    """Return a run's id: unique anywhere, and in the order of time."""
-    return f"{int(clock.now().timestamp() * 1000):012x}{secrets.token_hex(6)}"
+    """Return a run's id: unique anywhere, and in the order of time and of this process's making."""
+    milliseconds = int(clock.now().timestamp() * 1000)
+    return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{secrets.token_hex(4)}"
 
 
 class SqliteLedger(Ledger):
@@ -1902,7 +1906,8 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
     if scheme == "memory" and separator and not rest:
         return SqliteLedger(url, SqliteLedger.IN_MEMORY, clock)
     if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
-        return SqliteLedger(url, str(base / rest[1:]), clock)
+        path = str(base / rest[1:])
+        return SqliteLedger(f"sqlite:///{path}", path, clock)
     raise ConfigurationError(
         f"ledger {mask_secrets(url)!r} is not a URL such as 'sqlite:///housekeeper.db' or 'memory://'"
     )
@@ -2395,7 +2400,8 @@ class Housekeeper:
 
     def _discover_once(self) -> None:
         if not self._discovered:
-            self.discover()
+            for problem in self.discover():
+                logger.error("Discovery: %s", problem)
 
     def discover(self) -> list[str]:
         """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
@@ -2419,8 +2425,6 @@ class Housekeeper:
                 self.problems.append(f"{source}: the name {task.name!r} is registered already")
             else:
                 self._register(task, replace=True, source=source)
-        for problem in self.problems:
-            logger.error("Discovery: %s", problem)
         return list(self.problems)
 
     def _open_ledger(self) -> None:
@@ -2462,7 +2466,9 @@ class Housekeeper:
         if task.schedule is None:
             return None
         zone = task.timezone or self.timezone
-        return make_trigger(task.schedule, zone, f"{self._ledger_identity()}{registration.key}")
+        hashed = isinstance(task.schedule, str) and HASHED.search(task.schedule)
+        key = f"{self._ledger_identity()}{registration.key}" if hashed else ""
+        return make_trigger(task.schedule, zone, key)
 
     def _ledger_identity(self) -> str:
         if self._identity is None:
@@ -3713,7 +3719,8 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     sys.stdout.flush()
     while (number := inbox.get()) == getattr(signal, "SIGHUP", None):
         logger.info("Reloading the tasks")
-        housekeeper.discover()
+        for problem in housekeeper.discover():
+            logger.error("Discovery: %s", problem)
     logger.info("Shutting down after %s", signal.Signals(number).name)
     stopper = threading.Thread(target=lambda: inbox.put(housekeeper.shutdown()), daemon=True)
     stopper.start()

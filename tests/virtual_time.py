@@ -1,0 +1,134 @@
+"""A clock that tests advance, and a Housekeeper whose real loop runs on it, years in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import housekeeper as hk
+
+UTC = timezone.utc
+
+
+def utc(*parts: int) -> datetime:
+    """Return an instant in UTC."""
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[misc,arg-type]
+
+
+class EndReached(BaseException):
+    """The simulation has come to its end."""
+
+
+class VirtualClock:
+    """Time that passes only when somebody waits, or a test says so."""
+
+    def __init__(self, start: datetime) -> None:
+        self._wall = start
+        self._elapsed = 0.0
+        self.end = start
+        self.waits = 0
+
+    def now(self) -> datetime:
+        return self._wall
+
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    def wait(self, waitable: hk.Waitable, seconds: float | None) -> None:
+        self.waits += 1
+        left = (self.end - self._wall).total_seconds()
+        if seconds is None or seconds > left:
+            self.advance(left)
+            raise EndReached
+        self.advance(seconds)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        # In whole microseconds, rounded up, so that what was waited for has come.
+        step = timedelta(microseconds=-(-seconds * 1e6 // 1))
+        self._wall += step
+        self._elapsed += step.total_seconds()
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward or back, as an operator or NTP does."""
+        self._wall += timedelta(seconds=seconds)
+
+
+class InlineExecutor(Executor):
+    """Runs what is submitted at once, in the caller's thread."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **values: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*args, **values))
+        return future
+
+
+class HeldExecutor(Executor):
+    """Keeps what is submitted until a test lets it go: a pool that is full."""
+
+    def __init__(self) -> None:
+        self.queue: list[Callable[[], object]] = []
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **values: Any) -> Future[Any]:
+        self.queue.append(lambda: function(*args, **values))
+        return Future()
+
+    def release(self) -> None:
+        """Run all that waits."""
+        while self.queue:
+            self.queue.pop(0)()
+
+
+class VirtualHousekeeper(hk.Housekeeper):
+    """The production Housekeeper, with its loop in the test's thread."""
+
+    workers: Executor
+
+    def _start_threads(self) -> None:
+        self._workers = self.workers
+        self._upkeep = InlineExecutor()
+
+    def _apart(self, work: Callable[..., object], *args: object) -> None:
+        work(*args)
+
+    def run_until(self, end: datetime) -> None:
+        """Run the loop until the clock shows `end`."""
+        clock: Any = self.clock
+        clock.end = end
+        try:
+            self._run_loop()
+        except EndReached:
+            return
+
+
+def simulated(
+    clock: VirtualClock,
+    *tasks: hk.Task,
+    ledger: str | hk.Ledger = "memory://",
+    workers: Executor | None = None,
+    initialize: bool = True,
+    **options: Any,
+) -> VirtualHousekeeper:
+    """Return a VirtualHousekeeper with tasks, started at the clock's present."""
+    if isinstance(ledger, str):
+        ledger = hk.ledger_from_url(ledger, Path("/"), clock)
+    values = {"app": None, "enabled": True, "timezone": "UTC", "namespace": "", **options}
+    simulation = VirtualHousekeeper(
+        tasks_dir=None,
+        ledger=ledger,
+        max_workers=10,
+        shutdown_timeout=30.0,
+        around_run=None,
+        on_finish=None,
+        clock=clock,
+        **values,
+    )
+    simulation.workers = workers or InlineExecutor()
+    for task in tasks:
+        simulation.register_task(task)
+    if initialize:
+        simulation.initialize()
+    return simulation
