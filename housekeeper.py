@@ -33,8 +33,8 @@ Contents (search for the number and the name):
     11. Factory: create_housekeeper() and its options
     12. Command line: python housekeeper.py
 
-The words (task, schedule, trigger, tick, due, dispatch, run, attempt, claim, ledger, runner, agenda,
-grace) are used in one meaning only; the README explains them.
+The words (task, schedule, trigger, tick, due, dispatch, run, attempt, claim, ledger, runner,
+agenda, grace) are used in one meaning only; the README explains them.
 """
 
 from __future__ import annotations
@@ -276,7 +276,8 @@ def first_transition(zone: tzinfo, after: datetime, until: datetime) -> datetime
     """Return the first instant in (after, until] at which the zone's offset changes, or None.
 
     It probes daily instead of comparing both ends, because some zones come back to the same offset
-    within a month (Casablanca's Ramadan).  No zone has had two transitions within a day since 1970.
+    within a month (Casablanca's Ramadan).  No zone has had two transitions within a day since
+    1970.
     """
     if zone is UTC:
         return None
@@ -310,8 +311,9 @@ class Trigger:
     """The ticks of a schedule: whole seconds, the same from any process and any start.
 
     Clock changes are handled as Debian's cron handles them (crontab(5), and the comments in its
-    cron.c).  A *fixed* schedule walks the wall clock: a time in a gap comes at the gap's end, a time
-    in an overlap at its first occurrence.  Any other walks real time in the current UTC offset.
+    cron.c).  A *fixed* schedule walks the wall clock: a time in a gap comes at the gap's end, a
+    time in an overlap at its first occurrence.  Any other walks real time in the current UTC
+    offset.
     """
 
     __slots__ = ("_fixed", "_memo", "text", "timezone", "zone")
@@ -335,8 +337,8 @@ class Trigger:
             raise ValueError(f"the instant {instant} has no zone; use an aware datetime")
         # All ticks are whole seconds, so the fraction decides nothing.
         instant = instant.astimezone(UTC).replace(microsecond=0)
-        # The loop, the claim and the release of a tick ask for the same two answers (a third of the
-        # calendar arithmetic, measured), and so do tasks that share a trigger.
+        # The loop, the claim and the release of a tick ask for the same two answers (a third of
+        # the calendar arithmetic, measured), and so do tasks that share a trigger.
         for asked, answer in self._memo:
             if asked == instant:
                 return answer
@@ -516,7 +518,7 @@ def parse_cron(expression: object, hash_key: str) -> list[str]:
 
 
 def _unhash(field: CronField, value: str, hash_key: str) -> str:
-    """Replace ``H``, ``H/n``, ``H(a-b)`` and ``H(a-b)/n`` by what the key makes of them (Jenkins)."""
+    """Replace Jenkins' ``H``, ``H/n``, ``H(a-b)``, ``H(a-b)/n`` by what the key makes of them."""
     if re.match("R($|[(/])", value):
         raise ConfigurationError(
             f"{field.name} {value!r} draws anew in each process; write H, which all agree on"
@@ -655,7 +657,7 @@ class IntervalTrigger(Trigger):
             ".until(): it would fail at import once it is past; end the task with"
             " enabled=datetime.now() < ...": builder.cancel_after,
             ".at(..., tz): write the zone as Task(timezone=...)": builder.at_time_zone,
-            ".do(): write Task(run=...) with the builder up to the unit or .at()": builder.job_func,
+            ".do(): write Task(run=...), and end the builder before .do()": builder.job_func,
         }
         for reason, present in refused.items():
             if present is not None:
@@ -1124,7 +1126,7 @@ class LiveRun(Run):
         self.progress_made = Progress(done, total, unit)
 
     def begin_attempt(self, number: int) -> None:
-        """Start afresh after an attempt that timed out or failed; a cancelled run stays cancelled."""
+        """Start afresh after an attempt that failed; a cancelled run stays cancelled."""
         with self._guard:
             self.attempt = number
             self._callbacks.clear()
@@ -1159,9 +1161,9 @@ class LiveRun(Run):
             frame = sys._current_frames().get(self._thread_id or -1)
             return "".join(traceback.format_stack(frame)) if frame else ""
 
-    # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run, and
-    # an instant late it would kill the pool's worker.  So it is sent at most once an attempt, only
-    # while the thread id is set, and leave() catches what was sent and has not arrived.
+    # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run,
+    # and an instant late it would kill the pool's worker.  So it is sent at most once an attempt,
+    # only while the thread id is set, and leave() catches what was sent and has not arrived.
 
     def enter(self) -> None:
         """Declare that this thread is now inside the task."""
@@ -1193,8 +1195,8 @@ def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
 def _catch_pending_interrupt() -> None:
     """Let an exception that was sent to this thread arrive here, by sending another over it.
 
-    Taking it back with NULL leaves CPython's eval breaker set up to 3.12: every instruction becomes
-    slower, and under a profiler or a coverage tool the thread hangs.
+    Taking it back with NULL leaves CPython's eval breaker set up to 3.12: every instruction
+    becomes slower, and under a profiler or a coverage tool the thread hangs.
     """
     with contextlib.suppress(RunTimedOut):
         _raise_in_thread(threading.get_ident(), RunTimedOut)
@@ -1337,7 +1339,7 @@ class Ledger:
         # Held for each statement: one kept connection serves all threads of the process.
         self._lock = threading.Lock()
 
-    # -- connection ----------------------------------------------------------------------------
+    # Connection.
 
     def exists(self) -> bool:
         """Tell whether there is a ledger to read, without making one."""
@@ -1375,7 +1377,7 @@ class Ledger:
         """Return a stored instant as an aware datetime in UTC."""
         raise NotImplementedError
 
-    # -- tasks ---------------------------------------------------------------------------------
+    # Tasks.
 
     def identity(self) -> str:
         """Return what tells this ledger from all others; made once."""
@@ -1463,7 +1465,7 @@ class Ledger:
         )
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        """Return the intervals in which a task was paused, newest first; an open one ends in None."""
+        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
         rows = self._rows(
             "SELECT paused_at, NULL FROM housekeeper_tasks"
             " WHERE name = :key AND paused_at IS NOT NULL"
@@ -1483,13 +1485,13 @@ class Ledger:
         )
         return {str(name) for (name,) in rows}
 
-    # -- claiming and finishing ----------------------------------------------------------------
+    # Claiming and finishing.
 
     def claim(self, run: LiveRun) -> Claim:
         """Try to make a run mine: a tick at most once, and one run of a task at a time.
 
-        One statement, never read-then-write; when it touches no row, one read tells why.  Losing is
-        silent, because unique violations would fill a database's log.
+        One statement, never read-then-write; when it touches no row, one read tells why.  Losing
+        is silent, because unique violations would fill a database's log.
         """
         for _ in range(100):
             won = self._write(
@@ -1518,7 +1520,8 @@ class Ledger:
         (mine, taken, paused, later, early, running) = self._rows(
             "SELECT EXISTS (SELECT 1 FROM housekeeper_runs WHERE id = :id),"
             " EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key AND scheduled_for = :tick),"
-            " EXISTS (SELECT 1 FROM housekeeper_tasks WHERE name = :key AND paused_at IS NOT NULL),"
+            " EXISTS (SELECT 1 FROM housekeeper_tasks"
+            " WHERE name = :key AND paused_at IS NOT NULL),"
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}),"
             " :tick > {in_5},"
@@ -1564,7 +1567,7 @@ class Ledger:
         )
 
     def claim_startup(self, key: str) -> bool:
-        """Tell whether this process is the one to make the startup run of an application's start."""
+        """Tell whether this process is the one to make a startup run."""
         return (
             self._write(
                 "UPDATE housekeeper_tasks SET startup_at = {now} WHERE name = :key"
@@ -1614,7 +1617,8 @@ class Ledger:
     def ask_to_stop(self, key: str, reason: str, note: str) -> Run | None:
         """Mark the task's running row, in whatever process it runs; None when nothing runs."""
         self._write(
-            "UPDATE housekeeper_runs SET stop_asked_at = {now}, stop_reason = :reason, note = :note"
+            "UPDATE housekeeper_runs"
+            " SET stop_asked_at = {now}, stop_reason = :reason, note = :note"
             " WHERE task = :key AND status = 'running' AND stop_reason <> :reason",
             key=key,
             reason=reason,
@@ -1659,7 +1663,7 @@ class Ledger:
             == 1
         )
 
-    # -- reading -------------------------------------------------------------------------------
+    # Reading.
 
     def get(self, run_id: str) -> Run | None:
         """Return a run by its id."""
@@ -1719,7 +1723,7 @@ class Ledger:
             stop_reason=stop_reason,
         )
 
-    # -- retention -----------------------------------------------------------------------------
+    # Retention.
 
     def prune(self, key: str, grace: float) -> int:
         """Delete a task's old rows; return how many.
@@ -1729,7 +1733,10 @@ class Ledger:
         """
         now = self._clock.now()
         never_ran = "status IN ('skipped', 'missed')"
-        nth = "(SELECT id FROM housekeeper_runs WHERE task = :key AND {} ORDER BY id DESC LIMIT 1 OFFSET :keep)"
+        nth = (
+            "(SELECT id FROM housekeeper_runs WHERE task = :key AND {}"
+            " ORDER BY id DESC LIMIT 1 OFFSET :keep)"
+        )
         return self._write(
             "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
             " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
@@ -1766,7 +1773,7 @@ _sequence = itertools.count()
 
 
 def new_id(clock: Clock) -> str:
-    """Return a run's id: unique anywhere, and in the order of time and of this process's making."""
+    """Return a run's id: unique anywhere, and in the order in which this process made them."""
     milliseconds = int(clock.now().timestamp() * 1000)
     return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{secrets.token_hex(4)}"
 
@@ -2014,7 +2021,7 @@ def _settle(run: LiveRun, error: BaseException | None) -> None:
 
 
 def _traceback_of(error: BaseException) -> str:
-    """Return an error's traceback from the task's own code on; none for what is no failure in it."""
+    """Return an error's traceback from the task's own code on; none when that has not failed."""
     if isinstance(error, SkipRun | CommandFailed):
         return ""
     trace = traceback.TracebackException.from_exception(error)
@@ -2036,8 +2043,8 @@ def capture_logging() -> None:
     """Keep in a run's output what is logged inside it, whatever handlers the application has.
 
     It stands in the record factory: a handler on the root logger would keep Flask and
-    logging.basicConfig() from setting up theirs.  Called before each attempt, because an application
-    may set a factory of its own at any time.
+    logging.basicConfig() from setting up theirs.  Called before each attempt, because an
+    application may set a factory of its own at any time.
     """
     existing = logging.getLogRecordFactory()
     if getattr(existing, "keeps_output", False):
@@ -2061,10 +2068,10 @@ OUTPUT_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message
 
 
 def run_command(task: Task, run: LiveRun) -> None:
-    """Run a task's command in a process group of its own, its output going line by line to the run.
+    """Run a task's command in its own process group, its output going line by line to the run.
 
-    Asked to stop, the group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves behind in
-    its group when it ends is killed.  Raises CommandFailed when it exits with anything but 0.
+    Asked to stop, the group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves behind
+    in its group when it ends is killed.  Raises CommandFailed when it exits with anything but 0.
     """
     shell = isinstance(task.command, str)
     arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
@@ -2208,8 +2215,8 @@ STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shu
 class Agenda:
     """The heap of all that comes due: ticks by the wall clock, delays by elapsed time.
 
-    Two heaps, so that a jump of the wall clock moves ticks and neither timeouts nor heartbeats.  It
-    is guarded by its owner's lock.
+    Two heaps, so that a jump of the wall clock moves ticks and neither timeouts nor heartbeats.
+    It is guarded by its owner's lock.
     """
 
     def __init__(self) -> None:
@@ -2263,7 +2270,7 @@ class Agenda:
 
 
 class Registration:
-    """What a Housekeeper knows of one task.  All but `lock` is guarded by the Housekeeper's lock."""
+    """What a Housekeeper knows of one task.  All but `lock` is guarded by its owner's lock."""
 
     __slots__ = (
         "accounted",
@@ -2361,14 +2368,14 @@ class Housekeeper:
         self._upkeep: Executor | None = None
         self._last_look: tuple[datetime, float] | None = None
 
-    # -- starting ------------------------------------------------------------------------------
+    # Starting.
 
     def initialize(self, *, scheduling: bool = True) -> None:
         """Discover tasks, open the ledger, start the threads, catch up, and make the startup runs.
 
-        scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A second
-        call does nothing.  Raises ConfigurationError when the ledger's place is wrong; one that cannot
-        be reached for now is a warning, and tried again.
+        scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A
+        second call does nothing.  Raises ConfigurationError when the ledger's place is wrong; one
+        that cannot be reached for now is a warning, and tried again.
         """
         self._check_process()
         if _held_back:
@@ -2423,8 +2430,8 @@ class Housekeeper:
     def discover(self) -> list[str]:
         """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
 
-        Tasks of new files are registered, of changed ones replaced, of deleted ones unregistered.  A
-        file that does not load leaves its tasks as they were.
+        Tasks of new files are registered, of changed ones replaced, of deleted ones unregistered.
+        A file that does not load leaves its tasks as they were.
         """
         self._discovered = True
         if self.tasks_dir is None:
@@ -2460,7 +2467,7 @@ class Housekeeper:
         self._timer.start()
 
     def _bind(self) -> None:
-        """Tell the ledger of the tasks that are new to it, and put their next ticks on the agenda."""
+        """Tell the ledger of the tasks that are new here, and put their next ticks on the agenda."""
         with self._lock:
             unbound = [each for each in self._registrations.values() if each.accounted is None]
         if not unbound or not self._started:
@@ -2515,7 +2522,7 @@ class Housekeeper:
                 delay = 0.0 if task.startup is True else float(task.startup)
                 self._delayed(delay, self._dispatch, registration, self._run_startup)
 
-    # -- the loop: decides what is due, and never does I/O --------------------------------------
+    # The loop: decides what is due, and never does I/O.
 
     def _run_loop(self) -> None:
         while self._step():
@@ -2607,7 +2614,7 @@ class Housekeeper:
         logger.warning("%s, trying again in %.0f s: %s", what, pause, error)
         self._delayed(pause, self._in_upkeep, work)
 
-    # -- claiming: on a worker -------------------------------------------------------------------
+    # Claiming: on a worker.
 
     def _run_due(self, registration: Registration) -> None:
         """Claim the newest due tick of a task and run it; the task's lock is held."""
@@ -2637,7 +2644,7 @@ class Housekeeper:
         self._release(registration)
 
     def _newest_due(self, registration: Registration) -> datetime | None:
-        """Return the tick to claim; record those before it, and it when it is too late, as missed."""
+        """Return the tick to claim; record as missed those before it, and it when it is too late."""
         trigger, now = registration.trigger, self.clock.now()
         accounted = registration.accounted
         first = trigger.next_after(accounted) if trigger and accounted else None
@@ -2750,7 +2757,7 @@ class Housekeeper:
             if self._beating is None:
                 self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
 
-    # -- running: on a worker --------------------------------------------------------------------
+    # Running: on a worker.
 
     def _perform_in_worker(self, registration: Registration, run: LiveRun) -> None:
         delay = self._perform(registration, run)
@@ -2771,7 +2778,7 @@ class Housekeeper:
             self._perform_in_worker(registration, run)
 
     def _perform(self, registration: Registration, run: LiveRun) -> float | None:
-        """Make one attempt of a run; return the seconds until the next, or None when it is over."""
+        """Make one attempt of a run; return the seconds until the next, None when it is over."""
         task = run.definition
         timeout = None
         if task.timeout is not None and not run.cancelled:
@@ -2794,7 +2801,7 @@ class Housekeeper:
         self._apart(self._stop_run, run, Status.TIMED_OUT, note, attempt)
 
     def _apart(self, work: Callable[..., object], *args: object) -> None:
-        """Call what may block for long, such as a task's on_cancel callbacks, on its own thread."""
+        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
         threading.Thread(target=work, args=args, name="housekeeper-stop", daemon=True).start()
 
     def _stop_run(self, run: LiveRun, reason: Status, note: str, attempt: int | None) -> None:
@@ -2905,10 +2912,10 @@ class Housekeeper:
                 self._later_again(what, error, functools.partial(self._release, registration))
                 return
 
-    # -- upkeep of the ledger: on its own thread -------------------------------------------------
+    # Upkeep of the ledger: on its own thread.
 
     def _beat(self) -> None:
-        """Send the heartbeats of all live runs, and read who was asked to stop by another process."""
+        """Send the heartbeats of all live runs, and read who was asked to stop elsewhere."""
         with self._lock:
             live = list(self._live.values())
             self._agenda.drop(self._beating)
@@ -2927,8 +2934,8 @@ class Housekeeper:
     def _look_for_crashed(self) -> None:
         """Record as crashed what has had no heartbeat for the lease, seen twice 30 s apart.
 
-        The second look makes it safe: a row that is stale only because this process was suspended, or
-        because a clock jumped, changes before it.
+        The second look makes it safe: a row that is stale only because this process was suspended,
+        or because a clock jumped, changes before it.
         """
         if self._closed:
             return
@@ -2963,13 +2970,13 @@ class Housekeeper:
             for registration in list(self._registrations.values()):
                 self.ledger.prune(registration.key, registration.task.grace)
 
-    # -- what users call ---------------------------------------------------------------------------
+    # What users call.
 
     def register_task(self, task: Task, replace: bool = False) -> None:
         """Register a task, at any moment, also from inside one.
 
-        Raises ConfigurationError when its name is taken and `replace` is false.  A run of a replaced
-        task goes on; ticks count from now when the schedule has changed.
+        Raises ConfigurationError when its name is taken and `replace` is false.  A run of a
+        replaced task goes on; ticks count from now when the schedule has changed.
         """
         self._check_process()
         self._register(task, replace, source=None)
@@ -3011,9 +3018,10 @@ class Housekeeper:
     def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
         """Run a task now; its pause does not matter, its overlap protection does.
 
-        With wait=True, return the finished run, or raise what the task raised (RunFailed for what is
-        no Exception: a timeout, a cancel, sys.exit); with wait=False, return the run at once.  Called
-        inside a task it runs in place.  Raises UnknownTask, AlreadyRunning, LedgerUnavailable.
+        With wait=True, return the finished run, or raise what the task raised (RunFailed for what
+        is no Exception: a timeout, a cancel, sys.exit); with wait=False, return the run at once.
+        Called inside a task it runs in place.  Raises UnknownTask, AlreadyRunning,
+        LedgerUnavailable.
         """
         self._check_process()
         registration = self._registration(name)
@@ -3055,7 +3063,7 @@ class Housekeeper:
             self.clock.wait(run.ended, None)
 
     def cancel(self, name: str) -> Run | None:
-        """Ask the running run of a task to stop, here or in another process (read at its heartbeat).
+        """Ask the running run of a task to stop; in another process it hears at its heartbeat.
 
         Return its row, or None when the task does not run.  Raises UnknownTask, LedgerUnavailable.
         """
@@ -3108,9 +3116,10 @@ class Housekeeper:
         return self._make_trigger(registration)
 
     def get_task_status(self, name: str) -> dict[str, object]:
-        """Return "registered", "running", "scheduled", "paused", "next_run" and "last_run" of a task.
+        """Return what is known of a task, registered or not.
 
-        The answers are the ledger's; "source" says "this process" when it is out of reach.
+        The keys: "registered", "running", "scheduled", "paused", "next_run", "last_run".  The
+        answers are the ledger's; "source" says "this process" when it is out of reach.
         """
         self._check_process()
         self._discover_once()
@@ -3128,7 +3137,7 @@ class Housekeeper:
         return {"registered": True, **self._statuses([registration])[0]}
 
     def list_tasks(self) -> list[dict[str, object]]:
-        """Return a dict for each task: its name, schedule, zone and status, in the order of names."""
+        """Return a dict for each task, by name: its name, schedule, zone and status."""
         self._check_process()
         self._discover_once()
         registrations = [self._registrations[name] for name in sorted(self._registrations)]
@@ -3209,7 +3218,7 @@ class Housekeeper:
         key = f"{self.namespace}/{name}"
         return self.ledger.history(key, f"{key}@", limit)
 
-    # -- stopping ------------------------------------------------------------------------------------
+    # Stopping.
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Stop dispatching, and wait for what runs; True when every worker ended in time.
@@ -3308,7 +3317,7 @@ _watching = False
 
 
 def watch_process(housekeeper: Housekeeper) -> None:
-    """See that a Housekeeper stops before the interpreter exits, and starts afresh after a fork."""
+    """See that a Housekeeper stops before the interpreter exits, and is fresh after a fork."""
     global _watching
     _alive.add(housekeeper)
     if _watching:
@@ -3327,7 +3336,7 @@ _held_back = False
 
 @contextlib.contextmanager
 def holding_back() -> Iterator[None]:
-    """Import an application without starting what it starts: initialize() does nothing meanwhile."""
+    """Import an application without starting it: initialize() does nothing meanwhile."""
     global _held_back
     _held_back = True
     try:
@@ -3563,8 +3572,9 @@ def create_housekeeper(
 # ================================================================================================
 
 EXIT_CODES = """\
-exit codes: 0 all is well; 1 the task failed, check found a problem, or a worker had to be abandoned;
-2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n ended at once by signal n"""
+exit codes: 0 all is well; 1 the task failed, check found a problem, or a worker had to be
+abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n ended at
+once by signal n"""
 
 
 Command = Callable[[Housekeeper, argparse.Namespace], int]
@@ -3752,8 +3762,8 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
 def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
     """Have signals put into a queue.
 
-    A handler does nothing else: an Event or a lock in it deadlocks now and then.  A signal that was
-    ignored when the process started (nohup) stays ignored.
+    A handler does nothing else: an Event or a lock in it deadlocks now and then.  A signal that
+    was ignored when the process started (nohup) stays ignored.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -3765,7 +3775,7 @@ def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
 
 
 def _end_at_once(code: int) -> None:
-    """End the process although threads hang: a plain exit would wait, or crash, in their prints."""
+    """End the process although threads hang: a plain exit would wait for them, or crash."""
     for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
         with contextlib.suppress(Exception):
             flush()
@@ -4020,7 +4030,8 @@ def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     )
     note = ""
     if host_offset != offset:
-        note = f"this host's clock is in {now.astimezone():%Z (%z)}, schedules in {housekeeper.timezone}"
+        here = f"{now.astimezone():%Z (%z)}"
+        note = f"this host's clock is in {here}, schedules in {housekeeper.timezone}"
     if options.json:
         _print_json({"tasks": tasks, "problems": problems, "note": note})
         return 1 if problems else 0
