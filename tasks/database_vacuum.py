@@ -1,0 +1,80 @@
+"""Give back the space of deleted rows and refresh the planner's statistics."""
+
+import logging
+from typing import Any
+
+from _database import PostgresDatabase, SqliteDatabase, database
+
+from housekeeper import current_run, task
+
+logger = logging.getLogger(__name__)
+
+
+@task(schedule="0 4 * * 0")
+def database_vacuum() -> None:
+    """Vacuum and analyze the application's database, table by table."""
+    with database() as db:
+        # Taken back before the connection is closed.
+        forget = current_run().on_cancel(db.interrupt)
+        try:
+            if isinstance(db, PostgresDatabase):
+                vacuum_postgres(db)
+            else:
+                vacuum_sqlite(db)
+        except Exception:
+            # A statement that was interrupted: say so, instead of how it failed.
+            current_run().check_cancelled()
+            raise
+        finally:
+            forget()
+
+
+def vacuum_postgres(db: PostgresDatabase) -> None:
+    """Vacuum each table; one that is locked, gone or not ours is skipped and said."""
+    from psycopg2 import errors, sql
+
+    run, tables = current_run(), _tables(db)
+    for number, (schema, name, ours) in enumerate(tables, start=1):
+        run.check_cancelled()
+        try:
+            if not ours:
+                logger.warning("Skipped %s.%s: this role may not vacuum it", schema, name)
+            else:
+                db.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(schema, name)))
+        except (errors.LockNotAvailable, errors.UndefinedTable) as error:
+            reason = str(error).partition("\n")[0]
+            logger.warning("Skipped %s.%s: %s", schema, name, reason)
+        run.progress(number, len(tables), "tables")
+
+
+def _tables(db: PostgresDatabase) -> list[tuple[Any, ...]]:
+    """Return schema, name, and whether this role may vacuum it, of all tables but the system's."""
+    # Owners may, and the owner of the database; since PostgreSQL 17 who was granted MAINTAIN.
+    granted = "has_table_privilege(c.oid, 'MAINTAIN')"
+    maintain = granted if db.connection.server_version >= 170000 else "false"
+    rows, _ = db.execute(
+        f"SELECT n.nspname, c.relname, pg_has_role(c.relowner, 'USAGE') OR {maintain}"
+        " OR (SELECT pg_has_role(datdba, 'USAGE') FROM pg_database"
+        " WHERE datname = current_database())"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'"
+        " AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1, 2"
+    )
+    return rows
+
+
+def vacuum_sqlite(db: SqliteDatabase) -> None:
+    """Rewrite the file without its holes; it needs as much free space as the file is large."""
+    run, before = current_run(), _size(db)
+    run.progress(0, 2, "statements")
+    db.execute("VACUUM")
+    run.progress(1, 2, "statements")
+    db.execute("PRAGMA optimize")
+    run.progress(2, 2, "statements")
+    logger.info("Vacuumed %s: %d bytes before, %d after", db.path, before, _size(db))
+
+
+def _size(db: SqliteDatabase) -> int:
+    """Return the bytes of a database's pages, its write-ahead log taken in."""
+    sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    return int(db.execute(sql)[0][0][0])

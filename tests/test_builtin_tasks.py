@@ -1,0 +1,550 @@
+"""The tasks in tasks/, on a real PostgreSQL, on SQLite files and on real folders."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psycopg2
+import pytest
+
+import housekeeper as hk
+from housekeeper import Status
+from tests.postgres import PostgresServer
+
+TASKS = Path(hk.__file__).parent / "tasks"
+DAY = 86400
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tasks_importable() -> Iterator[None]:
+    sys.path.insert(0, str(TASKS))
+    yield
+    sys.path.remove(str(TASKS))
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def run(make: Any, caplog: pytest.LogCaptureFixture) -> Callable[[str], hk.Run]:
+    """Run one of the tasks by hand, and return the finished run."""
+    caplog.set_level(logging.INFO)
+
+    def run_task(name: str) -> hk.Run:
+        (task,) = (
+            value
+            for value in vars(module(name.replace("-", "_"))).values()
+            if isinstance(value, hk.Task)
+        )
+        assert task.name == name
+        housekeeper = make(task)
+        live = housekeeper.run_task_manually(name, wait=False)
+        assert live.ended.wait(60)
+        (row,) = housekeeper.history(name)
+        assert row.status == live.status
+        return row
+
+    return run_task
+
+
+def test_the_folder_holds_the_three_tasks_with_their_schedules(make: Any) -> None:
+    housekeeper = make(tasks_dir="tasks", start=False)
+    assert housekeeper.discover() == []
+    tasks = {each["name"]: each for each in housekeeper.list_tasks()}
+    assert list(tasks) == ["cleanup-expired-tokens", "cleanup-old-logs", "database-vacuum"]
+    assert tasks["cleanup-old-logs"]["schedule"] == "0 3 * * *"
+    assert tasks["database-vacuum"]["schedule"] == "0 4 * * 0"
+    housekeeper.initialize()
+    concrete = str(housekeeper.list_tasks()[0]["schedule"]).split()
+    assert concrete[1:] == ["2", "*", "*", "*"]
+    assert 0 <= int(concrete[0]) <= 59
+    assert tasks["cleanup-expired-tokens"]["startup"] is True
+
+
+def test_every_task_skips_with_the_reason_when_there_is_nothing_to_do(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_DIRECTORY", str(tmp_path / "none"))
+    for name in ("cleanup-expired-tokens", "database-vacuum"):
+        row = run(name)
+        assert (row.status, row.note) == (Status.SKIPPED, "DATABASE_URL is not set")
+    row = run("cleanup-old-logs")
+    assert row.status is Status.SKIPPED
+    assert row.note == f"the log folder {tmp_path}/none does not exist"
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://root:geheim@host/db", "geheim", "sqlite://", "sqlite:///", "sqlite:relative"]
+)
+def test_a_database_url_that_names_nothing_known_fails_without_telling_its_password(
+    run: Any, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.FAILED
+    assert "sqlite:///path/to/file" in row.note
+    assert "geheim" not in row.note + row.error + row.output
+
+
+def test_a_missing_sqlite_file_is_named_and_not_made(run: Any, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/app.db")
+    row = run("database-vacuum")
+    assert row.status is Status.FAILED
+    assert f"{tmp_path}/app.db, which is not a file" in row.note
+    assert not (tmp_path / "app.db").exists()
+
+
+# Expired tokens on PostgreSQL.
+
+
+@pytest.fixture
+def postgres(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., list[Any]]]:
+    """Statements on a fresh database, which DATABASE_URL names."""
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    connection = psycopg2.connect(postgres_url)
+    connection.autocommit = True
+
+    def execute(sql: str) -> list[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    yield execute
+    connection.close()
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
+def test_expired_rows_go_and_the_others_stay_on_postgres(
+    run: Any, postgres: Any, kind: str
+) -> None:
+    # Naive timestamps are UTC, whatever zone the server and the role are in.
+    postgres("DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() ||"
+             " ' SET timezone = ''Asia/Tokyo'''; END $$")  # fmt: skip
+    postgres("SET TIME ZONE 'UTC'")
+    postgres(f"CREATE TABLE access_tokens (id int, expires_at {kind})")
+    postgres(f"CREATE TABLE oauth_sessions (id int, created_at {kind})")
+    postgres(
+        "INSERT INTO access_tokens VALUES (1, now() - interval '1 second'),"
+        " (2, now() + interval '1 minute'), (3, NULL), (4, now() - interval '1 year')"
+    )
+    postgres(
+        "INSERT INTO oauth_sessions VALUES (1, now() - interval '4 minutes'),"
+        " (2, now() - interval '301 seconds'), (3, NULL)"
+    )
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.SUCCEEDED
+    assert postgres("SELECT id FROM access_tokens ORDER BY id") == [(2,), (3,)]
+    assert postgres("SELECT id FROM oauth_sessions ORDER BY id") == [(1,), (3,)]
+    assert "Deleted 2 rows of access_tokens" in row.output
+    assert "Deleted 1 rows of oauth_sessions" in row.output
+    assert str(row.progress_made) == "3 rows"
+
+
+def test_a_partitioned_table_loses_only_its_expired_rows(run: Any, postgres: Any) -> None:
+    postgres(
+        "CREATE TABLE access_tokens (id int, expires_at timestamptz) PARTITION BY LIST ((id % 2))"
+    )
+    for part in (0, 1):
+        postgres(f"CREATE TABLE part_{part} PARTITION OF access_tokens FOR VALUES IN ({part})")
+    postgres(
+        "INSERT INTO access_tokens SELECT n, now() + interval '1 hour' *"
+        " CASE WHEN n % 3 = 0 THEN -1 ELSE 1 END FROM generate_series(1, 600) n"
+    )
+    assert run("cleanup-expired-tokens").status is Status.SUCCEEDED
+    assert postgres("SELECT count(*), count(*) FILTER (WHERE id % 3 = 0) FROM access_tokens") == [
+        (400, 0)
+    ]
+
+
+def test_rows_go_in_batches_each_in_its_own_transaction_and_it_stops_between_them(
+    make: Any, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres("CREATE TABLE access_tokens (id int, expires_at timestamptz)")
+    postgres(
+        "INSERT INTO access_tokens SELECT n, now() - interval '1 hour'"
+        " FROM generate_series(1, 25000) n"
+    )
+    tokens, left = module("cleanup_expired_tokens"), []
+    assert tokens.BATCH == 10_000
+    housekeeper = make(tokens.cleanup_expired_tokens)
+    real = module("_database").PostgresDatabase.delete_older
+
+    def delete_and_look(self: Any, *values: Any) -> int:
+        touched = real(self, *values)
+        left.append(postgres("SELECT count(*) FROM access_tokens")[0][0])
+        if len(left) == 2:
+            hk.current_run().stop(Status.CANCELLED, "enough")
+        return int(touched)
+
+    monkeypatch.setattr(module("_database").PostgresDatabase, "delete_older", delete_and_look)
+    with pytest.raises(hk.RunFailed, match="cancelled: enough"):
+        housekeeper.run_task_manually("cleanup-expired-tokens")
+    assert left == [15_000, 5_000]
+    assert postgres("SELECT count(*) FROM access_tokens") == [(5_000,)]
+    housekeeper.run_task_manually("cleanup-expired-tokens")
+    assert left == [15_000, 5_000, 0]
+
+
+def test_a_missing_table_is_skipped_and_said_and_two_are_nothing_to_do(
+    run: Any, postgres: Any
+) -> None:
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.SKIPPED
+    assert row.note == "the database has neither access_tokens nor oauth_sessions"
+    postgres("CREATE TABLE oauth_sessions (created_at timestamptz)")
+    postgres("INSERT INTO oauth_sessions VALUES ('2020-01-01')")
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.SUCCEEDED
+    assert "There is no table access_tokens; skipped it" in row.output
+    assert postgres("SELECT count(*) FROM oauth_sessions") == [(0,)]
+
+
+def test_rows_that_somebody_holds_are_left_and_nobody_waits(
+    run: Any, postgres: Any, postgres_url: str
+) -> None:
+    postgres("CREATE TABLE access_tokens (id int, expires_at timestamptz)")
+    postgres("INSERT INTO access_tokens VALUES (1, '2020-01-01'), (2, '2020-01-01')")
+    holder = psycopg2.connect(postgres_url)
+    with holder.cursor() as cursor:
+        cursor.execute("UPDATE access_tokens SET expires_at = '2099-01-01' WHERE id = 1")
+        assert run("cleanup-expired-tokens").status is Status.SUCCEEDED
+    holder.commit()
+    holder.close()
+    assert postgres("SELECT id FROM access_tokens") == [(1,)]
+
+
+def test_a_server_that_is_gone_fails_the_run_with_its_words_and_no_password(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres://someone:geheim@127.0.0.1:1/app")
+    row = run("database-vacuum")
+    assert row.status is Status.FAILED
+    assert "OperationalError" in row.note
+    assert "geheim" not in row.note + row.error + row.output
+
+
+def test_a_server_that_goes_away_in_the_middle_fails_the_run_and_keeps_the_batches(
+    make: Any, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres("CREATE TABLE access_tokens (id int, expires_at timestamptz)")
+    postgres("INSERT INTO access_tokens SELECT n, '2020-01-01' FROM generate_series(1, 15000) n")
+    tokens = module("cleanup_expired_tokens")
+    housekeeper = make(tokens.cleanup_expired_tokens)
+    real = module("_database").PostgresDatabase.delete_older
+
+    def delete_and_lose_the_server(self: Any, *values: Any) -> int:
+        touched = real(self, *values)
+        postgres(f"SELECT pg_terminate_backend({self.connection.get_backend_pid()})")
+        return int(touched)
+
+    monkeypatch.setattr(
+        module("_database").PostgresDatabase, "delete_older", delete_and_lose_the_server
+    )
+    with pytest.raises(psycopg2.Error):
+        housekeeper.run_task_manually("cleanup-expired-tokens")
+    (row,) = housekeeper.history("cleanup-expired-tokens")
+    assert row.status is Status.FAILED
+    assert postgres("SELECT count(*) FROM access_tokens") == [(5_000,)]
+
+
+def test_without_psycopg2_the_package_to_install_is_named(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql+psycopg2://someone@127.0.0.1/app")
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.FAILED
+    assert "pip install psycopg2-binary" in row.note
+
+
+# Vacuum on PostgreSQL.
+
+
+def test_vacuum_goes_table_by_table_and_analyzes(run: Any, postgres: Any) -> None:
+    postgres('CREATE SCHEMA "Odd; schema"')
+    for table in ("plain", '"Odd; schema"."quoted ""table"""'):
+        postgres(f"CREATE TABLE {table} AS SELECT n FROM generate_series(1, 5000) n")
+        postgres(f"DELETE FROM {table} WHERE n > 100")
+    row = run("database-vacuum")
+    assert row.status is Status.SUCCEEDED
+    assert str(row.progress_made) == "2 of 2 tables"
+    assert postgres(
+        "SELECT relname, reltuples FROM pg_class WHERE relkind = 'r'"
+        " AND relnamespace IN ('public'::regnamespace, '\"Odd; schema\"'::regnamespace) ORDER BY 1"
+    ) == [("plain", 100), ('quoted "table"', 100)]
+
+
+def test_vacuum_skips_and_says_tables_of_others_and_locked_ones(
+    run: Any, postgres: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres("DROP ROLE IF EXISTS app")
+    postgres("CREATE ROLE app LOGIN")
+    postgres("GRANT CREATE ON SCHEMA public TO app")
+    postgres("CREATE TABLE of_others (n int)")
+    postgres("SET ROLE app; CREATE TABLE mine (n int); CREATE TABLE taken (n int); RESET ROLE")
+    monkeypatch.setenv("DATABASE_URL", postgres_url.replace("//postgres:", "//app:", 1))
+    database = module("_database").PostgresDatabase
+    real = database.__init__
+
+    def impatient(self: Any, url: str) -> None:
+        real(self, url)
+        assert self.execute("SHOW lock_timeout")[0] == [("10s",)]
+        self.execute("SET lock_timeout = '50ms'")
+
+    monkeypatch.setattr(database, "__init__", impatient)
+    holder = psycopg2.connect(postgres_url)
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE taken")
+        row = run("database-vacuum")
+    holder.close()
+    assert row.status is Status.SUCCEEDED
+    assert "Skipped public.of_others: this role may not vacuum it" in row.output
+    assert "Skipped public.taken: canceling statement due to lock timeout" in row.output
+    assert "public.mine" not in row.output
+    assert str(row.progress_made) == "3 of 3 tables"
+
+
+def test_vacuum_is_cancelled_in_the_middle_of_a_statement(
+    make: Any, postgres: Any, postgres_url: str
+) -> None:
+    postgres("CREATE TABLE slow AS SELECT n FROM generate_series(1, 1000) n")
+    housekeeper = make(module("database_vacuum").database_vacuum)
+    # It waits for the lock of this reader, which is as long a statement as one likes.
+    holder = psycopg2.connect(postgres_url)
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE slow IN SHARE UPDATE EXCLUSIVE MODE")
+        live = housekeeper.run_task_manually("database-vacuum", wait=False)
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        wait_until(lambda: postgres(waiting) == [(1,)])
+        housekeeper.cancel("database-vacuum")
+        assert live.ended.wait(9)  # less than the task's own lock_timeout
+    holder.close()
+    assert live.status is Status.CANCELLED
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Look again and again until something is so; for what gives no event."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came to that"
+        threading.Event().wait(0.01)
+
+
+# Both tasks on SQLite.
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sqlite3.Connection]:
+    """A connection to a fresh file, which DATABASE_URL names."""
+    path = tmp_path / "with space & %41.db"
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{path}")
+    connection = sqlite3.connect(path, isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def test_expired_rows_go_in_every_form_in_which_sqlite_holds_instants(
+    run: Any, sqlite: sqlite3.Connection
+) -> None:
+    now = time.time()
+    past, future = time.gmtime(now - 3600), time.gmtime(now + 3600)
+    gone = [
+        time.strftime("%Y-%m-%d %H:%M:%S", past),
+        time.strftime("%Y-%m-%dT%H:%M:%S", past),
+        time.strftime("%Y-%m-%dT%H:%M:%S.123456", past),
+        time.strftime("%Y-%m-%dT%H:%M:%SZ", past),
+        time.strftime("%Y-%m-%d %H:%M:%S+00:00", past),
+        # Two hours east of UTC this wall clock was an hour ago.
+        time.strftime("%Y-%m-%dT%H:%M:%S+02:00", time.gmtime(now + 3600)),
+        int(now - 3600),
+        now - 0.5,
+        int((now - 3600) * 1000),
+    ]
+    kept = [
+        time.strftime("%Y-%m-%d %H:%M:%S", future),
+        time.strftime("%Y-%m-%dT%H:%M:%S.123456Z", future),
+        time.strftime("%Y-%m-%dT%H:%M:%S-02:00", past),
+        int(now + 3600),
+        int((now + 3600) * 1000),
+        None,
+        "when hell freezes over",
+        "",
+    ]
+    sqlite.execute("CREATE TABLE access_tokens (expires_at)")
+    sqlite.executemany("INSERT INTO access_tokens VALUES (?)", [(one,) for one in gone + kept])
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.SUCCEEDED
+    assert [one for (one,) in sqlite.execute("SELECT expires_at FROM access_tokens")] == kept
+    assert "There is no table oauth_sessions; skipped it" in row.output
+
+
+def test_sessions_older_than_five_minutes_go_in_batches_on_sqlite(
+    run: Any, sqlite: sqlite3.Connection
+) -> None:
+    sqlite.execute("CREATE TABLE OAuth_Sessions (created_at INTEGER)")
+    now = int(time.time())
+    rows = [(now - 400,)] * 20_001 + [(now - 200,)] * 5
+    sqlite.execute("BEGIN")
+    sqlite.executemany("INSERT INTO oauth_sessions VALUES (?)", rows)
+    sqlite.execute("COMMIT")
+    row = run("cleanup-expired-tokens")
+    assert str(row.progress_made) == "20,001 rows"
+    assert sqlite.execute("SELECT count(*) FROM oauth_sessions").fetchall() == [(5,)]
+
+
+def test_vacuum_makes_an_sqlite_file_smaller(run: Any, sqlite: sqlite3.Connection) -> None:
+    sqlite.execute("CREATE TABLE filler (text)")
+    sqlite.execute("INSERT INTO filler SELECT zeroblob(1000000)")
+    sqlite.execute("DELETE FROM filler")
+    before = sqlite.execute("PRAGMA page_count").fetchone()[0]
+    row = run("database-vacuum")
+    assert row.status is Status.SUCCEEDED
+    assert sqlite.execute("PRAGMA page_count").fetchone()[0] < before / 10
+    assert str(row.progress_made) == "2 of 2 statements"
+
+
+# Old logs.
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    monkeypatch.setenv("LOG_DIRECTORY", str(folder))
+    return folder
+
+
+def write(path: Path, days: float) -> Path:
+    path.write_text("a line\n")
+    os.utime(path, (time.time() - days * DAY,) * 2)
+    return path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_old_logs_go_and_everything_else_stays(run: Any, logs: Path, tmp_path: Path) -> None:
+    for name in ("app.log", "app.log.1", "app.log.2.gz", "error.LOG", ".hidden.log", "notes.txt"):
+        write(logs / name, 31)
+    write(logs / "young.log", 29)
+    outside = write(tmp_path / "outside.log", 99)
+    (logs / "link.log").symlink_to(outside)
+    (logs / "folder.log").mkdir()
+    write(logs / "folder.log" / "inner.log", 99)
+    os.mkfifo(logs / "pipe.log")
+    for special in ("folder.log", "pipe.log"):
+        os.utime(logs / special, (0, 0))
+    row = run("cleanup-old-logs")
+    assert row.status is Status.SUCCEEDED
+    assert names(logs) == {
+        "error.LOG", ".hidden.log", "notes.txt", "young.log", "link.log", "folder.log", "pipe.log"
+    }  # fmt: skip
+    assert names(logs / "folder.log") == {"inner.log"}
+    assert outside.exists()
+    assert f"Deleted 3 of 4 log files, 21 bytes, in {logs}" in row.output
+    assert str(row.progress_made) == "4 of 4 files"
+
+
+def test_retention_and_patterns_are_settings(run: Any, logs: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LOG_RETENTION_DAYS", "2")
+    monkeypatch.setenv("LOG_PATTERNS", " *.out, audit-?.txt ,")
+    for name in ("a.out", "audit-1.txt", "audit-12.txt", "a.log"):
+        write(logs / name, 3)
+    write(logs / "b.out", 1)
+    assert run("cleanup-old-logs").status is Status.SUCCEEDED
+    assert names(logs) == {"b.out", "audit-12.txt", "a.log"}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "thirty", "30 days", "1e3", "٣", "9" * 400])
+def test_a_retention_that_is_no_whole_number_of_days_deletes_nothing(
+    run: Any, logs: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("LOG_RETENTION_DAYS", text)
+    write(logs / "old.log", 9999)
+    row = run("cleanup-old-logs")
+    assert row.status is Status.FAILED
+    assert f"LOG_RETENTION_DAYS={text[:50]}" in row.note.replace("'", "")
+    assert names(logs) == {"old.log"}
+
+
+@pytest.mark.parametrize("text", [",", "../*.log", "*.log,/etc/*"])
+def test_patterns_that_are_no_file_names_delete_nothing(
+    run: Any, logs: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("LOG_PATTERNS", text)
+    write(logs / "old.log", 9999)
+    assert run("cleanup-old-logs").status is Status.FAILED
+    assert names(logs) == {"old.log"}
+
+
+@pytest.mark.parametrize("way", ["itself", "through ..", "through a symlink"])
+@pytest.mark.parametrize("place", ["/", "home", "passwd", "housekeeper"])
+def test_a_folder_to_keep_away_from_is_refused_by_whatever_path(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, way: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    folders = {"/": "/", "home": home, "passwd": "/root", "housekeeper": TASKS.parent}
+    folder = Path(folders[place])
+    if way == "through ..":
+        folder = folder / "x" / ".." if place == "/" else folder / ".." / folder.name
+    elif way == "through a symlink":
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
+    monkeypatch.setenv("LOG_DIRECTORY", str(folder))
+    monkeypatch.setenv("LOG_PATTERNS", "no file has this name")
+    row = run("cleanup-old-logs")
+    assert row.status is Status.FAILED
+    assert "name a folder that holds only logs" in row.note
+
+
+def test_a_log_folder_that_is_a_file_fails(run: Any, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LOG_DIRECTORY", str(write(tmp_path / "app.log", 99)))
+    row = run("cleanup-old-logs")
+    assert (row.status, "is not a folder" in row.note) == (Status.FAILED, True)
+    assert (tmp_path / "app.log").exists()
+
+
+def test_one_file_that_cannot_be_deleted_does_not_stop_the_rest_and_is_named(
+    run: Any, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.log", "b.log", "c.log", "gone.log"):
+        write(logs / name, 99)
+    unlink = Path.unlink
+
+    def refuse_one(path: Path, missing_ok: bool = False) -> None:
+        # Root is refused nothing; this stands for an immutable file, and one that vanished.
+        if path.name == "b.log":
+            raise PermissionError(1, "Operation not permitted", str(path))
+        unlink(path, missing_ok)
+        if path.name == "gone.log":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse_one)
+    row = run("cleanup-old-logs")
+    assert row.status is Status.FAILED
+    assert f"1 files in {logs} stayed: b.log (Operation not permitted)" in row.note
+    assert names(logs) == {"b.log"}
+
+
+def test_each_host_cleans_its_own_logs() -> None:
+    assert module("cleanup_old_logs").cleanup_old_logs.each_host is True
+
+
+def test_the_server_of_these_tests_is_real(postgres_server: PostgresServer) -> None:
+    assert "PostgreSQL" in postgres_server.execute("SELECT version()")[0][0]
