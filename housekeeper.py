@@ -1787,6 +1787,8 @@ class SqliteLedger(Ledger):
     INSTANT = "TEXT"
     FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
     IN_MEMORY = ":memory:"
+    # Held while a file is made and connected to, so that nobody connects before it is closed.
+    connecting = threading.Lock()
 
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         super().__init__(url, clock)
@@ -1800,9 +1802,6 @@ class SqliteLedger(Ledger):
 
     def open(self) -> None:
         try:
-            if self.path != self.IN_MEMORY:
-                # Made before SQLite makes it, so that nobody else can ever read it.
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             with self._lock:
                 self._connected()
         except (OSError, sqlite3.Error) as error:
@@ -1823,6 +1822,7 @@ class SqliteLedger(Ledger):
 
     def forget(self) -> None:
         _inherited.append(self._connection)
+        SqliteLedger.connecting = threading.Lock()
         self._lock = threading.Lock()
         self._connection = None
         self._pid = os.getpid()
@@ -1832,10 +1832,7 @@ class SqliteLedger(Ledger):
         if self._pid != os.getpid():
             self.forget()
         if self._connection is None:
-            # check_same_thread: the lock serves one thread at a time instead.
-            connection = sqlite3.connect(
-                self.path, timeout=CALL_LIMIT, isolation_level=None, check_same_thread=False
-            )
+            connection = self._connect()
             try:
                 self._prepare(connection)
             except sqlite3.Error:
@@ -1843,6 +1840,20 @@ class SqliteLedger(Ledger):
                 raise
             self._connection, self._waits = connection, CALL_LIMIT
         return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        with SqliteLedger.connecting:
+            if self.path != self.IN_MEMORY:
+                # Made before SQLite makes it, so that nobody else can ever read it.  Only when it
+                # is not there: closing a file drops all locks that this process has on it, and
+                # without them another process takes away the log that SQLite still writes to
+                # (sqlite.org/howtocorrupt.html, 2.2).
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            # check_same_thread: the ledger's lock serves one thread at a time instead.
+            return sqlite3.connect(
+                self.path, timeout=CALL_LIMIT, isolation_level=None, check_same_thread=False
+            )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self.path != self.IN_MEMORY:
@@ -1866,7 +1877,7 @@ class SqliteLedger(Ledger):
             self._wait_at_most(connection, limit - (self._clock.monotonic() - started))
             cursor = connection.execute(sql, self._encoded(values))
             return cursor.fetchall(), cursor.rowcount
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise LedgerUnavailable(f"ledger {self.path}: {error}") from error
         finally:
             self._lock.release()
@@ -2387,6 +2398,8 @@ class Housekeeper:
         with self._lock:
             if self._started:
                 return
+            if self._closed:
+                self._renew()
             self._started = True
         try:
             self._discover_once()
@@ -2401,7 +2414,8 @@ class Housekeeper:
         if scheduling:
             self._delayed(60.0, self._in_upkeep, self._prune)
             self._start_startup_tasks()
-        logger.info(
+        logger.log(
+            logging.INFO if scheduling else logging.DEBUG,
             "Housekeeper %s started with %d tasks, zone %s, ledger %s",
             self.runner,
             len(self._registrations),
@@ -2417,10 +2431,16 @@ class Housekeeper:
     def after_fork_in_child(self) -> None:
         """Forget the parent's threads, runs and connection: this process has not been started."""
         self.ledger.forget()
-        self._fresh()
+        self._renew()
         for registration in self._registrations.values():
             registration.lock = threading.Lock()
-            registration.run = registration.armed = registration.number = None
+            registration.run = None
+
+    def _renew(self) -> None:
+        """Set up another start; the lock of a task whose run was abandoned stays taken."""
+        self._fresh()
+        for registration in self._registrations.values():
+            registration.accounted = registration.armed = registration.number = None
 
     def _discover_once(self) -> None:
         if not self._discovered:
@@ -2470,8 +2490,8 @@ class Housekeeper:
         """Tell the ledger of the tasks that are new here, and put their next ticks on the agenda."""
         with self._lock:
             unbound = [each for each in self._registrations.values() if each.accounted is None]
-        if not unbound or not self._started:
-            return
+        if not unbound or not self._started or self._workers is None:
+            return  # Done when the threads are there.
         try:
             triggers = {each: self._make_trigger(each) for each in unbound}
             standings = self.ledger.register([_entry_of(*item) for item in triggers.items()])
@@ -3289,7 +3309,8 @@ class Housekeeper:
         self.ledger.close()
         with self._lock:
             self._started = False
-        logger.info("Housekeeper %s stopped", self.runner)
+        level = logging.INFO if self._scheduling else logging.DEBUG
+        logger.log(level, "Housekeeper %s stopped", self.runner)
 
 
 def _entry_of(registration: Registration, trigger: Trigger | None) -> tuple[str, str, str]:
@@ -3572,8 +3593,8 @@ def create_housekeeper(
 # ================================================================================================
 
 EXIT_CODES = """\
-exit codes: 0 all is well; 1 the task failed, check found a problem, or a worker had to be
-abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n ended at
+exit codes: 0 all is well; 1 the task failed or runs already, check found a problem, or a worker
+had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n ended at
 once by signal n"""
 
 
@@ -3615,7 +3636,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             format="%(asctime)s %(levelname)-7s %(message)s",
         )
         return int(options.command(_housekeeper_of(options), options))
-    except (ConfigurationError, UnknownTask, AlreadyRunning) as error:
+    except (ConfigurationError, UnknownTask) as error:
         return _complain(error, 2)
     except LedgerUnavailable as error:
         return _complain(error, 3)

@@ -1,0 +1,404 @@
+"""Real processes: signals, kills, forks, and the end of the interpreter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import housekeeper as hk
+from housekeeper import Status
+
+FILE = Path(hk.__file__).resolve()
+LIMIT = 30  # seconds after which something hangs that must not
+
+WORK = """
+    import time
+    from housekeeper import Task, current_run
+
+    def work():
+        print("inside", flush=True)
+        {body}
+
+    task = Task("work", work, startup=True)
+"""
+FINISH = "time.sleep(0.6); print('finished', flush=True)"
+HANG = """
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                print("swallowed", flush=True)
+"""
+
+
+class World:
+    """A folder with task files and a ledger, and the processes that work on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = f"sqlite:///{folder}/ledger.db"
+        self.processes: list[subprocess.Popen[str]] = []
+        (folder / "tasks").mkdir()
+
+    def write(self, source: str, name: str = "work.py") -> Path:
+        path = self.folder / "tasks" / name
+        path.write_text(textwrap.dedent(source))
+        return path
+
+    def start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
+        """Start the scheduler, or another command."""
+        settings = ["--tasks", str(self.folder / "tasks"), "--ledger", self.ledger]
+        process = subprocess.Popen(
+            command or [sys.executable, str(FILE), *settings, *options.pop("arguments", [])],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(FILE.parent), "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=open(self.folder / f"stderr{len(self.processes)}", "w"),  # noqa: SIM115
+            text=True,
+            **options,
+        )
+        self.processes.append(process)
+        return process
+
+    def stderr(self, number: int = 0) -> str:
+        return (self.folder / f"stderr{number}").read_text()
+
+    def history(self, name: str | None = None) -> list[hk.Run]:
+        housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=self.ledger)
+        try:
+            return housekeeper.history(name, limit=10_000)
+        finally:
+            housekeeper.ledger.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read a process's lines up to one that holds a text."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(f"it ended before it printed {text!r}: {lines}")
+
+
+def ends(process: subprocess.Popen[str]) -> int:
+    """Wait for a process's end; return its exit code."""
+    return process.wait(LIMIT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_running_task_finish_and_exits_with_0(
+    world: World, number: signal.Signals
+) -> None:
+    world.write(WORK.format(body=FINISH))
+    process = world.start()
+    read_until(process, "inside")
+    process.send_signal(number)
+    read_until(process, "finished")
+    assert ends(process) == 0
+    (row,) = world.history()
+    assert row.status is Status.SUCCEEDED
+    assert f"Shutting down after {number.name}" in world.stderr()
+
+
+def test_a_hung_task_is_bounded_by_the_timeout_named_recorded_and_exits_with_1(
+    world: World,
+) -> None:
+    world.write(WORK.format(body=HANG))
+    process = world.start(arguments=["--shutdown-timeout", "0.5"])
+    read_until(process, "inside")
+    began = time.monotonic()
+    process.terminate()
+    assert ends(process) == 1
+    assert time.monotonic() - began < 0.5 + 5
+    (row,) = world.history()
+    assert row.status is Status.CANCELLED
+    assert "0.5 s of a shutdown" in row.note
+    assert "work.py" in row.error, "the stack shows where it hung"
+    assert "Task work was abandoned" in world.stderr()
+
+
+def test_a_second_signal_ends_at_once(world: World) -> None:
+    world.write(WORK.format(body=HANG))
+    process = world.start(arguments=["--shutdown-timeout", "600"])
+    read_until(process, "inside")
+    process.terminate()
+    wait_until(lambda: "Shutting down after SIGTERM" in world.stderr())
+    process.send_signal(signal.SIGINT)
+    assert ends(process) == 128 + signal.SIGINT
+
+
+def test_a_signal_that_was_ignored_stays_ignored(world: World) -> None:
+    world.write(WORK.format(body="pass"))
+    ignoring = 'trap "" HUP INT; exec "$0" "$@"'
+    command = [sys.executable, str(FILE), "--tasks", "tasks", "--ledger", world.ledger]
+    process = world.start("/bin/sh", "-c", ignoring, *command)
+    read_until(process, "inside")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGHUP)
+    process.terminate()
+    assert ends(process) == 0
+    assert "SIGTERM" in world.stderr()
+    assert "Reloading" not in world.stderr()
+
+
+def test_sighup_reloads_the_task_files(world: World) -> None:
+    world.write(WORK.format(body="pass"))
+    process = world.start()
+    read_until(process, "inside")
+    world.write(
+        "from housekeeper import Task\n"
+        "task = Task('new', lambda: print('new ran', flush=True), schedule='* * * * * *')\n",
+        "new.py",
+    )
+    world.write("1 / 0\n")
+    process.send_signal(signal.SIGHUP)
+    read_until(process, "new ran")
+    process.terminate()
+    assert ends(process) == 0
+    assert "work.py:1: it does not import (ZeroDivisionError" in world.stderr()
+
+
+def test_two_schedulers_on_one_ledger_run_each_tick_once(world: World) -> None:
+    world.write(
+        """
+        from housekeeper import current_run, task
+
+        @task(schedule="* * * * * *")
+        def every_second():
+            print("ran", current_run().scheduled_for, flush=True)
+        """
+    )
+    both = [world.start(), world.start()]
+    for process in both:
+        read_until(process, "every-second")
+    wait_until(lambda: len(world.history()) >= 6)
+    lines: list[str] = []
+    for process in both:
+        process.terminate()
+    for process in both:
+        assert process.stdout is not None
+        lines += [line for line in process.stdout if line.startswith("ran")]
+        assert ends(process) == 0
+    assert len(lines) >= 6
+    assert set(Counter(lines).values()) == {1}
+    rows = [row for row in world.history() if row.status is Status.SUCCEEDED]
+    assert sorted(f"ran {row.scheduled_for}\n" for row in rows) == sorted(lines)
+
+
+def test_a_run_whose_process_was_killed_stays_on_record_and_can_be_told(world: World) -> None:
+    world.write(WORK.format(body=HANG))
+    process = world.start()
+    read_until(process, "inside")
+    process.kill()
+    ends(process)
+    (row,) = world.history()
+    assert row.status is Status.RUNNING
+    assert f":{process.pid}:" in row.runner
+    shown = subprocess.run(
+        [sys.executable, str(FILE), "--tasks", "tasks", "--ledger", world.ledger, "list"],
+        cwd=world.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LIMIT,
+    ).stdout
+    assert "running" in shown
+
+
+EMBEDDED = """
+import sys, threading, time
+import housekeeper as hk
+
+inside = threading.Event()
+
+def work():
+    inside.set()
+    {body}
+
+housekeeper = hk.create_housekeeper(
+    tasks_dir=None, ledger=sys.argv[1], shutdown_timeout=float(sys.argv[2])
+)
+housekeeper.register_task(hk.Task("work", work, startup=True))
+housekeeper.initialize()
+inside.wait()
+{end}
+"""
+
+
+def embedded(world: World, body: str, end: str, timeout: float) -> subprocess.Popen[str]:
+    path = world.folder / "program.py"
+    path.write_text(EMBEDDED.format(body=textwrap.dedent(body).replace("\n", "\n    "), end=end))
+    return world.start(sys.executable, str(path), world.ledger, str(timeout))
+
+
+def test_the_end_of_a_program_waits_for_what_runs_and_keeps_its_exit_code(world: World) -> None:
+    process = embedded(world, FINISH, "sys.exit(7)", timeout=20)
+    assert ends(process) == 7
+    assert process.stdout is not None
+    assert process.stdout.read() == "finished\n"
+    (row,) = world.history()
+    assert row.status is Status.SUCCEEDED
+
+
+def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World) -> None:
+    process = embedded(world, HANG, "sys.exit(7)", timeout=0.2)
+    began = time.monotonic()
+    assert ends(process) == 7
+    assert time.monotonic() - began < 0.2 + 5 + 3  # and the time to start
+    (row,) = world.history()
+    assert row.status is Status.CANCELLED
+
+
+def test_importing_the_file_starts_nothing_and_needs_no_optional_package() -> None:
+    program = """
+        import sys, threading
+        for name in ("psycopg2", "sentry_sdk", "schedule", "flask"):
+            sys.modules[name] = None
+        before = set(sys.modules)
+        import housekeeper
+        assert threading.active_count() == 1
+        known = set(sys.stdlib_module_names) | {
+            "croniter", "dateutil", "six", "pytz", "housekeeper"}
+        new = {name.partition(".")[0] for name in set(sys.modules) - before}
+        print(sorted(name for name in new - known if not name.startswith("_")))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=FILE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LIMIT,
+    )
+    assert done.stdout == "[]\n"
+
+
+# Forks.
+
+
+def in_child(work: Callable[[], object]) -> str:
+    """Call something in a forked child; return what it returned, as text."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = str(work())
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def test_a_forked_child_is_stopped_and_can_be_started_for_itself(
+    make: Any, tmp_path: Path
+) -> None:
+    gate, entered = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        gate.wait(LIMIT)
+
+    housekeeper = make(
+        hk.Task("hold", hold),
+        hk.Task("quick", lambda: os.getpid()),
+        ledger=f"sqlite:///{tmp_path}/ledger.db",
+    )
+    housekeeper.run_task_manually("hold", wait=False)
+    assert entered.wait(LIMIT)
+
+    def look() -> object:
+        refused = ""
+        try:
+            housekeeper.run_task_manually("quick")
+        except hk.HousekeeperError as error:
+            refused = str(error)
+        threads = [each.name for each in threading.enumerate()]
+        before = housekeeper.get_task_status("hold")["running"]
+        housekeeper.initialize()
+        run = housekeeper.run_task_manually("quick")
+        mine = f":{os.getpid()}:" in run.runner
+        return refused, threads, before, run.status.value, mine, housekeeper.shutdown()
+
+    answer = in_child(look)
+    assert answer == str(
+        (
+            "Housekeeper is not running; call initialize() first",
+            ["MainThread"],
+            True,
+            "succeeded",
+            True,
+            True,
+        )
+    )
+    # The parent's run, its connection and its threads are as they were.
+    assert housekeeper.get_task_status("hold")["running"] is True
+    gate.set()
+    assert housekeeper.run_task_manually("quick").status is Status.SUCCEEDED
+    assert housekeeper.shutdown() is True
+
+
+def test_forks_at_any_moment_never_hang_the_child(make: Any, tmp_path: Path) -> None:
+    housekeeper = make(
+        hk.Task("busy", lambda: None, schedule="* * * * * *"),
+        ledger=f"sqlite:///{tmp_path}/ledger.db",
+    )
+    stop = threading.Event()
+
+    def stir() -> None:
+        while not stop.is_set():
+            housekeeper.list_tasks()
+            housekeeper.register_task(hk.Task("other", lambda: None), replace=True)
+
+    stirrer = threading.Thread(target=stir)
+    stirrer.start()
+    try:
+        for _ in range(25):
+            assert (
+                in_child(lambda: (housekeeper.initialize(), housekeeper.shutdown())[1]) == "True"
+            )
+    finally:
+        stop.set()
+        stirrer.join()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:
+    """Look again and again until something is so; for what gives no event."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came to that"
+        threading.Event().wait(0.02)
+
+
+def test_the_clock_of_this_machine_is_read_in_utc() -> None:
+    clock = hk.SystemClock()
+    assert abs((clock.now() - datetime.now(timezone.utc)).total_seconds()) < 5
