@@ -322,7 +322,7 @@ def in_child(work: Callable[[], object]) -> str:
 def test_a_forked_child_is_stopped_and_can_be_started_for_itself(
     make: Any, tmp_path: Path
 ) -> None:
-    gate, entered = threading.Event(), threading.Event()
+    gate, entered, ticked = threading.Event(), threading.Event(), [threading.Event()]
 
     def hold() -> None:
         entered.set()
@@ -330,7 +330,8 @@ def test_a_forked_child_is_stopped_and_can_be_started_for_itself(
 
     housekeeper = make(
         hk.Task("hold", hold),
-        hk.Task("quick", lambda: os.getpid()),
+        hk.Task("quick", lambda: None),
+        hk.Task("tick", lambda: ticked[0].set(), schedule="* * * * * *"),
         ledger=f"sqlite:///{tmp_path}/ledger.db",
     )
     housekeeper.run_task_manually("hold", wait=False)
@@ -344,7 +345,9 @@ def test_a_forked_child_is_stopped_and_can_be_started_for_itself(
             refused = str(error)
         threads = [each.name for each in threading.enumerate()]
         before = housekeeper.get_task_status("hold")["running"]
+        ticked[0] = threading.Event()
         housekeeper.initialize()
+        assert ticked[0].wait(LIMIT), "its own loop runs"
         run = housekeeper.run_task_manually("quick")
         mine = f":{os.getpid()}:" in run.runner
         return refused, threads, before, run.status.value, mine, housekeeper.shutdown()
