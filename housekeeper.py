@@ -987,6 +987,7 @@ class Run:
     def as_dict(self) -> dict[str, object]:
         """Return it as plain values for JSON, instants as RFC 3339."""
         values = {field.name: getattr(self, field.name) for field in fields(Run)}
+        values["progress"] = values.pop("progress_made")
         values["duration"] = self.duration
         return {name: _plain(value) for name, value in values.items()}
 
@@ -2487,7 +2488,7 @@ class Housekeeper:
         self._timer.start()
 
     def _bind(self) -> None:
-        """Tell the ledger of the tasks that are new here, and put their next ticks on the agenda."""
+        """Enter tasks that are new here in the ledger, and their next ticks on the agenda."""
         with self._lock:
             unbound = [each for each in self._registrations.values() if each.accounted is None]
         if not unbound or not self._started or self._workers is None:
@@ -2664,7 +2665,7 @@ class Housekeeper:
         self._release(registration)
 
     def _newest_due(self, registration: Registration) -> datetime | None:
-        """Return the tick to claim; record as missed those before it, and it when it is too late."""
+        """Return the tick to claim; record as missed those before it, and it when too late."""
         trigger, now = registration.trigger, self.clock.now()
         accounted = registration.accounted
         first = trigger.next_after(accounted) if trigger and accounted else None
@@ -3618,8 +3619,8 @@ def create_housekeeper(
 
 EXIT_CODES = """\
 exit codes: 0 all is well; 1 the task failed or runs already, check found a problem, or a worker
-had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n ended at
-once by signal n"""
+had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n
+ended at once by signal n"""
 
 
 Command = Callable[[Housekeeper, argparse.Namespace], int]
@@ -3758,15 +3759,10 @@ def load_application(text: str) -> Housekeeper:
     module_name, _, path = text.partition(":")
     if not module_name or not path:
         raise ConfigurationError(f"--app {text!r} is not of the form module:name")
-    folder = Path.cwd()
-    sys.path.insert(0, str(folder))
-    here = Path(__file__).resolve()
-    if here.is_relative_to(folder.resolve()):
-        # The application's own name for this file must not load it a second time.
-        dotted = ".".join(here.relative_to(folder.resolve()).with_suffix("").parts)
-        sys.modules.setdefault(dotted, sys.modules[__name__])
+    sys.path.insert(0, str(Path.cwd()))
     try:
         with holding_back():
+            _importable_from_here()
             found: object = importlib.import_module(module_name)
             for name in path.split("."):
                 found = getattr(found, name)
@@ -3775,6 +3771,21 @@ def load_application(text: str) -> Housekeeper:
     if not isinstance(found, Housekeeper):
         raise ConfigurationError(f"--app {text} is {found!r}, not a Housekeeper")
     return found
+
+
+def _importable_from_here() -> None:
+    """Let the application's name for this file, such as ``shop.housekeeper``, mean this module."""
+    here, folder = Path(__file__).resolve(), Path.cwd().resolve()
+    if not here.is_relative_to(folder):
+        return
+    this = sys.modules[__name__]
+    dotted = ".".join(here.relative_to(folder).with_suffix("").parts)
+    sys.modules.setdefault(dotted, this)
+    package, _, name = dotted.rpartition(".")
+    # A package that does not import is told when the application is imported.
+    with contextlib.suppress(ImportError):
+        if package:
+            setattr(importlib.import_module(package), name, this)
 
 
 def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
