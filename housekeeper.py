@@ -82,7 +82,7 @@ from datetime import time as wall_time
 from enum import Enum
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import IO, Any, NamedTuple, Protocol, cast
+from typing import IO, Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from croniter import CroniterBadDateError, croniter
@@ -402,6 +402,15 @@ class Trigger:
                 high = middle
         following = self.next_after(tick)
         return following if following is not None and following <= instant else tick
+
+    def following(self, instant: datetime, number: int) -> list[datetime]:
+        """Return the next ticks after an instant, at most so many."""
+        found: list[datetime] = []
+        tick = self.next_after(instant)
+        while tick is not None and len(found) < number:
+            found.append(tick)
+            tick = self.next_after(tick)
+        return found
 
     def count(self, after: datetime, until: datetime, limit: int = 1000) -> int:
         """Return how many ticks lie in (after, until], or `limit` when there are more."""
@@ -980,7 +989,7 @@ class Run:
     @property
     def duration(self) -> float | None:
         """Seconds from start to end; None while it runs or when it never started."""
-        if self.started_at is None or self.finished_at is None or self.status in NEVER_RAN:
+        if self.started_at is None or self.finished_at is None:
             return None
         return (self.finished_at - self.started_at).total_seconds()
 
@@ -990,9 +999,6 @@ class Run:
         values["progress"] = values.pop("progress_made")
         values["duration"] = self.duration
         return {name: _plain(value) for name, value in values.items()}
-
-
-NEVER_RAN = (Status.SKIPPED, Status.MISSED)
 
 
 def _plain(value: object) -> object:
@@ -1044,11 +1050,22 @@ class Output:
 
 
 PASSWORD_IN_URL = re.compile(r"(\w+://[^\s:/@]*):[^\s/]+@")
+PASSWORD_IN_DSN = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&'\"]+)", re.IGNORECASE)
 
 
 def mask_secrets(text: str) -> str:
-    """Return a text with the passwords of URLs replaced by ***."""
-    return PASSWORD_IN_URL.sub(r"\1:***@", text) if "://" in text else text
+    """Return a text with the passwords of URLs and of ``password=...`` replaced by ***."""
+    if "://" in text:
+        text = PASSWORD_IN_URL.sub(r"\1:***@", text)
+    return PASSWORD_IN_DSN.sub(r"\1***", text) if "assword" in text.lower() else text
+
+
+class Stage(Enum):
+    """Where a live run stands between its claim and its end."""
+
+    WAITING = "waiting"  # for a worker, or for its retry
+    INSIDE = "inside"  # an attempt
+    SETTLED = "settled"  # the attempt's outcome is decided: too late to stop it
 
 
 class LiveRun(Run):
@@ -1057,7 +1074,8 @@ class LiveRun(Run):
     __slots__ = (
         "_callbacks",
         "_guard",
-        "_interrupted",
+        "_interrupt",
+        "_stage",
         "_stop",
         "_thread_id",
         "buffer",
@@ -1082,10 +1100,13 @@ class LiveRun(Run):
         self.ended = threading.Event()
         self._stop = threading.Event()
         self._callbacks: list[Callable[[], object]] = []
-        # Held while the thread's id is set, cleared, or used to interrupt it.
+        # Guards all below: whether and how the run is asked to stop, and which thread it is in.
         self._guard = threading.Lock()
+        self._stage = Stage.WAITING
         self._thread_id: int | None = None
-        self._interrupted = False
+        self._interrupt: type[BaseException] | None = None
+
+    # What a task calls.
 
     @property
     def cancelled(self) -> bool:
@@ -1114,7 +1135,7 @@ class LiveRun(Run):
             self._callbacks.append(callback)
             late = self.cancelled
         if late:
-            callback()
+            self._call_back(callback)
 
         def forget() -> None:
             with self._guard, contextlib.suppress(ValueError):
@@ -1124,37 +1145,69 @@ class LiveRun(Run):
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far the run has come; shown by `list`, `history` and `run`."""
-        self.progress_made = Progress(done, total, unit)
+        whole = None if total is None else _finite(total)
+        self.progress_made = Progress(_finite(done), whole, str(unit))
 
-    def begin_attempt(self, number: int) -> None:
-        """Start afresh after an attempt that failed; a cancelled run stays cancelled."""
+    # What the scheduler calls.
+
+    def begin_attempt(self, number: int) -> bool:
+        """Go on to an attempt; False when the run was asked to stop before it."""
         with self._guard:
+            if self.cancelled:
+                return False
+            self._stage = Stage.INSIDE
             self.attempt = number
+            return True
+
+    def settle(self) -> bool:
+        """End an attempt: from here on it cannot be stopped.  Tell whether it was asked to."""
+        with self._guard:
+            self._stage = Stage.SETTLED
             self._callbacks.clear()
-            self._interrupted = False
+            return self.cancelled
+
+    def await_retry(self) -> None:
+        """Make the run one that can be stopped again, after an attempt that failed."""
+        with self._guard:
+            self._stage = Stage.WAITING
+            self._interrupt = None
             if self.stop_reason == Status.TIMED_OUT:
-                self.stop_reason = self.note = self.error = ""
+                self.stop_reason, self.stop_asked_at = "", None
                 self._stop.clear()
 
     def stop(self, reason: Status, note: str, attempt: int | None = None) -> bool:
-        """Ask the run to stop: set its event and call its callbacks.
+        """Ask the run to stop; call_back() is to follow.
 
-        False when it was asked before, or when `attempt` is over.
+        False when it was asked before, or when it, or the attempt that is named, is over.
         """
         stack = self.stack()
         with self._guard:
-            if self.cancelled or attempt not in (None, self.attempt) or self.ended.is_set():
+            named = attempt is None or (attempt == self.attempt and self._stage is Stage.INSIDE)
+            if self.cancelled or self._stage is Stage.SETTLED or not named:
                 return False
             self.stop_reason, self.note = reason.value, note
-            self.error = f"{note}; it was at\n{stack}" if stack else note
+            self.stop_asked_at = self.clock.now()
+            self.error = mask_secrets(f"{note}; it was at\n{stack}" if stack else note)
             self._stop.set()
+        return True
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run's thread was not only asked, but made to stop."""
+        return self._interrupt is not None
+
+    def call_back(self) -> None:
+        """Call the on_cancel callbacks of a run that was asked to stop."""
+        with self._guard:
             callbacks = list(self._callbacks)
         for callback in callbacks:
-            try:
-                callback()
-            except Exception:
-                logger.exception("Task %s: an on_cancel callback failed", self.task)
-        return True
+            self._call_back(callback)
+
+    def _call_back(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception:
+            logger.exception("Task %s: an on_cancel callback failed", self.task)
 
     def stack(self) -> str:
         """Return what the run's thread is doing now; empty when it has left the task."""
@@ -1174,17 +1227,40 @@ class LiveRun(Run):
     def interrupt(self, exception: type[BaseException], attempt: int) -> None:
         """Raise an exception in the thread that is inside this attempt of the task."""
         with self._guard:
-            inside = self._thread_id is not None and self.attempt == attempt
-            if inside and not self._interrupted:
-                self._interrupted = True
-                _raise_in_thread(cast(int, self._thread_id), exception)
+            if self.attempt != attempt or self._interrupt is not None:
+                return
+            self._interrupt = exception
+            if self._thread_id is not None:
+                _raise_in_thread(self._thread_id, exception)
 
     def leave(self) -> None:
         """Declare that this thread has left the task; no interrupt arrives after this."""
         with self._guard:
             self._thread_id = None
-        if self._interrupted:
+        if self._interrupt is not None:
             _catch_pending_interrupt()
+
+    @contextlib.contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """Keep interrupts off what the scheduler itself does in the task's thread."""
+        if self._thread_id != threading.get_ident():
+            yield  # A thread that the task has started: nothing interrupts it.
+            return
+        self.leave()
+        try:
+            yield
+        finally:
+            self.enter()
+            if self._interrupt is not None:
+                raise self._interrupt(self.note)
+
+
+def _finite(value: float) -> float:
+    """Return a number of any kind as an int or a finite float; raises TypeError, ValueError."""
+    number = value if type(value) is int else float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"progress {value!r} is not a finite number")
+    return number
 
 
 def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
@@ -1615,17 +1691,16 @@ class Ledger:
         row = self.get(run.id)
         return row if row is not None and row.status is Status.RUNNING else None
 
-    def ask_to_stop(self, key: str, reason: str, note: str) -> Run | None:
-        """Mark the task's running row, in whatever process it runs; None when nothing runs."""
+    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
+        """Mark a running row, in whatever process it runs."""
         self._write(
             "UPDATE housekeeper_runs"
             " SET stop_asked_at = {now}, stop_reason = :reason, note = :note"
-            " WHERE task = :key AND status = 'running' AND stop_reason <> :reason",
-            key=key,
+            " WHERE id = :id AND status = 'running' AND stop_reason <> :reason",
+            id=run_id,
             reason=reason,
             note=note,
         )
-        return next(iter(self.running(key)), None)
 
     def finish(self, run: LiveRun) -> bool:
         """Record the outcome of a run that is mine and still running; False when it is not."""
@@ -1670,17 +1745,23 @@ class Ledger:
         """Return a run by its id."""
         return next(iter(self._runs("WHERE id = :id", id=run_id)), None)
 
-    def running(self, prefix: str) -> list[Run]:
-        """Return the running runs of all tasks whose key begins with `prefix`."""
-        return self._runs(
-            "WHERE status = 'running' AND substr(task, 1, length(:prefix)) = :prefix ORDER BY id",
+    def running(self, prefix: str = "") -> dict[str, Run]:
+        """Return the running runs by their tasks' keys, of all that begin with `prefix`."""
+        rows = self._rows(
+            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE status = 'running'"
+            " AND substr(task, 1, length(:prefix)) = :prefix ORDER BY id",
             prefix=prefix,
         )
+        return {row[1]: self._run_of(row) for row in rows}
+
+    def running_run(self, key: str) -> Run | None:
+        """Return the running run of a task."""
+        return next(iter(self._runs("WHERE task = :key AND status = 'running'", key=key)), None)
 
     def last(self, key: str) -> Run | None:
         """Return the newest run of a task that was really started."""
         found = self._runs(
-            "WHERE task = :key AND status NOT IN ('skipped', 'missed') ORDER BY id DESC LIMIT 1",
+            "WHERE task = :key AND started_at IS NOT NULL ORDER BY id DESC LIMIT 1",
             key=key,
         )
         return next(iter(found), None)
@@ -1911,7 +1992,12 @@ def _stored(value: object) -> object:
     """Return a value as both databases store it."""
     if isinstance(value, Progress):
         return json.dumps(value)
-    return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, str):
+        # Of half a surrogate pair (a file's name that is no UTF-8), and of NUL, neither takes any.
+        return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return value
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
@@ -1965,6 +2051,7 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
     """
     token = _current_run.set(run)
     capture_logging()
+    caught: BaseException | None = None
     try:
         try:
             run.enter()
@@ -1976,13 +2063,12 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
                 _call(task, run, app)
         finally:
             run.leave()
-        _settle(run, None)
     except BaseException as error:
-        # An interrupt that came while leave() waited for its guard: leave for good.
+        # It may be an interrupt that came while leave() waited for its guard: leave for good.
         run.leave()
-        _settle(run, error)
-    finally:
-        _current_run.reset(token)
+        caught = error
+    _current_run.reset(token)
+    _settle(run, caught)
 
 
 @contextlib.contextmanager
@@ -1990,18 +2076,22 @@ def _around(factory: AroundRun, run: LiveRun) -> Iterator[None]:
     """Enter the application's context manager; its own failures are logged and change nothing."""
     manager = None
     try:
-        manager = factory()
-        manager.__enter__()
-    except Exception:
+        made = factory()
+        made.__enter__()
+        manager = made
+    except (RunTimedOut, RunCancelled):
+        raise
+    except BaseException:
         logger.exception("Task %s: around_run failed before the run", run.task)
-        manager = None
     try:
         yield
     finally:
         try:
             if manager is not None:
                 manager.__exit__(*sys.exc_info())
-        except Exception:
+        except (RunTimedOut, RunCancelled):
+            raise
+        except BaseException:
             logger.exception("Task %s: around_run failed after the run", run.task)
 
 
@@ -2017,19 +2107,26 @@ def _call(task: Task, run: LiveRun, app: object) -> None:
 
 def _settle(run: LiveRun, error: BaseException | None) -> None:
     """Set what became of an attempt."""
+    asked_to_stop = run.settle()
     run.exception = error
     if error is not None:
-        run.error = mask_secrets(f"{run.error}\n{_traceback_of(error)}".strip())[-16384:]
-    if run.cancelled:
+        before = run.error if asked_to_stop else ""
+        run.error = mask_secrets(f"{before}\n{_traceback_of(error)}".strip())[-16384:]
+    if asked_to_stop:
         # Whatever it raised or returned on being asked to stop.
         run.status = Status(run.stop_reason)
     elif error is None:
         run.status, run.note, run.error = Status.SUCCEEDED, "", ""
     else:
-        expected = {SkipRun: Status.SKIPPED, RunCancelled: Status.CANCELLED}
-        expected[RunTimedOut] = Status.TIMED_OUT
-        run.status = expected.get(type(error), Status.FAILED)
-        run.note = _in_a_line(error)
+        run.status, run.note = _status_after(error), _in_a_line(error)
+
+
+def _status_after(error: BaseException) -> Status:
+    if isinstance(error, SkipRun):
+        return Status.SKIPPED
+    if isinstance(error, RunCancelled):
+        return Status.CANCELLED
+    return Status.TIMED_OUT if isinstance(error, RunTimedOut) else Status.FAILED
 
 
 def _traceback_of(error: BaseException) -> str:
@@ -2043,7 +2140,10 @@ def _traceback_of(error: BaseException) -> str:
 
 
 def _in_a_line(error: BaseException) -> str:
-    text = str(error).partition("\n")[0]
+    try:
+        text = str(error).partition("\n")[0]
+    except Exception:
+        text = "its text cannot be shown"
     if isinstance(error, SkipRun | CommandFailed):
         return mask_secrets(text)[:300]
     if isinstance(error, SystemExit):
@@ -2070,6 +2170,8 @@ def capture_logging() -> None:
             record.__dict__["kept_by"] = run.id
             with contextlib.suppress(Exception):
                 run.buffer.add(OUTPUT_FORMAT.format(record) + "\n")
+                # The format has kept its traceback there; the application's has its own form.
+                record.exc_text = None
         return record
 
     keep_output.keeps_output = True  # type: ignore[attr-defined]
@@ -2103,7 +2205,12 @@ def run_command(task: Task, run: LiveRun) -> None:
             f"the command {arguments[0]!r} could not be started{place}: {error.strerror}", 127
         ) from error
     ended = threading.Event()
-    forget = run.on_cancel(functools.partial(_end_group, process.pid, run, ended))
+
+    def end_it() -> None:
+        work = functools.partial(_end_group, process.pid, run, ended)
+        threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+
+    forget: Callable[[], None] = run.on_cancel(end_it)
     try:
         last_lines = _pump(process, run)
     finally:
@@ -2133,9 +2240,13 @@ def _end_group(group: int, run: LiveRun, ended: threading.Event) -> None:
         _signal_group(group, signal.SIGKILL)
 
 
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal to a process group; tell whether there is one."""
+    try:
         os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _pump(process: subprocess.Popen[bytes], run: LiveRun) -> deque[str]:
@@ -2150,6 +2261,10 @@ def _pump(process: subprocess.Popen[bytes], run: LiveRun) -> deque[str]:
 
     def await_exit() -> None:
         process.wait()
+        # Asked to stop, a shell is gone at once; what it has started has its time as well.
+        until = run.clock.monotonic() + TERM_TO_KILL
+        while run.cancelled and _signal_group(process.pid, 0) and run.clock.monotonic() < until:
+            run.clock.wait(threading.Event(), 0.05)
         os.close(exits)
 
     threading.Thread(target=await_exit, name="housekeeper-command", daemon=True).start()
@@ -2169,6 +2284,9 @@ def _pump(process: subprocess.Popen[bytes], run: LiveRun) -> deque[str]:
                     break
     lines.flush()
     return lines.last
+
+
+CUT_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s/@]*$")
 
 
 class CommandLines:
@@ -2203,9 +2321,10 @@ class CommandLines:
         if self._dropping:
             self._dropping = False
             return
-        mark = " [... line cut ...]" if len(line) > self.LONGEST else ""
-        text = line[: self.LONGEST].decode("utf-8", "backslashreplace").rstrip("\r") + mark
-        text = mask_secrets(text)
+        text = mask_secrets(line[: self.LONGEST].decode("utf-8", "backslashreplace").rstrip("\r"))
+        if len(line) > self.LONGEST:
+            # A password that the cut has parted from its @ is known by what stands before it.
+            text = CUT_PASSWORD.sub(r"\1:***", text) + " [... line cut ...]"
         self._run.buffer.add(text + "\n")
         self.last.append(text[:200])
         # Logged outside the run's context, which would add it to the output once more.
@@ -2217,6 +2336,8 @@ class CommandLines:
 # ================================================================================================
 
 Action = Callable[[], object]
+P = ParamSpec("P")
+R = TypeVar("R")
 LONGEST_BACKOFF = 30.0  # seconds
 LONGEST_RETRY_DELAY = 3600.0  # seconds
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
@@ -2318,6 +2439,29 @@ class Registration:
         return first if first is not None and first < self.armed else None
 
 
+def public(
+    method: Callable[Concatenate[Housekeeper, P], R],
+) -> Callable[Concatenate[Housekeeper, P], R]:
+    """Make a method one for users: it notices a fork, and no task's timeout breaks into it."""
+
+    @functools.wraps(method)
+    def call(self: Housekeeper, /, *args: P.args, **options: P.kwargs) -> R:
+        self._check_process()
+        run = _current_run.get()
+        with run.uninterrupted() if run is not None else contextlib.nullcontext():
+            return method(self, *args, **options)
+
+    return call
+
+
+class Waiting(NamedTuple):
+    """A run that waits for its retry, and the retry's number on the agenda."""
+
+    number: int
+    registration: Registration
+    run: LiveRun
+
+
 class Housekeeper:
     """Runs tasks at their ticks.  Make one with create_housekeeper(); every method is thread-safe.
 
@@ -2366,9 +2510,12 @@ class Housekeeper:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # the agenda, for the timer thread
         self._ended = threading.Condition(self._lock)  # a run has ended, for shutdown()
+        # Held while the ledger is told of tasks, so that the newest word is the last.
+        self._binding = threading.Lock()
         self._agenda = Agenda()
         self._live: dict[str, LiveRun] = {}  # by run id: on record as running, and mine
-        self._waiting: dict[str, int] = {}  # by run id: its entry on the agenda, until the retry
+        self._waiting: dict[str, Waiting] = {}  # by run id
+        self._unbound = dict.fromkeys(self._registrations.values())  # unknown to the ledger yet
         self._stale: dict[str, tuple[datetime | None, float]] = {}
         self._identity: str | None = None
         self._started = self._stopping = self._closed = False
@@ -2489,22 +2636,42 @@ class Housekeeper:
 
     def _bind(self) -> None:
         """Enter tasks that are new here in the ledger, and their next ticks on the agenda."""
-        with self._lock:
-            unbound = [each for each in self._registrations.values() if each.accounted is None]
-        if not unbound or not self._started or self._workers is None:
+        if not self._started or self._workers is None:
             return  # Done when the threads are there.
-        try:
-            triggers = {each: self._make_trigger(each) for each in unbound}
-            standings = self.ledger.register([_entry_of(*item) for item in triggers.items()])
-        except LedgerUnavailable as error:
-            self._later_again("Tasks could not be entered in the ledger", error, self._bind)
-            return
-        for registration, trigger in triggers.items():
+        with self._binding:
             with self._lock:
-                registration.trigger = trigger
-                registration.accounted = standings[registration.key].floor
-                if not registration.gone:
-                    self._arm(registration, registration.accounted)
+                unbound = [(each, each.task) for each in self._unbound]
+            if not unbound:
+                return
+            try:
+                triggers = [self._make_trigger(registration) for registration, _ in unbound]
+                entries = [
+                    _entry_of(registration, trigger)
+                    for (registration, _), trigger in zip(unbound, triggers, strict=True)
+                ]
+                standings = self.ledger.register(entries)
+            except LedgerUnavailable as error:
+                self._later_again("Tasks could not be entered in the ledger", error, self._bind)
+                return
+            for (registration, task), trigger in zip(unbound, triggers, strict=True):
+                self._bind_one(registration, task, trigger, standings)
+
+    def _bind_one(
+        self,
+        registration: Registration,
+        task: Task,
+        trigger: Trigger | None,
+        standings: Mapping[str, Standing],
+    ) -> None:
+        with self._lock:
+            if registration.task is not task:
+                return  # Replaced meanwhile: whoever did that comes next.
+            self._unbound.pop(registration, None)
+            if registration.gone:
+                return
+            registration.trigger = trigger
+            registration.accounted = standings[registration.key].floor
+            self._arm(registration, registration.accounted)
 
     def _make_trigger(self, registration: Registration) -> Trigger | None:
         task = registration.task
@@ -2780,64 +2947,80 @@ class Housekeeper:
 
     # Running: on a worker.
 
-    def _perform_in_worker(self, registration: Registration, run: LiveRun) -> None:
-        delay = self._perform(registration, run)
+    def _perform_in_worker(
+        self, registration: Registration, run: LiveRun, attempt: int = 1
+    ) -> None:
+        delay = self._perform(registration, run, attempt)
         if delay is None:
             return
         # While it waits, the row stays running, the lock held, and no worker is used.
+        again = functools.partial(self._in_worker, self._perform_again, run.id)
         with self._lock:
-            again = functools.partial(self._in_worker, self._perform_again, registration, run)
-            self._waiting[run.id] = self._delayed(delay, again)
-        run.on_cancel(functools.partial(self._soon, again))
+            stopping = self._stopping
+            if not stopping:
+                number = self._delayed(delay, again)
+                self._waiting[run.id] = Waiting(number, registration, run)
+        if stopping:
+            self._conclude_unretried(registration, run)
+        else:
+            run.on_cancel(functools.partial(self._soon, again))
 
-    def _perform_again(self, registration: Registration, run: LiveRun) -> None:
+    def _perform_again(self, run_id: str) -> None:
+        waiting = self._take_waiting(run_id)
+        if waiting is not None:
+            self._perform_in_worker(waiting.registration, waiting.run, waiting.run.attempt + 1)
+
+    def _take_waiting(self, run_id: str) -> Waiting | None:
+        """Return a run that waits for its retry, to whoever asks first."""
         with self._lock:
-            number = self._waiting.pop(run.id, None)
-            self._agenda.drop(number)
-        if number is not None:
-            run.begin_attempt(run.attempt + 1)
-            self._perform_in_worker(registration, run)
+            waiting = self._waiting.pop(run_id, None)
+            self._agenda.drop(waiting.number if waiting else None)
+            return waiting
 
-    def _perform(self, registration: Registration, run: LiveRun) -> float | None:
+    def _perform(self, registration: Registration, run: LiveRun, attempt: int) -> float | None:
         """Make one attempt of a run; return the seconds until the next, None when it is over."""
         task = run.definition
-        timeout = None
-        if task.timeout is not None and not run.cancelled:
-            run.deadline = self.clock.now() + timedelta(seconds=min(task.timeout, 1e9))
-            timeout = self._delayed(task.timeout, self._time_out, run, run.attempt)
-        if run.cancelled:
-            run.status = Status(run.stop_reason)
-        else:
+        if run.begin_attempt(attempt):
+            timeout = None
+            if task.timeout is not None:
+                run.deadline = self.clock.now() + timedelta(seconds=min(task.timeout, 1e9))
+                timeout = self._delayed(task.timeout, self._time_out, run, attempt)
             make_attempt(task, run, self.app, self._around_run)
-        with self._lock:
-            if timeout is not None:
+            with self._lock:
                 self._agenda.drop(timeout)
+        else:
+            run.status = Status(run.stop_reason)
         delay = self._retry_delay(registration, run)
         if delay is None:
             self._conclude(registration, run)
+        else:
+            run.await_retry()
         return delay
 
     def _time_out(self, run: LiveRun, attempt: int) -> None:
         note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
-        self._apart(self._stop_run, run, Status.TIMED_OUT, note, attempt)
+        self._stop_run(run, Status.TIMED_OUT, note, attempt)
 
-    def _apart(self, work: Callable[..., object], *args: object) -> None:
-        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
-        threading.Thread(target=work, args=args, name="housekeeper-stop", daemon=True).start()
-
-    def _stop_run(self, run: LiveRun, reason: Status, note: str, attempt: int | None) -> None:
-        """Ask a run to stop; for a timeout, and for an attempt that is named, insist."""
-        if attempt is not None and run.definition.run is not None:
-            insist = RunTimedOut if reason is Status.TIMED_OUT else RunCancelled
-        else:
-            insist = None
+    def _stop_run(
+        self, run: LiveRun, reason: Status, note: str, attempt: int | None, insist: bool = True
+    ) -> None:
+        """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
         if not run.stop(reason, note, attempt):
             return
         logger.warning("Task %s was asked to stop: %s", run.task, note)
-        if insist is not None and attempt is not None:
-            run.interrupt(insist, attempt)
+        if insist and run.definition.run is not None:
+            timed_out = reason is Status.TIMED_OUT
+            run.interrupt(RunTimedOut if timed_out else RunCancelled, run.attempt)
+        self._soon(self._in_upkeep, self._mark_stop, run)
+        self._apart(run.call_back)
+
+    def _apart(self, work: Action) -> None:
+        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
+        threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+
+    def _mark_stop(self, run: LiveRun) -> None:
         with contextlib.suppress(LedgerUnavailable):
-            self.ledger.ask_to_stop(run.key, reason.value, note)
+            self.ledger.ask_to_stop(run.id, run.stop_reason, run.note)
 
     def _retry_delay(self, registration: Registration, run: LiveRun) -> float | None:
         """Return after how many seconds a failed attempt is tried again, or None."""
@@ -2867,26 +3050,30 @@ class Housekeeper:
             run.finished_at = self.clock.now()
             run.output = run.buffer.text()
         try:
-            recorded = self.ledger.finish(run)
+            if not self.ledger.finish(run):
+                words = "Task %s ended as %s, but its row was ended by another process"
+                logger.error(words, run.task, run.status)
         except LedgerUnavailable as error:
             what = f"The outcome of task {run.task} could not be recorded"
             self._later_again(what, error, functools.partial(self._conclude, registration, run))
             return
-        if not recorded:
-            logger.error(
-                "Task %s ended as %s, but its row was ended by another process",
-                run.task,
-                run.status,
-            )
+        except Exception:
+            logger.exception("The outcome of task %s cannot be recorded", run.task)
         self._tell_outcome(run)
         if run.cancels_schedule:
             self._pause_for_cancel_job(registration)
         with self._lock:
-            self._live.pop(run.id, None)
             registration.run = None
         self._release(registration)
         self._call_on_finish(run)
+        with self._lock:
+            self._live.pop(run.id, None)
+            self._ended.notify_all()
         run.ended.set()
+
+    def _conclude_unretried(self, registration: Registration, run: LiveRun) -> None:
+        run.note += "; not tried again, because the process is shutting down"
+        self._conclude(registration, run)
 
     def _tell_outcome(self, run: LiveRun) -> None:
         seconds = run.duration or 0.0
@@ -2911,7 +3098,7 @@ class Housekeeper:
             return
         try:
             self._on_finish(run)
-        except Exception:
+        except BaseException:
             logger.exception("Task %s: on_finish failed", run.task)
 
     def _release(self, registration: Registration) -> None:
@@ -2950,7 +3137,7 @@ class Housekeeper:
                 logger.warning("Heartbeat of task %s could not be written: %s", run.task, error)
                 return
             if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
-                self._apart(self._stop_run, run, Status.CANCELLED, row.note, None)
+                self._stop_run(run, Status.CANCELLED, row.note, None, False)
 
     def _look_for_crashed(self) -> None:
         """Record as crashed what has had no heartbeat for the lease, seen twice 30 s apart.
@@ -2961,7 +3148,8 @@ class Housekeeper:
         if self._closed:
             return
         try:
-            others = [run for run in self.ledger.running("") if run.runner != self.runner]
+            running = self.ledger.running().values()
+            others = [run for run in running if run.runner != self.runner]
             for run in others:
                 self._judge(run)
         except LedgerUnavailable as error:
@@ -2993,13 +3181,13 @@ class Housekeeper:
 
     # What users call.
 
+    @public
     def register_task(self, task: Task, replace: bool = False) -> None:
         """Register a task, at any moment, also from inside one.
 
         Raises ConfigurationError when its name is taken and `replace` is false.  A run of a
         replaced task goes on; ticks count from now when the schedule has changed.
         """
-        self._check_process()
         self._register(task, replace, source=None)
 
     def _register(self, task: Task, replace: bool, source: Path | None) -> None:
@@ -3018,11 +3206,12 @@ class Housekeeper:
             registration.trigger = registration.accounted = None
             registration.armed = registration.number = None
             self._registrations[task.name] = registration
+            self._unbound[registration] = None
         self._bind()
 
+    @public
     def unregister_task(self, name: str) -> None:
         """Forget a task; a run of it goes on.  Raises UnknownTask."""
-        self._check_process()
         with self._lock:
             registration = self._registration(name)
             registration.gone = True
@@ -3036,6 +3225,7 @@ class Housekeeper:
         except KeyError:
             raise UnknownTask(name, self._registrations) from None
 
+    @public
     def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
         """Run a task now; its pause does not matter, its overlap protection does.
 
@@ -3044,18 +3234,16 @@ class Housekeeper:
         Called inside a task it runs in place.  Raises UnknownTask, AlreadyRunning,
         LedgerUnavailable.
         """
-        self._check_process()
         registration = self._registration(name)
         if not self.enabled:
             raise HousekeeperError("Housekeeper is disabled (enabled=False); no task is run")
         if not self._started or self._stopping:
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         run = self._claim_by_hand(registration)
-        if wait and _current_run.get() is not None:
+        caller = _current_run.get()
+        if wait and caller is not None:
             # In place: a worker that waits for another worker could wait for ever.
-            while (delay := self._perform(registration, run)) is not None:
-                run.wait(delay)
-                run.begin_attempt(run.attempt + 1)
+            self._run_in_place(registration, run, caller)
         else:
             self._soon(self._in_worker, self._perform_in_worker, registration, run)
         if wait:
@@ -3071,59 +3259,75 @@ class Housekeeper:
             verdict = self.ledger.claim(run)
             if verdict is not Claim.MINE:
                 self._soon(self._in_upkeep, self._look_for_crashed)
-                others = self.ledger.running(registration.key)
-                raise AlreadyRunning(run.task, next(iter(others), None))
+                raise AlreadyRunning(run.task, self.ledger.running_run(registration.key))
         except BaseException:
             self._release(registration)
             raise
         self._start(registration, run)
         return run
 
+    def _run_in_place(self, registration: Registration, run: LiveRun, caller: LiveRun) -> None:
+        """Make a run in the thread of the task that asked for it, and stop it with that."""
+
+        def stop_too() -> None:
+            note = f"the run of {caller.task} that called it was asked to stop"
+            self._stop_run(run, Status.CANCELLED, note, None, insist=caller.interrupted)
+
+        forget, attempt = caller.on_cancel(stop_too), 1
+        try:
+            while (delay := self._perform(registration, run, attempt)) is not None:
+                run.wait(delay)
+                attempt += 1
+        finally:
+            forget()
+
     def _await(self, run: LiveRun) -> None:
         while not run.ended.is_set():
             self.clock.wait(run.ended, None)
 
+    @public
     def cancel(self, name: str) -> Run | None:
         """Ask the running run of a task to stop; in another process it hears at its heartbeat.
 
-        Return its row, or None when the task does not run.  Raises UnknownTask, LedgerUnavailable.
+        Return it, or None when the task does not run.  Raises UnknownTask, LedgerUnavailable.
         """
-        self._check_process()
         registration = self._registration(name)
         note = f"cancelled by {self.runner}"
-        row = self.ledger.ask_to_stop(registration.key, Status.CANCELLED.value, note)
         run = registration.run
         if run is not None:
-            self._apart(self._stop_run, run, Status.CANCELLED, note, None)
-        return row
+            self._stop_run(run, Status.CANCELLED, note, None, False)
+            return run
+        other = self.ledger.running_run(registration.key)
+        if other is None:
+            return None
+        self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
+        return self.ledger.get(other.id)
 
+    @public
     def pause_task(self, name: str) -> bool:
         """Pause a task's schedule in every process, restarts included; False when it was paused.
 
         Runs by hand go on working.  Raises UnknownTask, LedgerUnavailable.
         """
-        self._check_process()
         return self.ledger.pause(self._registration(name).key)
 
+    @public
     def resume_task(self, name: str) -> bool:
         """End a pause; ticks count from now.  False when the task was not paused."""
-        self._check_process()
         registration = self._registration(name)
         resumed = self.ledger.resume(registration.key)
         if resumed:
             self._set_accounted(registration, self.clock.now())
         return resumed
 
+    @public
     def next_runs(self, name: str, count: int = 5) -> list[datetime]:
         """Return the next ticks of a task, in UTC.  Raises UnknownTask."""
-        self._check_process()
-        trigger = self._trigger_of(self._registration(name))
-        found: list[datetime] = []
-        tick = trigger.next_after(self.clock.now()) if trigger else None
-        while trigger is not None and tick is not None and len(found) < count:
-            found.append(tick)
-            tick = trigger.next_after(tick)
-        return found
+        return self._upcoming(self._registration(name), count)
+
+    def _upcoming(self, registration: Registration, count: int) -> list[datetime]:
+        trigger = self._trigger_of(registration)
+        return [] if trigger is None else trigger.following(self.clock.now(), count)
 
     def _trigger_of(self, registration: Registration) -> Trigger | None:
         """Return a task's trigger, also before initialize(); None while H is not known yet."""
@@ -3136,13 +3340,13 @@ class Housekeeper:
             self.ledger.open()
         return self._make_trigger(registration)
 
+    @public
     def get_task_status(self, name: str) -> dict[str, object]:
         """Return what is known of a task, registered or not.
 
         The keys: "registered", "running", "scheduled", "paused", "next_run", "last_run".  The
         answers are the ledger's; "source" says "this process" when it is out of reach.
         """
-        self._check_process()
         self._discover_once()
         registration = self._registrations.get(name)
         if registration is None:
@@ -3157,11 +3361,11 @@ class Housekeeper:
             }
         return {"registered": True, **self._statuses([registration])[0]}
 
+    @public
     def list_tasks(self) -> list[dict[str, object]]:
         """Return a dict for each task, by name: its name, schedule, zone and status."""
-        self._check_process()
         self._discover_once()
-        registrations = [self._registrations[name] for name in sorted(self._registrations)]
+        registrations = sorted(self._registrations.values(), key=lambda each: each.task.name)
         return [
             {**self._description(registration), **status}
             for registration, status in zip(
@@ -3185,16 +3389,16 @@ class Housekeeper:
             if not self.ledger.exists():
                 raise LedgerUnavailable("there is no ledger yet")
             self.ledger.open()
-            running = {run.task: run for run in self.ledger.running(f"{self.namespace}/")}
+            running = self.ledger.running(f"{self.namespace}/")
             paused = self.ledger.paused(f"{self.namespace}/")
             lasts = [self.ledger.last(registration.key) for registration in registrations]
             source = "ledger"
         except LedgerUnavailable:
-            running = {run.task: run for run in self._live.values()}
+            running = {run.key: run for run in list(self._live.values())}
             paused, source = set(), "this process"
             lasts = [None] * len(registrations)
         return [
-            self._status(each, running.get(each.task.name), each.key in paused, last, source)
+            self._status(each, running.get(each.key), each.key in paused, last, source)
             for each, last in zip(registrations, lasts, strict=True)
         ]
 
@@ -3206,33 +3410,33 @@ class Housekeeper:
         last: Run | None,
         source: str,
     ) -> dict[str, object]:
-        upcoming = self.next_runs(registration.task.name, count=1)
+        upcoming = self._upcoming(registration, 1)
         comes = upcoming and registration.task.enabled and not paused
         next_run = upcoming[0] if comes else None
-        runs_here = registration.run
+        here = registration.run
         return {
             "running": running is not None,
             "scheduled": next_run is not None,
             "paused": paused,
             "next_run": next_run,
-            "progress": (runs_here or running).progress_made if running else None,
-            "stop_asked_at": running.stop_asked_at if running else None,
+            "progress": (here or running).progress_made if running else None,
+            "stop_asked_at": (here or running).stop_asked_at if running else None,
             "last_run": last,
             "source": source,
         }
 
+    @public
     def task_names(self) -> list[str]:
         """Return the names of the registered tasks, in order; asks no ledger."""
-        self._check_process()
         self._discover_once()
         return sorted(self._registrations)
 
+    @public
     def history(self, name: str | None = None, limit: int = 50) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first.
 
         Runs of tasks that are not registered any more are there too.  Raises LedgerUnavailable.
         """
-        self._check_process()
         self.ledger.open()
         if name is None:
             return self.ledger.history("", f"{self.namespace}/", limit)
@@ -3241,13 +3445,13 @@ class Housekeeper:
 
     # Stopping.
 
+    @public
     def shutdown(self, timeout: float | None = None) -> bool:
         """Stop dispatching, and wait for what runs; True when every worker ended in time.
 
         At the limit (seconds; None: shutdown_timeout) the running are asked to stop, and after 2 s
         more are abandoned and recorded as cancelled: call it when the process is about to end.
         """
-        self._check_process()
         limit = self.shutdown_timeout if timeout is None else timeout
         with self._lock:
             if not self._started or self._stopping:
@@ -3255,31 +3459,21 @@ class Housekeeper:
             self._stopping = True
             waiting = list(self._waiting)
         until = self.clock.monotonic() + limit
-        self._conclude_waiting(waiting)
+        for taken in filter(None, map(self._take_waiting, waiting)):
+            self._conclude_unretried(taken.registration, taken.run)
         with ledger_calls_within(STOP_WAIT), contextlib.suppress(LedgerUnavailable):
             for run in list(self._live.values()):
-                self.ledger.ask_to_stop(run.key, "shutdown", "the process is shutting down")
+                self.ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
         if not self._await_ended(until):
             for run in list(self._live.values()):
                 note = f"it did not end within the {limit:g} s of a shutdown"
-                self._apart(self._stop_run, run, Status.CANCELLED, note, run.attempt)
+                self._stop_run(run, Status.CANCELLED, note, None)
             self._await_ended(self.clock.monotonic() + STOP_WAIT)
         abandoned = list(self._live.values())
         with ledger_calls_within(STOP_WAIT):
             self._abandon(abandoned)
         self._close()
         return not abandoned
-
-    def _conclude_waiting(self, run_ids: Iterable[str]) -> None:
-        """End the runs that wait for a retry: they are not tried again."""
-        for run_id in run_ids:
-            with self._lock:
-                number, run = self._waiting.pop(run_id, None), self._live.get(run_id)
-                self._agenda.drop(number)
-            registration = self._registrations.get(run.task) if run else None
-            if number is not None and run is not None and registration is not None:
-                run.note += "; not tried again, because the process is shutting down"
-                self._conclude(registration, run)
 
     def _await_ended(self, until: float) -> bool:
         with self._ended:
@@ -3289,13 +3483,17 @@ class Housekeeper:
 
     def _abandon(self, runs: Iterable[LiveRun]) -> None:
         for run in runs:
-            logger.error("Task %s was abandoned: %s\n%s", run.task, run.note, run.stack())
-            run.status, run.output = Status.CANCELLED, run.buffer.text()
-            run.finished_at = self.clock.now()
+            if run.finished_at is None:
+                logger.error("Task %s was abandoned: %s\n%s", run.task, run.note, run.stack())
+                run.status, run.output = Status.CANCELLED, run.buffer.text()
+                run.finished_at = self.clock.now()
+            else:
+                logger.error("Task %s ended, and its record or on_finish did not", run.task)
             try:
                 self.ledger.finish(run)
-            except LedgerUnavailable as error:
+            except Exception as error:
                 logger.error("Task %s: its end could not be recorded: %s", run.task, error)
+            run.ended.set()
 
     def _close(self) -> None:
         with self._changed:
@@ -3976,7 +4174,7 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
     elif " " in text.strip() or text.startswith("@"):
         zone_name = housekeeper.timezone
-        ticks = _ticks_of(make_trigger(text, zone_name), housekeeper.clock.now(), options.n)
+        ticks = make_trigger(text, zone_name).following(housekeeper.clock.now(), options.n)
     else:
         raise UnknownTask(text, tasks)
     zone = zone_named(zone_name)
@@ -3992,15 +4190,6 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
         rows.append((_local(tick, zone), f"{tick:%Y-%m-%d %H:%M:%S}", mark))
     _print_columns(rows)
     return 0
-
-
-def _ticks_of(trigger: Trigger, after: datetime, count: int) -> list[datetime]:
-    ticks: list[datetime] = []
-    tick = trigger.next_after(after)
-    while tick is not None and len(ticks) < count:
-        ticks.append(tick)
-        tick = trigger.next_after(tick)
-    return ticks
 
 
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> int:

@@ -91,8 +91,8 @@ class VirtualHousekeeper(hk.Housekeeper):
         self._workers = self.workers
         self._upkeep = InlineExecutor()
 
-    def _apart(self, work: Callable[..., object], *args: object) -> None:
-        work(*args)
+    def _apart(self, work: Callable[[], object]) -> None:
+        work()
 
     def run_until(self, end: datetime) -> None:
         """Run the loop until the clock shows `end`."""
