@@ -3995,8 +3995,8 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
         _print_json(housekeeper.list_tasks())
     else:
         print(f"Housekeeper {__version__}, zone {housekeeper.timezone}, ", end="")
-        print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.list_tasks())} tasks")
-        _print_tasks(housekeeper, options)
+        print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks")
+        _print_columns([row[:4] for row in _task_rows(housekeeper)])
     sys.stdout.flush()
     while (number := inbox.get()) == getattr(signal, "SIGHUP", None):
         logger.info("Reloading the tasks")
@@ -4041,7 +4041,7 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     if options.json:
         _print_json(housekeeper.list_tasks())
         return 0
-    _print_tasks(housekeeper, options)
+    _print_columns(_task_rows(housekeeper))
     if not housekeeper.ledger.exists():
         print(_no_ledger(housekeeper), file=sys.stderr)
     return 0
@@ -4051,8 +4051,10 @@ def _no_ledger(housekeeper: Housekeeper) -> str:
     return f"No ledger at {housekeeper.ledger.url}; pass --ledger, or start the scheduler once"
 
 
-def _print_tasks(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
-    rows = [("NAME", "SCHEDULE", "ZONE", "NEXT RUN", "LAST RUN", "STATUS")]
+def _task_rows(housekeeper: Housekeeper) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [
+        ("NAME", "SCHEDULE", "ZONE", "NEXT RUN", "LAST RUN", "STATUS"),
+    ]
     for each in housekeeper.list_tasks():
         zone = zone_named(each["timezone"])
         last = cast("Run | None", each["last_run"])
@@ -4066,7 +4068,7 @@ def _print_tasks(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
                 _status_words(each),
             )
         )
-    _print_columns(rows)
+    return rows
 
 
 def _status_words(each: Mapping[str, object]) -> str:
@@ -4115,8 +4117,8 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     if options.json:
         _print_json(run)
     else:
-        note = f": {run.note}" if run.note else ""
-        print(f"{run.task} {run.status} in {run.duration or 0:.3f} s{note}")
+        words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
+        print(f"{run.task} {run.status} in {words}")
     housekeeper.shutdown()
     return 0 if run.status in (Status.SUCCEEDED, Status.SKIPPED) else 1
 

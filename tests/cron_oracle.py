@@ -77,9 +77,7 @@ def numbers(text: str, low: int, high: int, words: tuple[str, ...] = ()) -> froz
         if last < first:
             last += size  # It goes on from the field's beginning.
         # Sunday is 7 as well as 0.
-        found |= {
-            (value - low) % size + low for value in range(first, last + 1, int(step or "1"))
-        }
+        found |= {(value - low) % size + low for value in range(first, last + 1, int(step or "1"))}
     return frozenset(found)
 
 

@@ -1,0 +1,314 @@
+"""The README is true: its files are written, its commands run, and its outputs compared."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import housekeeper as hk
+from housekeeper import Status
+
+ROOT = Path(hk.__file__).resolve().parent
+README = (ROOT / "README.md").read_text()
+LIMIT = 30
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, the comment it begins with, its text."""
+
+    language: str
+    title: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [
+        Block(language, match[1] if (match := re.match("# (.*)\n", text)) else "", text)
+        for language, text in found
+    ]
+
+
+def block(title: str) -> Block:
+    (found,) = (each for each in blocks() if each.title.startswith(title))
+    return found
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """Return the commands of a console block with their outputs."""
+    parts = re.split(r"^\$ (.*)\n", text, flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], [part.splitlines() for part in parts[1::2]], strict=True))
+
+
+def shape(line: str) -> str:
+    """Return a line without what differs between machines and days."""
+    line = re.sub(r"sqlite:///\S*/", "sqlite:///F/", line)
+    line = re.sub(r"Housekeeper \S+:\d+:\w+", "Housekeeper RUNNER", line)
+    line = re.sub(r"in \d+\.\d+ s", "in N s", line)
+    return re.sub(r"\s+", " ", re.sub(r"\d+", "N", line)).strip()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as a user has it: the file, its tasks, and the README's first task file."""
+    shutil.copy(ROOT / "housekeeper.py", tmp_path)
+    shutil.copytree(
+        ROOT / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (tmp_path / "tasks/sweep.py").write_text(block("tasks/sweep.py").text)
+    (tmp_path / "uploads").mkdir()
+    for name in "abc":
+        part = tmp_path / "uploads" / f"{name}.part"
+        part.touch()
+        os.utime(part, (0, 0))
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
+
+
+def test_each_command_prints_what_the_readme_shows(folder: Path) -> None:
+    console = [each for each in blocks() if each.language == "console"]
+    shown = [command for each in console for command in commands(each.text)]
+    assert len(shown) >= 8
+    for command, lines in shown:
+        if command == "python housekeeper.py":
+            run_scheduler(folder, lines)
+            continue
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=folder,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        # Log lines and progress go to stderr; the README leaves them out when there is an answer.
+        printed = done.stdout or done.stderr
+        assert [shape(line) for line in printed.splitlines()] == [shape(line) for line in lines], (
+            command
+        )
+
+
+def run_scheduler(folder: Path, lines: list[str]) -> None:
+    """Start the scheduler, wait until it has printed all of the lines, and stop it."""
+    process = subprocess.Popen(
+        [sys.executable, "housekeeper.py"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    timer = threading.Timer(LIMIT, process.kill)
+    timer.start()
+    awaited = sorted(shape(line) for line in lines)
+    printed = [shape(process.stdout.readline()) for _ in awaited]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT) == 0
+    timer.cancel()
+    process.stdout.close()
+    assert sorted(printed) == awaited
+
+
+def test_the_flask_application_and_its_task_work_as_shown(folder: Path) -> None:
+    (folder / "app.py").write_text(block("app.py").text)
+    (folder / "tasks/report.py").write_text(block("tasks/report.py").text)
+    program = """
+import app
+run = app.housekeeper.run_task_manually("report")
+print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    assert done.stdout == "succeeded nothing to report True\n"
+    listed = subprocess.run(
+        [sys.executable, "housekeeper.py", "--app", "app:housekeeper", "list"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    assert re.search(r"^report +0 6 \* \* MON-FRI +Europe/Berlin", listed.stdout, re.MULTILINE)
+
+
+def test_the_line_for_the_tests_is_the_one_that_decides_what_lands() -> None:
+    lines = [each.text.strip() for each in blocks() if each.language == "sh"]
+    (tests,) = (line for line in lines if "pytest" in line)
+    assert f"\n{tests}\n" in (ROOT / ".ci/run").read_text()
+    (main,) = (line for line in lines if "housekeeper.py" in line)
+    assert tests.split(" && ")[0] == main.split(" && ")[0] == "python3 -m venv .venv"
+
+
+def test_every_option_field_variable_command_and_method_is_in_the_readme() -> None:
+    for option in hk.OPTIONS:
+        assert f"`--{option.name} " in README
+        assert option.variable in README
+    for _, name, _, _ in hk.COMMANDS:
+        assert re.search(rf"`{name}[ `]", README), name
+    for name in hk.Task.__dataclass_fields__:
+        assert name == "_" or re.search(rf"`{name}`", README), name
+    for status in Status:
+        assert status is Status.RUNNING or f"`{status}`" in README, status
+    for name, value in vars(hk.Housekeeper).items():
+        if callable(value) and not name.startswith("_") and "fork" not in name:
+            assert f"`{name}(" in README, name
+    epilog = re.sub(r"\s+", " ", hk.EXIT_CODES)
+    assert epilog.lower() in re.sub(r"\s+", " ", README.replace("`", "")).lower()
+    assert len(README.splitlines()) < 500
+
+
+# Recipes.
+
+
+def recipe(title: str) -> dict[str, Any]:
+    """Execute a block, and return its names."""
+    names: dict[str, Any] = {}
+    exec(compile(block(title).text, title, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+    """The address of a web server, and what it was asked."""
+    asked: list[tuple[str, bytes]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            asked.append((self.path, self.rfile.read(size)))
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+def fail() -> None:
+    raise ValueError("no such table")
+
+
+def run_both(housekeeper: hk.Housekeeper) -> None:
+    housekeeper.run_task_manually("backup")
+    with pytest.raises(ValueError, match="no such table"):
+        housekeeper.run_task_manually("broken")
+
+
+BOTH = (hk.Task("backup", lambda: None), hk.Task("broken", fail))
+
+
+def test_the_webhook_gets_each_outcome(make: Any, served: Any, monkeypatch: Any) -> None:
+    url, asked = served
+    monkeypatch.setenv("WEBHOOK", url)
+    run_both(make(*BOTH, on_finish=recipe("A webhook")["post_outcome"]))
+    assert [
+        (body["task"], body["status"]) for body in (json.loads(text) for _, text in asked)
+    ] == [
+        ("backup", "succeeded"),
+        ("broken", "failed"),
+    ]
+
+
+def test_the_ping_tells_success_from_failure(make: Any, served: Any, monkeypatch: Any) -> None:
+    url, asked = served
+    monkeypatch.setenv("PING_URL", f"{url}/uuid")
+    ping = recipe("A ping")["ping"]
+    make(hk.Task("backup", lambda: None), on_finish=ping).run_task_manually("backup")
+    with pytest.raises(ValueError, match="no such table"):
+        make(hk.Task("backup", fail), on_finish=ping).run_task_manually("backup")
+    assert [path for path, _ in asked] == ["/uuid", "/uuid/fail"]
+
+
+def test_the_mail_goes_out_on_failure_only(make: Any, monkeypatch: Any) -> None:
+    mails: list[str] = []
+
+    class Mailbox(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 here\r\n")
+            while line := self.rfile.readline():
+                if line.upper().startswith(b"DATA"):
+                    self.wfile.write(b"354 go on\r\n")
+                    mails.append(b"".join(iter(self.rfile.readline, b".\r\n")).decode())
+                self.wfile.write(
+                    b"221 bye\r\n" if line[:4].upper() == b"QUIT" else b"250 fine\r\n"
+                )
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("MAILTO", "ops@example.org")
+        monkeypatch.setenv("SMTP", f"127.0.0.1:{server.server_address[1]}")
+        run_both(make(*BOTH, on_finish=recipe("Mail on failure")["mail_failure"]))
+        server.shutdown()
+        thread.join()
+    (mail,) = mails
+    assert "Subject: broken failed: ValueError: no such table" in mail
+    assert 'raise ValueError("no such table")' in mail
+
+
+@pytest.mark.parametrize(
+    ("title", "name", "module"),
+    [("Django", "fresh_connections", "django.db"), ("SQLAlchemy", "scoped", "sqlalchemy.orm")],
+)
+def test_the_recipes_for_database_connections_wrap_each_run(
+    make: Any, monkeypatch: Any, title: str, name: str, module: str
+) -> None:
+    # The packages themselves are not needed to see that the recipe calls what it says.
+    calls: list[str] = []
+
+    class Session:
+        @staticmethod
+        def remove() -> None:
+            calls.append("after")
+
+    class Package:
+        close_old_connections = staticmethod(lambda: calls.append("close"))
+        sessionmaker = staticmethod(lambda: None)
+        scoped_session = staticmethod(lambda _: Session)
+
+    monkeypatch.setitem(sys.modules, module.partition(".")[0], Package)
+    monkeypatch.setitem(sys.modules, module, Package)
+    task = hk.Task("backup", lambda: calls.append("run"))
+    make(task, around_run=recipe(title)[name]).run_task_manually("backup")
+    assert calls == (["close", "run", "close"] if title == "Django" else ["run", "after"])
+
+
+def test_the_crontab_line_of_the_readme_is_a_task() -> None:
+    task = recipe("tasks/backup.py")["task"]
+    assert (task.command.split()[0], task.timeout, task.each_host) == ("pg_dump", 3600, True)
