@@ -214,12 +214,15 @@ class SystemClock:
     LONGEST_WAIT = 30.0
 
     def now(self) -> datetime:
+        """Return the present instant, in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
+        """Return seconds that only ever go forward, but not while the machine is suspended."""
         return time.monotonic()
 
     def wait(self, waitable: Waitable, seconds: float | None) -> None:
+        """Wait until notified, at most `seconds`, and never longer than 30 s."""
         waitable.wait(self.LONGEST_WAIT if seconds is None else min(seconds, self.LONGEST_WAIT))
 
 
@@ -2187,23 +2190,7 @@ def run_command(task: Task, run: LiveRun) -> None:
     Asked to stop, the group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves behind
     in its group when it ends is killed.  Raises CommandFailed when it exits with anything but 0.
     """
-    shell = isinstance(task.command, str)
-    arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
-    try:
-        process = subprocess.Popen(
-            arguments,
-            cwd=task.cwd,
-            env={**os.environ, **(task.env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        place = f" in {task.cwd}" if task.cwd is not None else ""
-        raise CommandFailed(
-            f"the command {arguments[0]!r} could not be started{place}: {error.strerror}", 127
-        ) from error
+    process = _start_command(task)
     ended = threading.Event()
 
     def end_it() -> None:
@@ -2220,6 +2207,26 @@ def run_command(task: Task, run: LiveRun) -> None:
         forget()
     if process.returncode != 0:
         raise CommandFailed(_how_it_ended(process.returncode, last_lines), process.returncode)
+
+
+def _start_command(task: Task) -> subprocess.Popen[bytes]:
+    shell = isinstance(task.command, str)
+    arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
+    try:
+        return subprocess.Popen(
+            arguments,
+            cwd=task.cwd,
+            env={**os.environ, **(task.env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        place = f" in {task.cwd}" if task.cwd is not None else ""
+        raise CommandFailed(
+            f"the command {arguments[0]!r} could not be started{place}: {error.strerror}", 127
+        ) from error
 
 
 def _how_it_ended(code: int, last_lines: Iterable[str]) -> str:
@@ -2462,6 +2469,15 @@ class Waiting(NamedTuple):
     run: LiveRun
 
 
+class Seen(NamedTuple):
+    """What is known of the tasks' runs, by their keys, and where it was asked."""
+
+    running: Mapping[str, Run]
+    paused: set[str]
+    lasts: Mapping[str, Run | None]
+    source: str
+
+
 class Housekeeper:
     """Runs tasks at their ticks.  Make one with create_housekeeper(); every method is thread-safe.
 
@@ -2537,18 +2553,8 @@ class Housekeeper:
         that cannot be reached for now is a warning, and tried again.
         """
         self._check_process()
-        if _held_back:
+        if _held_back or not self._begin():
             return
-        if not self.enabled:
-            logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
-            self._discover_once()
-            return
-        with self._lock:
-            if self._started:
-                return
-            if self._closed:
-                self._renew()
-            self._started = True
         try:
             self._discover_once()
             self._open_ledger()
@@ -2570,6 +2576,20 @@ class Housekeeper:
             self.timezone,
             self.ledger.url,
         )
+
+    def _begin(self) -> bool:
+        """Tell whether there is a start to make; only the first who asks is told so."""
+        if not self.enabled:
+            logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
+            self._discover_once()
+            return False
+        with self._lock:
+            if self._started:
+                return False
+            if self._closed:
+                self._renew()
+            self._started = True
+            return True
 
     def _check_process(self) -> None:
         """Notice a fork that Python was not told of (uWSGI forks in C)."""
@@ -3002,7 +3022,7 @@ class Housekeeper:
         self._stop_run(run, Status.TIMED_OUT, note, attempt)
 
     def _stop_run(
-        self, run: LiveRun, reason: Status, note: str, attempt: int | None, insist: bool = True
+        self, run: LiveRun, reason: Status, note: str, attempt: int | None, *, insist: bool = True
     ) -> None:
         """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
         if not run.stop(reason, note, attempt):
@@ -3137,7 +3157,7 @@ class Housekeeper:
                 logger.warning("Heartbeat of task %s could not be written: %s", run.task, error)
                 return
             if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
-                self._stop_run(run, Status.CANCELLED, row.note, None, False)
+                self._stop_run(run, Status.CANCELLED, row.note, None, insist=False)
 
     def _look_for_crashed(self) -> None:
         """Record as crashed what has had no heartbeat for the lease, seen twice 30 s apart.
@@ -3295,7 +3315,7 @@ class Housekeeper:
         note = f"cancelled by {self.runner}"
         run = registration.run
         if run is not None:
-            self._stop_run(run, Status.CANCELLED, note, None, False)
+            self._stop_run(run, Status.CANCELLED, note, None, insist=False)
             return run
         other = self.ledger.running_run(registration.key)
         if other is None:
@@ -3389,40 +3409,29 @@ class Housekeeper:
             if not self.ledger.exists():
                 raise LedgerUnavailable("there is no ledger yet")
             self.ledger.open()
-            running = self.ledger.running(f"{self.namespace}/")
-            paused = self.ledger.paused(f"{self.namespace}/")
-            lasts = [self.ledger.last(registration.key) for registration in registrations]
-            source = "ledger"
+            prefix = f"{self.namespace}/"
+            running, paused = self.ledger.running(prefix), self.ledger.paused(prefix)
+            lasts = {each.key: self.ledger.last(each.key) for each in registrations}
+            seen = Seen(running, paused, lasts, "ledger")
         except LedgerUnavailable:
-            running = {run.key: run for run in list(self._live.values())}
-            paused, source = set(), "this process"
-            lasts = [None] * len(registrations)
-        return [
-            self._status(each, running.get(each.key), each.key in paused, last, source)
-            for each, last in zip(registrations, lasts, strict=True)
-        ]
+            live: dict[str, Run] = {run.key: run for run in list(self._live.values())}
+            seen = Seen(live, set(), {}, "this process")
+        return [self._status(registration, seen) for registration in registrations]
 
-    def _status(
-        self,
-        registration: Registration,
-        running: Run | None,
-        paused: bool,
-        last: Run | None,
-        source: str,
-    ) -> dict[str, object]:
-        upcoming = self._upcoming(registration, 1)
-        comes = upcoming and registration.task.enabled and not paused
-        next_run = upcoming[0] if comes else None
-        here = registration.run
+    def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
+        key, upcoming = registration.key, self._upcoming(registration, 1)
+        comes = upcoming and registration.task.enabled and key not in seen.paused
+        # This process knows of its own run what the ledger learns at the next heartbeat.
+        running = registration.run or seen.running.get(key)
         return {
-            "running": running is not None,
-            "scheduled": next_run is not None,
-            "paused": paused,
-            "next_run": next_run,
-            "progress": (here or running).progress_made if running else None,
-            "stop_asked_at": (here or running).stop_asked_at if running else None,
-            "last_run": last,
-            "source": source,
+            "running": key in seen.running,
+            "scheduled": bool(comes),
+            "paused": key in seen.paused,
+            "next_run": upcoming[0] if comes else None,
+            "progress": running.progress_made if running else None,
+            "stop_asked_at": running.stop_asked_at if running else None,
+            "last_run": seen.lasts.get(key),
+            "source": seen.source,
         }
 
     @public
