@@ -85,7 +85,7 @@ from types import FrameType, ModuleType
 from typing import IO, Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from croniter import CroniterBadDateError, croniter
+from croniter import croniter
 
 __version__ = "0.1.0"
 __all__ = [
@@ -352,8 +352,8 @@ class Trigger:
     def _compute_next(self, instant: datetime) -> datetime | None:
         try:
             return self._next_fixed(instant) if self._fixed else self._next_wildcard(instant)
-        except (CroniterBadDateError, OverflowError):
-            return None
+        except (ValueError, OverflowError):
+            return None  # Nothing before the year 10000, or croniter found nothing in 50 years.
 
     def _next_fixed(self, instant: datetime) -> datetime:
         wall = instant.astimezone(self.zone).replace(tzinfo=None)
@@ -587,11 +587,15 @@ def _check_cron_part(field: CronField, part: str) -> None:
             )
         return
     high = field.number(last)
-    if low == high:
+    if low == high or (low, high) == (7, 0):
         raise ConfigurationError(f"{field.name} {part!r} begins where it ends; write {first}")
     if low > high and not field.wraps:
         raise ConfigurationError(
             f"{field.name} {part!r} runs backwards; write {first}-{field.high},{field.low}-{last}"
+        )
+    if low > high and slash:
+        raise ConfigurationError(
+            f"{field.name} {part!r} goes round with a step; write its numbers, with commas"
         )
 
 
@@ -786,18 +790,10 @@ class Task:
             if self.cwd is not None or self.env is not None:
                 raise ConfigurationError("cwd= and env= go with command=, not with run=")
             return
-        words = [self.command] if isinstance(self.command, str) else self.command or ()
-        if not words or not all(isinstance(word, str) for word in words) or not words[0].strip():
-            raise ConfigurationError(
-                f"command {self.command!r} is neither a shell line nor a list of arguments"
-            )
-        if any("\0" in word for word in words):
-            raise ConfigurationError(f"command {self.command!r} holds a NUL character")
         if os.name != "posix":
             raise ConfigurationError("command= needs a POSIX system; call subprocess in run=")
-        texts = itertools.chain.from_iterable((self.env or {}).items())
-        if not all(isinstance(text, str) for text in texts):
-            raise ConfigurationError("env= holds something other than names and texts")
+        _check_command(self.command)
+        _check_surroundings(self.cwd, self.env)
 
     def _check_numbers(self) -> None:
         _check_number("grace", self.grace, least=0)
@@ -822,10 +818,14 @@ class Task:
         if self.schedule is not None:
             make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
 
-    @property
-    def takes_app(self) -> bool:
-        """Whether `run` wants the application."""
-        return self.run is not None and bool(_needed_parameters(self.run))
+    def call(self, app: object) -> object:
+        """Call `run`, with the application when it has a parameter ``app``."""
+        function = cast(TaskFunction, self.run)
+        parameter = _parameters(function).get("app")
+        if parameter is None:
+            return function()
+        positional = parameter.kind is parameter.POSITIONAL_ONLY
+        return function(app) if positional else function(app=app)
 
     @property
     def schedule_text(self) -> str:
@@ -846,12 +846,42 @@ def _check_number(name: str, value: object, least: float) -> None:
         raise ConfigurationError(f"{name} {value!r} is not a number of seconds, {least:g} or more")
 
 
+def _check_command(command: object) -> None:
+    words = [command] if isinstance(command, str) else command
+    listed = isinstance(words, list | tuple) and all(isinstance(word, str) for word in words)
+    if not listed or not words or not cast(list[str], words)[0].strip():
+        raise ConfigurationError(
+            f"command {command!r} is neither a shell line nor a list of arguments"
+        )
+    if "\0" in "".join(cast(list[str], words)):
+        raise ConfigurationError(f"command {command!r} holds a NUL character")
+
+
+def _check_surroundings(cwd: object, env: object) -> None:
+    if cwd is not None and (not isinstance(cwd, str | os.PathLike) or "\0" in os.fspath(cwd)):
+        raise ConfigurationError(f"cwd {cwd!r} is not a path")
+    if env is None:
+        return
+    pairs = list(env.items()) if isinstance(env, Mapping) else [("", "")]
+    for name, text in pairs:
+        named = isinstance(name, str) and name and "=" not in name and "\0" not in name
+        if not named or not isinstance(text, str) or "\0" in text:
+            # Its texts may be secrets.
+            raise ConfigurationError(
+                f"env= holds something other than names and texts, at {name!r}"
+            )
+
+
+def _parameters(function: TaskFunction) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}  # Some builtins have no signature; they are called without arguments.
+
+
 def _needed_parameters(function: TaskFunction) -> list[str]:
     """Return the names of the parameters that a call cannot leave out, and of any ``app``."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return []  # Some builtins have no signature; they are called without arguments.
+    parameters = _parameters(function).values()
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
         parameter.name
@@ -865,11 +895,13 @@ def _check_function(function: object) -> None:
     if not callable(function):
         raise ConfigurationError(f"run={function!r} is not a function")
     name = getattr(function, "__name__", repr(function))
-    if inspect.iscoroutinefunction(function):
+    called = [function, vars(type(function)).get("__call__")]
+    if any(map(inspect.iscoroutinefunction, called)):
         raise ConfigurationError(
             f"run={name} is a coroutine function; wrap it: run=lambda: asyncio.run({name}())"
         )
-    if inspect.isgeneratorfunction(function):
+    generators = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    if any(is_generator(each) for is_generator in generators for each in called):
         raise ConfigurationError(
             f"run={name} is a generator function, so that a call would do nothing"
         )
@@ -899,9 +931,11 @@ def task(
     """
 
     def make(function: TaskFunction) -> Task:
-        first_line = (inspect.getdoc(function) or "").partition("\n")[0]
+        own_name = getattr(function, "__name__", "")
+        # Without a name of its own, a partial for example, its docstring is its class's.
+        first_line = (inspect.getdoc(function) or "").partition("\n")[0] if own_name else ""
         return Task(
-            name or function.__name__.strip("_").replace("_", "-"),
+            name or own_name.strip("_").replace("_", "-"),
             function,
             schedule=schedule,
             startup=startup,
@@ -1734,7 +1768,8 @@ class Ledger:
             self._write(
                 "UPDATE housekeeper_runs SET status = 'crashed', finished_at = {now}, note = :note"
                 " WHERE id = :id AND status = 'running' AND heartbeat_at = :heartbeat_at"
-                " AND heartbeat_at < {ago_60}",
+                # In the future: by a host whose clock was wrong.
+                " AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
                 id=run.id,
                 heartbeat_at=run.heartbeat_at,
                 note=f"its runner {run.runner} sent no heartbeat for more than {LEASE} s",
@@ -1825,7 +1860,8 @@ class Ledger:
         return self._write(
             "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
             " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
-            " (SELECT MAX(scheduled_for) FROM housekeeper_runs WHERE task = :key))"
+            " (SELECT MAX(scheduled_for) FROM housekeeper_runs"
+            " WHERE task = :key AND scheduled_for <= {in_5}))"
             f" AND (finished_at < :old OR {never_ran} AND id <= {nth.format(never_ran)}"
             f" OR NOT {never_ran} AND id <= {nth.format('NOT ' + never_ran)})",
             key=key,
@@ -1880,12 +1916,13 @@ class SqliteLedger(Ledger):
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
-        self._waits = CALL_LIMIT
+        self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
         return self._connection is not None or os.path.exists(self.path)
 
     def open(self) -> None:
+        self._check_process()
         try:
             with self.lock:
                 self._connected()
@@ -1899,6 +1936,7 @@ class SqliteLedger(Ledger):
             ) from error
 
     def close(self) -> None:
+        self._check_process()
         with self.lock:
             # What is in memory lasts as long as the process.
             if self._connection is not None and self.path != self.IN_MEMORY:
@@ -1912,10 +1950,13 @@ class SqliteLedger(Ledger):
         self._connection = None
         self._pid = os.getpid()
 
-    def _connected(self) -> sqlite3.Connection:
-        """Return the kept connection, or make it; the lock must be held."""
+    def _check_process(self) -> None:
+        """Notice a fork that nobody has told of; before the lock is taken, which may be held."""
         if self._pid != os.getpid():
             self.forget()
+
+    def _connected(self) -> sqlite3.Connection:
+        """Return the kept connection, or make it; the lock must be held."""
         if self._connection is None:
             connection = self._connect()
             try:
@@ -1923,7 +1964,7 @@ class SqliteLedger(Ledger):
             except sqlite3.Error:
                 connection.close()
                 raise
-            self._connection, self._waits = connection, CALL_LIMIT
+            self._connection, self._waits = connection, -1.0
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -1937,7 +1978,10 @@ class SqliteLedger(Ledger):
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             # check_same_thread: the ledger's lock serves one thread at a time instead.
             return sqlite3.connect(
-                self.path, timeout=CALL_LIMIT, isolation_level=None, check_same_thread=False
+                self.path,
+                timeout=_call_limit.get(),
+                isolation_level=None,
+                check_same_thread=False,
             )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -1953,6 +1997,7 @@ class SqliteLedger(Ledger):
             connection.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
 
     def _execute(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        self._check_process()
         limit = _call_limit.get()
         started = self._clock.monotonic()
         if not self.lock.acquire(timeout=limit):
@@ -2009,7 +2054,7 @@ def _is_busy(error: sqlite3.Error) -> bool:
 
 def _switch_to_wal(connection: sqlite3.Connection, clock: Clock) -> None:
     """Switch to write-ahead logging; many processes at once fail at it despite the timeout."""
-    until = clock.monotonic() + CALL_LIMIT
+    until = clock.monotonic() + _call_limit.get()
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -2102,7 +2147,7 @@ def _call(task: Task, run: LiveRun, app: object) -> None:
     if task.run is None:
         run_command(task, run)
         return
-    result = task.run(app) if task.takes_app else task.run()
+    result = task.call(app)
     library = sys.modules.get("schedule")
     if library is not None and (result is library.CancelJob or type(result) is library.CancelJob):
         run.cancels_schedule = True

@@ -2,7 +2,7 @@
 
 The tests of the triggers compare with it.  It shares nothing with housekeeper.py and does not use
 croniter.  It knows numbers, names, lists, ranges (also wrapped round) and steps, in five fields,
-in zones whose offsets are whole minutes: all of them since 1972.
+in zones whose offsets are whole minutes: all of them since 1973.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def minutes_between(zone: str, after: datetime, until: datetime) -> list[Minute]
     times of the gap at once; the second pass of an overlap reaches none.
     """
     found = []
-    # An overlap that is in its second pass at the beginning is over two days later.
+    # From two days earlier, so as to know of an overlap that is under way at the beginning.
     instant = after.astimezone(UTC).replace(second=0, microsecond=0) - 2 * DAY
     highest = wall_at(zone, instant)
     while instant + MINUTE <= until:
@@ -134,7 +134,7 @@ def wall_at(zone: str, instant: datetime) -> datetime:
 
 def offset_at(zone: str, instant: datetime) -> timedelta:
     """Return what the zone's wall clock is ahead of UTC at an instant."""
-    return wall_at(zone, instant) - instant.replace(tzinfo=None)
+    return instant.astimezone(zone_info(zone)).utcoffset() or timedelta()
 
 
 @dataclass(frozen=True)
