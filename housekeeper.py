@@ -2674,7 +2674,8 @@ class Housekeeper:
         here = {name: source for name, (_, source) in found.tasks.items()}
         for registration in list(self._registrations.values()):
             source = registration.source
-            if source and source not in found.broken and registration.task.name not in here:
+            kept = found.unreadable or source in found.broken
+            if source and not kept and registration.task.name not in here:
                 self.unregister_task(registration.task.name)
         for task, source in found.tasks.values():
             known = self._registrations.get(task.name)
@@ -3674,6 +3675,7 @@ class Discovered:
     tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     broken: set[Path] = field(default_factory=set)
+    unreadable: bool = False  # the folder itself: nothing is known of its files
 
 
 def discover_tasks(folder: Path) -> Discovered:
@@ -3685,11 +3687,14 @@ def discover_tasks(folder: Path) -> Discovered:
     try:
         importable_as_housekeeper()
         files = sorted(path for path in folder.iterdir() if path.suffix == ".py")
+        _refuse_helpers_writable_by_others(folder)
     except (OSError, ConfigurationError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        found.problems.append(f"{folder}: the tasks folder cannot be read ({reason})")
+        found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
+        found.unreadable = True
         return found
-    with _importable_from(folder):
+    helpers = [path.stem for path in files if path.name.startswith("_")]
+    with _importable_from(folder, helpers):
         for path in files:
             if not path.name.startswith(("_", ".")):
                 _load_into(found, path)
@@ -3712,13 +3717,19 @@ def importable_as_housekeeper() -> None:
 
 
 @contextlib.contextmanager
-def _importable_from(folder: Path) -> Iterator[None]:
-    """Let task files import their helpers, and what lies beside the tasks folder."""
+def _importable_from(folder: Path, helpers: Iterable[str]) -> Iterator[None]:
+    """Let task files import their helpers, as they are now, and what lies beside the folder."""
+    for name in helpers:
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    # A compiled copy is taken for the same by second and size, which misses a quick edit.
+    wrote, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     added = [str(place) for place in (folder, folder.parent) if str(place) not in sys.path]
     sys.path[:0] = added
     try:
         yield
     finally:
+        sys.dont_write_bytecode = wrote
         for place in added:
             with contextlib.suppress(ValueError):
                 sys.path.remove(place)
@@ -3731,6 +3742,8 @@ def _load_into(found: Discovered, path: Path) -> None:
         tasks = _tasks_of(_load(path))
     except ConfigurationError as error:
         problem = f"{path}{_line_of(error, path)}: {error}"
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
         problem = f"{path}{_line_of(error, path)}: it does not import ({_in_a_line(error)})"
     for task in tasks:
@@ -3752,12 +3765,13 @@ def _load(path: Path) -> ModuleType:
     """Import a file under a name of its own, anew each time."""
     name = f"housekeeper_tasks.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise ConfigurationError("it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # Not the loader's exec_module(), which would take a compiled copy.
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except BaseException:
         sys.modules.pop(name, None)
         raise
@@ -3780,27 +3794,46 @@ def _line_of(error: BaseException, path: Path) -> str:
     return f":{lines[-1]}" if lines else ""
 
 
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 def _refuse_writable_by_others(path: Path) -> None:
     """Refuse, when run as root, a task file that somebody else could change.
 
     Raises ConfigurationError with the chmod or chown that mends it.
     """
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+    if not _is_root():
         return
-    real = path.resolve()
-    for place in (real, *real.parents):
-        status = place.stat()
-        sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
-            raise ConfigurationError(
-                f"{place} can be written by others and would run as root; mend it with"
-                f" `chmod go-w {shlex.quote(str(place))}`"
-            )
-        if status.st_uid != 0:
-            raise ConfigurationError(
-                f"{place} belongs to another user and would run as root; mend it with"
-                f" `chown root {shlex.quote(str(place))}`"
-            )
+    real, folder = path.resolve(), path.parent.resolve()
+    for place in dict.fromkeys((real, *real.parents, folder, *folder.parents)):
+        _refuse_place(place)
+
+
+def _refuse_helpers_writable_by_others(folder: Path) -> None:
+    """Refuse likewise a folder whose helpers, packages or compiled copies others could change."""
+    if not _is_root():
+        return
+    for place in sorted(folder.rglob("*")):
+        task_file = place.parent == folder and not place.name.startswith("_")
+        code = place.is_dir() or place.suffix in (".py", ".pyc", ".so")
+        if code and not task_file and place.exists():
+            _refuse_place(place)
+
+
+def _refuse_place(place: Path) -> None:
+    status = place.stat()
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        raise ConfigurationError(
+            f"{place} can be written by others and would run as root; mend it with"
+            f" `chmod go-w {shlex.quote(str(place))}`"
+        )
+    if status.st_uid != 0:
+        raise ConfigurationError(
+            f"{place} belongs to another user and would run as root; mend it with"
+            f" `chown root {shlex.quote(str(place))}`"
+        )
 
 
 # ================================================================================================
