@@ -851,16 +851,17 @@ def test_a_cancel_ends_a_run_that_waits_for_its_retry(make) -> None:
 
 def test_a_cancel_never_stops_the_run_that_comes_next(make, monkeypatch) -> None:
     monkeypatch.setattr(hk, "HEARTBEAT_EVERY", 0.05)
-    started, let_go, called_back = (threading.Event() for _ in range(3))
+    started, called, let_go, called_back = (threading.Event() for _ in range(4))
 
     def hold() -> None:
+        called.set()
         let_go.wait(PATIENCE)
         called_back.set()
 
     def work() -> None:
         current_run().on_cancel(hold)
         started.set()
-        current_run().wait(PATIENCE)
+        assert called.wait(PATIENCE), "a run that has ended is not called back any more"
 
     def work_again() -> None:
         let_go.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sqlite3
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -913,18 +915,26 @@ def in_a_child(work: Callable[[], object]) -> Any:
 def test_a_forked_child_neither_uses_nor_closes_the_inherited_connection(
     file: hk.Ledger, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
-    made: list[sqlite3.Connection] = []
+    # Weakly, because a connection that nobody refers to is closed.
+    made: list[Callable[[], sqlite3.Connection | None]] = []
     connect = sqlite3.connect
 
+    class Watched(sqlite3.Connection):
+        pass
+
     def connecting(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        made.append(connect(*arguments, **options))
-        return made[-1]
+        connection = connect(*arguments, factory=Watched, **options)
+        made.append(weakref.ref(connection))
+        return connection
 
     monkeypatch.setattr(sqlite3, "connect", connecting)
     before = by_hand("/before")
     assert file.claim(before) is Claim.MINE
     used: list[str] = []
-    made[0].set_trace_callback(used.append)
+    parents = made[0]()
+    assert parents is not None
+    parents.set_trace_callback(used.append)
+    del parents
 
     def work() -> list[object]:
         if told:  # as a Housekeeper does
@@ -934,7 +944,10 @@ def test_a_forked_child_neither_uses_nor_closes_the_inherited_connection(
         file.close()
         file.forget()
         statements = list(used)
-        alive = made[0].execute("SELECT 1").fetchone()[0]  # raises when it is closed
+        gc.collect()
+        inherited = made[0]()
+        assert inherited is not None
+        alive = inherited.execute("SELECT 1").fetchone()[0]  # raises when it is closed
         return [verdict, seen, len(made), statements, alive]
 
     assert in_a_child(work) == ["mine", True, 2, [], 1]

@@ -466,7 +466,6 @@ CLOCK_CHANGES = [
         "2024-02-15T00:00+01:00",
         "2024-03-11T00:00+00:00 2024-04-11T00:00+00:00 2024-05-11T00:00+01:00",
     ),
-    # The offset is the same at the start and at the wall time that lies in the gap.
     (
         "Africa/Casablanca",
         "*/30 2 14 4 *",
@@ -478,6 +477,13 @@ CLOCK_CHANGES = [
         "*/30 2 15 3,5 *",
         "2024-03-01T00:00+01:00",
         "2024-03-15T02:00+00:00 2024-03-15T02:30+00:00 2024-05-15T02:00+01:00",
+    ),
+    # The offset is the same at the start and in May, and another one in between.
+    (
+        "Africa/Casablanca",
+        "*/30 2 10 3,5 *",
+        "2024-03-10T02:45+01:00",
+        "2024-03-10T02:00+00:00 2024-03-10T02:30+00:00 2024-05-10T02:00+01:00",
     ),
     # Antarctica/Troll goes from +00:00 to +02:00 on 2024-03-31: 01:00, then 03:00.
     (
