@@ -1166,17 +1166,19 @@ class LiveRun(Run):
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call a function, from another thread, when the run is asked to stop.
 
-        At once when it already was.  Returns a function that takes the callback back.
+        At once when it already was; not after the attempt has ended.  Returns a function that
+        takes the callback back.
         """
         with self._guard:
-            self._callbacks.append(callback)
-            late = self.cancelled
+            callbacks, late = self._callbacks, self.cancelled
+            if not late:
+                callbacks.append(callback)
         if late:
             self._call_back(callback)
 
         def forget() -> None:
             with self._guard, contextlib.suppress(ValueError):
-                self._callbacks.remove(callback)
+                callbacks.remove(callback)
 
         return forget
 
@@ -1200,7 +1202,10 @@ class LiveRun(Run):
         """End an attempt: from here on it cannot be stopped.  Tell whether it was asked to."""
         with self._guard:
             self._stage = Stage.SETTLED
+            # Emptied, because a thread may be calling them back; and another list, so that it
+            # calls none of the next attempt's.
             self._callbacks.clear()
+            self._callbacks = []
             return self.cancelled
 
     def await_retry(self) -> None:
@@ -1212,32 +1217,35 @@ class LiveRun(Run):
                 self.stop_reason, self.stop_asked_at = "", None
                 self._stop.clear()
 
-    def stop(self, reason: Status, note: str, attempt: int | None = None) -> bool:
-        """Ask the run to stop; call_back() is to follow.
+    def stop(
+        self, reason: Status, note: str, attempt: int | None = None
+    ) -> Callable[[], None] | None:
+        """Ask the run to stop; return a function that calls the on_cancel callbacks.
 
-        False when it was asked before, or when it, or the attempt that is named, is over.
+        None when it was asked before, or when it, or the attempt that is named, is over.
         """
         stack = self.stack()
         with self._guard:
             named = attempt is None or (attempt == self.attempt and self._stage is Stage.INSIDE)
             if self.cancelled or self._stage is Stage.SETTLED or not named:
-                return False
+                return None
             self.stop_reason, self.note = reason.value, note
             self.stop_asked_at = self.clock.now()
             self.error = mask_secrets(f"{note}; it was at\n{stack}" if stack else note)
             self._stop.set()
-        return True
+            return functools.partial(self._call_back_all, self._callbacks)
 
     @property
     def interrupted(self) -> bool:
         """Whether the run's thread was not only asked, but made to stop."""
         return self._interrupt is not None
 
-    def call_back(self) -> None:
-        """Call the on_cancel callbacks of a run that was asked to stop."""
-        with self._guard:
-            callbacks = list(self._callbacks)
-        for callback in callbacks:
+    def _call_back_all(self, callbacks: list[Callable[[], object]]) -> None:
+        while True:
+            with self._guard:
+                if not callbacks:
+                    return
+                callback = callbacks.pop(0)
             self._call_back(callback)
 
     def _call_back(self, callback: Callable[[], object]) -> None:
@@ -3071,14 +3079,15 @@ class Housekeeper:
         self, run: LiveRun, reason: Status, note: str, attempt: int | None, *, insist: bool = True
     ) -> None:
         """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
-        if not run.stop(reason, note, attempt):
+        call_back = run.stop(reason, note, attempt)
+        if call_back is None:
             return
         logger.warning("Task %s was asked to stop: %s", run.task, note)
         if insist and run.definition.run is not None:
             timed_out = reason is Status.TIMED_OUT
             run.interrupt(RunTimedOut if timed_out else RunCancelled, run.attempt)
         self._soon(self._in_upkeep, self._mark_stop, run)
-        self._apart(run.call_back)
+        self._apart(call_back)
 
     def _apart(self, work: Action) -> None:
         """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""

@@ -48,7 +48,8 @@ def run(make: Any, caplog: pytest.LogCaptureFixture) -> Callable[[str], hk.Run]:
             if isinstance(value, hk.Task)
         )
         assert task.name == name
-        housekeeper = make(task)
+        housekeeper = make()
+        housekeeper.register_task(task)  # after the start, so that it makes no startup run
         live = housekeeper.run_task_manually(name, wait=False)
         assert live.ended.wait(60)
         (row,) = housekeeper.history(name)
