@@ -1370,6 +1370,10 @@ def ledger_calls_within(seconds: float) -> Iterator[None]:
         _call_limit.reset(token)
 
 
+# Connections that a forked child must neither use nor close: they stay referenced for ever.
+_inherited: list[object] = []
+
+
 class Claim(Enum):
     """What came of trying to claim a tick."""
 
@@ -1450,16 +1454,20 @@ class Ledger:
     within its limit; it may then have been done or not, and may be tried again.
     """
 
-    # In SQL, `{now}` is the ledger's clock, and `{in_N}` or `{ago_N}` N seconds from it.
+    # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it, and `:name`
+    # a value.
     NOW = ""
     SHIFTED = ""
     INSTANT = ""
+    VALUE = r":\1"
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = mask_secrets(url)
         self._clock = clock
         # Held for each statement: one kept connection serves all threads of the process.
         self.lock = threading.Lock()
+        self._connection: Any = None
+        self._pid = os.getpid()
 
     # Connection.
 
@@ -1476,28 +1484,78 @@ class Ledger:
 
     def close(self) -> None:
         """Close the kept connection; the next call makes another."""
-        raise NotImplementedError
+        self._check_process()
+        with self.lock:
+            self._disconnect()
 
     def forget(self) -> None:
         """After a fork: never use or close the parent's connection, or look at its lock."""
+        _inherited.append(self._connection)
+        self.lock = threading.Lock()
+        self._connection = None
+        self._pid = os.getpid()
+
+    def _check_process(self) -> None:
+        """Notice a fork that nobody has told of; before the lock is taken, which may be held."""
+        if self._pid != os.getpid():
+            self.forget()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[float]:
+        """Wait for this call's turn; yield the monotonic instant at which it must be over."""
+        self._check_process()
+        limit = _call_limit.get()
+        until = self._clock.monotonic() + limit
+        if not self.lock.acquire(timeout=limit):
+            raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
+        try:
+            yield until
+        finally:
+            self.lock.release()
+
+    def _execute(
+        self, sql: str, values: Mapping[str, object], until: float
+    ) -> tuple[list[Any], int]:
+        """Run one statement in its own transaction; return its rows and how many it touched.
+
+        The lock is held.  Raises LedgerUnavailable.
+        """
         raise NotImplementedError
 
-    def _execute(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
-        """Run one statement in its own transaction; return its rows and how many it touched."""
+    def _disconnect(self) -> None:
+        """Close the kept connection, when there is one; the lock is held."""
         raise NotImplementedError
 
-    def _in_dialect(self, sql: str) -> str:
-        return _in_dialect(sql, self.NOW, self.SHIFTED)
+    def _run(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        in_dialect = _in_dialect(sql, self.NOW, self.SHIFTED, self.VALUE)
+        stored = {name: self._stored(value) for name, value in values.items()}
+        with self._turn() as until:
+            return self._execute(in_dialect, stored, until)
 
     def _rows(self, sql: str, **values: object) -> list[Any]:
-        return self._execute(self._in_dialect(sql), values)[0]
+        return self._run(sql, values)[0]
 
     def _write(self, sql: str, **values: object) -> int:
-        return self._execute(self._in_dialect(sql), values)[1]
+        return self._run(sql, values)[1]
+
+    def _stored(self, value: object) -> object:
+        """Return a value as the database takes it."""
+        if isinstance(value, Progress):
+            return json.dumps(value)
+        if isinstance(value, Enum):
+            return value.value
+        if isinstance(value, str):
+            # Of half a surrogate pair (a file's name that is no UTF-8), and of NUL, none takes any.
+            return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        return value
 
     def _instant(self, value: object) -> datetime | None:
         """Return a stored instant as an aware datetime in UTC."""
         raise NotImplementedError
+
+    def now(self) -> datetime:
+        """Return what the ledger's clock shows."""
+        return cast(datetime, self._instant(self._rows("SELECT {now}")[0][0]))
 
     # Tasks.
 
@@ -1880,12 +1938,13 @@ class Ledger:
 
 
 @functools.lru_cache(maxsize=256)
-def _in_dialect(sql: str, now: str, shifted: str) -> str:
+def _in_dialect(sql: str, now: str, shifted: str, value: str) -> str:
     def shift(match: re.Match[str]) -> str:
         sign = "+" if match[1] == "in" else "-"
         return shifted.format(f"{sign}{match[2]} seconds")
 
-    return re.sub(r"\{(in|ago)_(\d+)\}", shift, sql).replace("{now}", now)
+    sql = re.sub(r"\{(in|ago)_(\d+)\}", shift, sql).replace("{now}", now)
+    return re.sub(r":([a-z]\w*)", value, sql)
 
 
 def key_of(task: Task, namespace: str, host: str) -> str:
@@ -1922,17 +1981,14 @@ class SqliteLedger(Ledger):
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         super().__init__(url, clock)
         self.path = path
-        self._connection: sqlite3.Connection | None = None
-        self._pid = os.getpid()
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
         return self._connection is not None or os.path.exists(self.path)
 
     def open(self) -> None:
-        self._check_process()
         try:
-            with self.lock:
+            with self._turn():
                 self._connected()
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -1943,25 +1999,15 @@ class SqliteLedger(Ledger):
                 "/that/can/be/written/housekeeper.db', or ledger='memory://' to keep nothing"
             ) from error
 
-    def close(self) -> None:
-        self._check_process()
-        with self.lock:
-            # What is in memory lasts as long as the process.
-            if self._connection is not None and self.path != self.IN_MEMORY:
-                self._connection.close()
-                self._connection = None
-
     def forget(self) -> None:
-        _inherited.append(self._connection)
+        super().forget()
         SqliteLedger.connecting = threading.Lock()
-        self.lock = threading.Lock()
-        self._connection = None
-        self._pid = os.getpid()
 
-    def _check_process(self) -> None:
-        """Notice a fork that nobody has told of; before the lock is taken, which may be held."""
-        if self._pid != os.getpid():
-            self.forget()
+    def _disconnect(self) -> None:
+        # What is in memory lasts as long as the process.
+        if self._connection is not None and self.path != self.IN_MEMORY:
+            self._connection.close()
+            self._connection = None
 
     def _connected(self) -> sqlite3.Connection:
         """Return the kept connection, or make it; the lock must be held."""
@@ -1973,7 +2019,7 @@ class SqliteLedger(Ledger):
                 connection.close()
                 raise
             self._connection, self._waits = connection, -1.0
-        return self._connection
+        return cast(sqlite3.Connection, self._connection)
 
     def _connect(self) -> sqlite3.Connection:
         with SqliteLedger.connecting:
@@ -2004,21 +2050,17 @@ class SqliteLedger(Ledger):
             script = SCHEMA.format(instant=self.INSTANT)
             connection.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
 
-    def _execute(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
-        self._check_process()
-        limit = _call_limit.get()
-        started = self._clock.monotonic()
-        if not self.lock.acquire(timeout=limit):
-            raise LedgerUnavailable(f"ledger {self.path} was busy for {limit:.0f} s")
+    def _execute(
+        self, sql: str, values: Mapping[str, object], until: float
+    ) -> tuple[list[Any], int]:
         try:
             connection = self._connected()
-            self._wait_at_most(connection, limit - (self._clock.monotonic() - started))
-            cursor = connection.execute(sql, self._encoded(values))
+            self._wait_at_most(connection, until - self._clock.monotonic())
+            now = self._clock.now().strftime(self.FORMAT)
+            cursor = connection.execute(sql, {"now": now, **values})
             return cursor.fetchall(), cursor.rowcount
         except (OSError, sqlite3.Error) as error:
             raise LedgerUnavailable(f"ledger {self.path}: {error}") from error
-        finally:
-            self.lock.release()
 
     def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
         seconds = float(max(1, math.ceil(seconds)))
@@ -2026,34 +2068,15 @@ class SqliteLedger(Ledger):
             connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
             self._waits = seconds
 
-    def _encoded(self, values: Mapping[str, object]) -> dict[str, object]:
-        encoded: dict[str, object] = {"now": self._clock.now().strftime(self.FORMAT)}
-        for name, value in values.items():
-            if isinstance(value, datetime):
-                value = value.astimezone(UTC).strftime(self.FORMAT)
-            encoded[name] = _stored(value)
-        return encoded
+    def _stored(self, value: object) -> object:
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).strftime(self.FORMAT)
+        return super()._stored(value)
 
     def _instant(self, value: object) -> datetime | None:
         if value is None:
             return None
         return datetime.strptime(str(value), self.FORMAT).replace(tzinfo=UTC)
-
-
-# Connections that a forked child must neither use nor close: they stay referenced for ever.
-_inherited: list[object] = []
-
-
-def _stored(value: object) -> object:
-    """Return a value as both databases store it."""
-    if isinstance(value, Progress):
-        return json.dumps(value)
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, str):
-        # Of half a surrogate pair (a file's name that is no UTF-8), and of NUL, neither takes any.
-        return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-    return value
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
@@ -2073,6 +2096,163 @@ def _switch_to_wal(connection: sqlite3.Connection, clock: Clock) -> None:
             clock.wait(threading.Event(), 0.02)
 
 
+class PostgresLedger(Ledger):
+    """A ledger in PostgreSQL, for the processes of many hosts.
+
+    It needs no state of a session, so that it works behind PgBouncer in transaction mode.  The
+    connection is an asynchronous one (each statement is its own transaction), because only so can
+    a call be given up in time when the server, or the network, is frozen.
+    """
+
+    NOW = "now()"
+    SHIFTED = "(now() + interval '{}')"
+    INSTANT = "TIMESTAMPTZ"
+    VALUE = r"%(\1)s"
+    SCHEMA_LOCK = 0x686F757365  # any number, as long as it is the same in all processes
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(url, clock)
+        try:
+            import psycopg2
+            import psycopg2.extensions
+        except ImportError as error:
+            raise ConfigurationError(
+                f"ledger {self.url} needs psycopg2; run `pip install psycopg2-binary`"
+            ) from error
+        self._driver: Any = psycopg2
+        self._dsn = url.replace("postgresql+psycopg2://", "postgresql://", 1)
+        try:
+            psycopg2.extensions.parse_dsn(self._dsn)
+        except psycopg2.Error as error:
+            text = mask_secrets(str(error).strip())
+            raise ConfigurationError(f"ledger {self.url} is not a valid URL ({text})") from None
+        self._has_tables = False
+
+    def exists(self) -> bool:
+        if self._has_tables:
+            return True
+        with self._turn() as until, self._errors_translated():
+            self._connect(until)
+            self._look_for_tables(until)
+        return self._has_tables
+
+    def open(self) -> None:
+        with self._turn() as until, self._errors_translated():
+            self._connect(until)
+            self._make_tables(until)
+
+    @contextlib.contextmanager
+    def _errors_translated(self) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            text = mask_secrets(str(error).strip().partition("\n")[0])
+            raise LedgerUnavailable(f"ledger {self.url}: {text}") from error
+
+    def _execute(
+        self, sql: str, values: Mapping[str, object], until: float
+    ) -> tuple[list[Any], int]:
+        kept = self._connection is not None
+        with self._errors_translated():
+            try:
+                return self._ask(sql, values, until)
+            except self._driver.Error:
+                if not kept or self._connection is not None:
+                    raise
+            # The kept connection had been lost, as after a restart of the server.
+            return self._ask(sql, values, until)
+
+    def _ask(
+        self, sql: str, values: Mapping[str, object], until: float
+    ) -> tuple[list[Any], int]:
+        self._connect(until)
+        if not self._has_tables:
+            self._make_tables(until)
+        return self._statement(sql, values, until)
+
+    def _connect(self, until: float) -> None:
+        if self._connection is not None:
+            return
+        connection = self._driver.connect(
+            self._dsn,
+            async_=True,
+            client_encoding="utf8",
+            fallback_application_name="housekeeper",
+        )
+        try:
+            self._await(connection, until)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _statement(
+        self, sql: str, values: Mapping[str, object] | None, until: float
+    ) -> tuple[list[Any], int]:
+        """Run a statement on the kept connection, and drop it unless it is fit for the next."""
+        connection = self._connection
+        try:
+            cursor = connection.cursor()
+            cursor.execute(sql, values)
+            self._await(connection, until)
+            return cursor.fetchall() if cursor.description else [], cursor.rowcount
+        finally:
+            if connection.closed or connection.isexecuting():
+                self._disconnect()
+
+    def _await(self, connection: Any, until: float) -> None:
+        """Let the connection go on until it has its answer; raises LedgerUnavailable in time."""
+        extensions = self._driver.extensions
+        while (state := connection.poll()) != extensions.POLL_OK:
+            reads = state == extensions.POLL_READ
+            # Anew each time, because the socket changes while several hosts are tried.
+            with selectors.DefaultSelector() as selector:
+                selector.register(
+                    connection.fileno(), selectors.EVENT_READ if reads else selectors.EVENT_WRITE
+                )
+                left = until - self._clock.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise LedgerUnavailable(f"ledger {self.url} did not answer in time")
+
+    def _look_for_tables(self, until: float) -> None:
+        # What is made last.
+        sql = "SELECT to_regclass('housekeeper_runs_by_task') IS NOT NULL"
+        self._has_tables = self._statement(sql, None, until)[0][0][0]
+
+    def _make_tables(self, until: float) -> None:
+        """Make the tables when they are missing, one process at a time.
+
+        Raises ConfigurationError with the statements when the role may not make them.
+        """
+        self._look_for_tables(until)
+        if self._has_tables:
+            return
+        script = SCHEMA.format(instant=self.INSTANT)
+        errors = self._driver.errors
+        try:
+            # One message is one transaction.
+            lock = f"SELECT pg_advisory_xact_lock({self.SCHEMA_LOCK});"
+            self._statement(lock + script, None, until)
+        except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
+            raise ConfigurationError(
+                f"ledger {self.url}: its role may not make tables ({str(error).strip()}); have the"
+                " database's administrator run this, and GRANT SELECT, INSERT, UPDATE, DELETE on"
+                f" the four tables to the role:\n{script}"
+            ) from error
+        self._has_tables = True
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _instant(self, value: object) -> datetime | None:
+        return None if value is None else cast(datetime, value).astimezone(UTC)
+
+
+POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
+
+
 def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
     """Return the ledger that a URL names, without touching it; relative paths begin at `base`.
 
@@ -2086,8 +2266,11 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
     if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
         path = str(base / rest[1:])
         return SqliteLedger(f"sqlite:///{path}", path, clock)
+    if scheme in POSTGRES_SCHEMES and separator:
+        return PostgresLedger(url, clock)
     raise ConfigurationError(
-        f"ledger {mask_secrets(url)!r} is not a URL such as 'sqlite:///housekeeper.db' or 'memory://'"
+        f"ledger {mask_secrets(url)!r} is not a URL such as 'sqlite:///housekeeper.db',"
+        " 'postgresql://user@host/database' or 'memory://'"
     )
 
 

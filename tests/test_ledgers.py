@@ -45,12 +45,26 @@ def clock() -> VirtualClock:
     return VirtualClock(START)
 
 
-# A ledger whose clock is its server's joins as one more parameter when its NOW and SHIFTED are
-# made to show this module's `clock`: the tests let time pass on that one only.
-@pytest.fixture(params=["memory", "sqlite"])
+class ClockedPostgresLedger(hk.PostgresLedger):
+    """A ledger in a real PostgreSQL whose clock is the test's: the only one that tests advance."""
+
+    NOW = "CAST(%(now)s AS TIMESTAMPTZ)"
+    SHIFTED = "(CAST(%(now)s AS TIMESTAMPTZ) + interval '{}')"
+
+    def _statement(self, sql: str, values: Any, until: float) -> Any:
+        if values is not None:
+            values = {"now": self._clock.now(), **values}
+        return super()._statement(sql, values, until)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def ledger(request: Any, tmp_path: Path, clock: VirtualClock) -> Iterator[hk.Ledger]:
-    url = {"memory": "memory://", "sqlite": "sqlite:///ledger.db"}[request.param]
-    made = hk.ledger_from_url(url, tmp_path, clock)
+    made: hk.Ledger
+    if request.param == "postgres":
+        made = ClockedPostgresLedger(request.getfixturevalue("postgres_url"), clock)
+    else:
+        url = {"memory": "memory://", "sqlite": "sqlite:///ledger.db"}[request.param]
+        made = hk.ledger_from_url(url, tmp_path, clock)
     made.open()
     yield made
     made.close()
