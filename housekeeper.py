@@ -1348,11 +1348,13 @@ def current_run() -> LiveRun:
 # ================================================================================================
 
 CALL_LIMIT = 10.0  # seconds that a ledger call may take, waiting for its turn included
+HEALTH_LIMIT = 2.0  # the same, for a call of health()
 HEARTBEAT_EVERY = 15.0  # seconds, while something runs
 LEASE = 60  # seconds without a heartbeat after which a run may be called crashed
 OBSERVED = 30.0  # seconds of its own time that an observer must have seen a stale row unchanged
 STARTUP_ONCE_IN = 60  # seconds in which the processes of one start are expected to come up
 AHEAD = 5  # seconds that a tick may be ahead of the ledger's clock
+SKEW = 2.0  # seconds between the host's clock and the ledger's that are worth a warning
 KEEP_ROWS, KEEP_DAYS = 1000, 90
 
 _call_limit: contextvars.ContextVar[float] = contextvars.ContextVar(
@@ -1382,6 +1384,7 @@ class Claim(Enum):
     PAUSED = "paused"
     SUPERSEDED = "superseded"  # a later tick is on record; now recorded as skipped
     OVERLAPPED = "overlapped"  # another run goes on; a tick is now recorded as skipped
+    BLOCKED = "blocked"  # by a run without heartbeat, that may be called crashed soon
     EARLY = "early"  # the tick is ahead of the ledger's clock
 
 
@@ -1411,6 +1414,7 @@ CREATE TABLE IF NOT EXISTS housekeeper_tasks (
     timezone TEXT NOT NULL,
     since {instant} NOT NULL,
     startup_at {instant},
+    startup_by TEXT,
     paused_at {instant}
 );
 CREATE TABLE IF NOT EXISTS housekeeper_pauses (
@@ -1545,7 +1549,7 @@ class Ledger:
         if isinstance(value, Enum):
             return value.value
         if isinstance(value, str):
-            # Of half a surrogate pair (a file's name that is no UTF-8), and of NUL, none takes any.
+            # None takes NUL, or half a surrogate pair (of a file name that is no UTF-8).
             return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         return value
 
@@ -1574,7 +1578,8 @@ class Ledger:
         A task that is new, or whose schedule changed, has no past: its ticks count from now.
         """
         rows = self._standing_rows(entries)
-        changed = [entry for entry in entries if rows.get(entry[0], (None,))[:3] != entry]
+        # In one order, or two processes could wait for each other's rows for ever.
+        changed = sorted(entry for entry in entries if rows.get(entry[0], (None,))[:3] != entry)
         for start in range(0, len(changed), 100):
             some = changed[start : start + 100]
             values = {
@@ -1584,7 +1589,9 @@ class Ledger:
             self._write(
                 f"INSERT INTO housekeeper_tasks (name, schedule, timezone, since) VALUES {places}"
                 " ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule,"
-                " timezone = excluded.timezone, since = excluded.since",
+                " timezone = excluded.timezone, since = excluded.since"
+                " WHERE housekeeper_tasks.schedule <> excluded.schedule"
+                " OR housekeeper_tasks.timezone <> excluded.timezone",
                 **values,
             )
         rows = self._standing_rows(entries) if changed else rows
@@ -1632,7 +1639,8 @@ class Ledger:
         self._write(
             "INSERT INTO housekeeper_pauses (task, paused_at, resumed_at)"
             " SELECT name, paused_at, {now} FROM housekeeper_tasks"
-            " WHERE name = :key AND paused_at IS NOT NULL ON CONFLICT DO NOTHING",
+            " WHERE name = :key AND paused_at IS NOT NULL"
+            " ON CONFLICT (task, paused_at) DO UPDATE SET resumed_at = excluded.resumed_at",
             key=key,
         )
         return (
@@ -1697,23 +1705,12 @@ class Ledger:
 
     def _why_not(self, run: LiveRun) -> Claim | None:
         """Tell why a claim touched no row; None when the reason has gone meanwhile."""
-        (mine, taken, paused, later, early, running) = self._rows(
-            "SELECT EXISTS (SELECT 1 FROM housekeeper_runs WHERE id = :id),"
-            " EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key AND scheduled_for = :tick),"
-            " EXISTS (SELECT 1 FROM housekeeper_tasks"
-            " WHERE name = :key AND paused_at IS NOT NULL),"
-            " EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}),"
-            " :tick > {in_5},"
-            " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running')",
-            id=run.id,
-            key=run.key,
-            tick=run.scheduled_for,
-        )[0]
+        (mine, taken, paused, later, early, running, stale) = self._obstacles(run)
         if mine:
             return Claim.MINE
+        going_on = (Claim.BLOCKED if stale else Claim.OVERLAPPED) if running else None
         if run.scheduled_for is None:
-            return Claim.OVERLAPPED if running else None
+            return going_on
         if taken:
             return Claim.TAKEN
         if paused:
@@ -1723,9 +1720,32 @@ class Ledger:
         if later:
             self._skip(run, "a later tick was on record already", while_running="")
             return Claim.SUPERSEDED
-        if running and self._skip(run, f"the run {running} was still going on", str(running)):
-            return Claim.OVERLAPPED
-        return None
+        if going_on is Claim.OVERLAPPED:
+            recorded = self._skip(run, f"the run {running} was still going on", str(running))
+            return going_on if recorded else None
+        return going_on
+
+    def _obstacles(self, run: LiveRun) -> Sequence[Any]:
+        """Return what can stand in the way of a claim, in the order in which it counts."""
+        return cast(
+            Sequence[Any],
+            self._rows(
+                "SELECT EXISTS (SELECT 1 FROM housekeeper_runs WHERE id = :id),"
+                " EXISTS (SELECT 1 FROM housekeeper_runs"
+                " WHERE task = :key AND scheduled_for = :tick),"
+                " EXISTS (SELECT 1 FROM housekeeper_tasks"
+                " WHERE name = :key AND paused_at IS NOT NULL),"
+                " EXISTS (SELECT 1 FROM housekeeper_runs"
+                " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}),"
+                " :tick > {in_5},"
+                " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
+                " EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
+                " AND status = 'running' AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60}))",
+                id=run.id,
+                key=run.key,
+                tick=run.scheduled_for,
+            )[0],
+        )
 
     def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
         return (
@@ -1746,16 +1766,17 @@ class Ledger:
             == 1
         )
 
-    def claim_startup(self, key: str) -> bool:
-        """Tell whether this process is the one to make a startup run."""
-        return (
-            self._write(
-                "UPDATE housekeeper_tasks SET startup_at = {now} WHERE name = :key"
-                " AND paused_at IS NULL AND (startup_at IS NULL OR startup_at < {ago_60})",
-                key=key,
-            )
-            == 1
+    def claim_startup(self, run: LiveRun) -> bool:
+        """Tell whether this process is the one to make a startup run, and this run it."""
+        won = self._write(
+            "UPDATE housekeeper_tasks SET startup_at = {now}, startup_by = :id WHERE name = :key"
+            " AND paused_at IS NULL AND (startup_at IS NULL OR startup_at < {ago_60})",
+            id=run.id,
+            key=run.key,
         )
+        # An earlier try may have been committed although its answer was lost.
+        sql = "SELECT 1 FROM housekeeper_tasks WHERE name = :key AND startup_by = :id"
+        return won == 1 or bool(self._rows(sql, key=run.key, id=run.id))
 
     def record_gap(self, run: Run, key: str, after: datetime) -> bool:
         """Record the ticks in (after, run.scheduled_for] as one row of so many; once.
@@ -1767,7 +1788,7 @@ class Ledger:
                 "INSERT INTO housekeeper_runs"
                 " (id, task, reason, scheduled_for, status, runner, finished_at, count, note)"
                 " SELECT :id, :key, 'schedule', :tick, :status, :runner, {now}, :count, :note"
-                " WHERE NOT EXISTS (SELECT 1 FROM housekeeper_runs"
+                " WHERE :tick <= {in_5} AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
                 " WHERE task = :key AND scheduled_for > :after AND scheduled_for <= :tick)"
                 " ON CONFLICT DO NOTHING",
                 id=run.id,
@@ -1917,7 +1938,8 @@ class Ledger:
         Kept are the newest 1,000 executed and 1,000 other rows of the last 90 days, always the
         newest row with a tick, because late ticks are counted from it, and all within grace.
         """
-        now = self._clock.now()
+        oldest = KEEP_DAYS * 86400
+        young, old = f"{{ago_{math.ceil(min(grace, oldest))}}}", f"{{ago_{oldest}}}"
         never_ran = "status IN ('skipped', 'missed')"
         nth = (
             "(SELECT id FROM housekeeper_runs WHERE task = :key AND {}"
@@ -1925,14 +1947,12 @@ class Ledger:
         )
         return self._write(
             "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
-            " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
+            f" AND finished_at < {young} AND (scheduled_for IS NULL OR scheduled_for <"
             " (SELECT MAX(scheduled_for) FROM housekeeper_runs"
             " WHERE task = :key AND scheduled_for <= {in_5}))"
-            f" AND (finished_at < :old OR {never_ran} AND id <= {nth.format(never_ran)}"
+            f" AND (finished_at < {old} OR {never_ran} AND id <= {nth.format(never_ran)}"
             f" OR NOT {never_ran} AND id <= {nth.format('NOT ' + never_ran)})",
             key=key,
-            young=now - timedelta(seconds=min(grace, KEEP_DAYS * 86400)),
-            old=now - timedelta(days=KEEP_DAYS),
             keep=KEEP_ROWS,
         )
 
@@ -2162,9 +2182,7 @@ class PostgresLedger(Ledger):
             # The kept connection had been lost, as after a restart of the server.
             return self._ask(sql, values, until)
 
-    def _ask(
-        self, sql: str, values: Mapping[str, object], until: float
-    ) -> tuple[list[Any], int]:
+    def _ask(self, sql: str, values: Mapping[str, object], until: float) -> tuple[list[Any], int]:
         self._connect(until)
         if not self._has_tables:
             self._make_tables(until)
@@ -2659,6 +2677,7 @@ class Registration:
         "source",
         "task",
         "trigger",
+        "unsure",
     )
 
     def __init__(self, task: Task, key: str, source: Path | None) -> None:
@@ -2672,6 +2691,7 @@ class Registration:
         self.armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
         self.number: int | None = None  # its number there
         self.run: LiveRun | None = None
+        self.unsure: LiveRun | None = None  # a claim of it may have been committed, or not
         self.gone = False
 
     def passed(self) -> datetime | None:
@@ -2838,7 +2858,7 @@ class Housekeeper:
         self._renew()
         for registration in self._registrations.values():
             registration.lock = threading.Lock()
-            registration.run = None
+            registration.run = registration.unsure = None
 
     def _renew(self) -> None:
         """Set up another start; the lock of a task whose run was abandoned stays taken."""
@@ -3064,29 +3084,60 @@ class Housekeeper:
     def _run_due(self, registration: Registration) -> None:
         """Claim the newest due tick of a task and run it; the task's lock is held."""
         try:
-            tick = None if registration.gone else self._newest_due(registration)
-            run = self._new_run(registration, Reason.SCHEDULE, tick)
-            verdict = self.ledger.claim(run) if tick else Claim.TAKEN
+            run, verdict = self._claim_due(registration)
+            wait = self._wait_for_claim(run, verdict)
         except LedgerUnavailable as error:
             what = f"Task {registration.task.name} could not be claimed"
-            self._later_again(
-                what,
-                error,
-                functools.partial(self._soon, self._in_worker, self._run_due, registration),
-            )
+            again = functools.partial(self._soon, self._in_worker, self._run_due, registration)
+            self._later_again(what, error, again)
             return
         self._ledger_failures = 0
-        if verdict is Claim.EARLY:
-            logger.warning("Task %s waits: this host is ahead of the ledger's clock", run.task)
-            self._delayed(1.0, self._in_worker, self._run_due, registration)
+        registration.unsure = None
+        if wait is not None:
+            self._delayed(wait, self._in_worker, self._run_due, registration)
             return
-        self._set_accounted(registration, tick)
+        self._set_accounted(registration, run.scheduled_for)
         if verdict is Claim.MINE:
             self._start(registration, run)
+            if self._too_late(registration, run.scheduled_for, self.clock.now()):
+                run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
             self._perform_in_worker(registration, run)
             return
         self._tell_verdict(run, verdict)
         self._release(registration)
+
+    def _claim_due(self, registration: Registration) -> tuple[LiveRun, Claim]:
+        """Try to claim the newest due tick; raises LedgerUnavailable.
+
+        A claim whose answer was lost may have been committed, so its run is kept and looked for
+        first: a claim with another id would find the tick taken, and nobody would run it.
+        """
+        unsure = registration.unsure
+        row = self.ledger.get(unsure.id) if unsure is not None else None
+        if unsure is not None and row is not None and row.status is Status.RUNNING:
+            return unsure, Claim.MINE
+        tick = None if registration.gone else self._newest_due(registration)
+        if unsure is not None and unsure.scheduled_for == tick:
+            run = unsure
+        else:
+            run = self._new_run(registration, Reason.SCHEDULE, tick)
+        if tick is None:
+            return run, Claim.TAKEN
+        registration.unsure = run
+        return run, self.ledger.claim(run)
+
+    def _wait_for_claim(self, run: LiveRun, verdict: Claim) -> float | None:
+        """Return after how many seconds a tick is to be claimed again; None when it is decided."""
+        if verdict is Claim.EARLY:
+            tick = cast(datetime, run.scheduled_for)
+            ahead = (tick - self.ledger.now()).total_seconds() - AHEAD
+            logger.warning("Task %s waits: the host is ahead of the ledger's clock", run.task)
+            return min(max(ahead, 0.1), SystemClock.LONGEST_WAIT)
+        if verdict is Claim.BLOCKED:
+            logger.warning("Task %s waits: its last run has sent no heartbeat", run.task)
+            self._soon(self._in_upkeep, self._look_for_crashed)
+            return OBSERVED + 2.0
+        return None
 
     def _newest_due(self, registration: Registration) -> datetime | None:
         """Return the tick to claim; record as missed those before it, and it when too late."""
@@ -3098,6 +3149,9 @@ class Housekeeper:
         following = trigger.next_after(first)
         if (following is None or following > now) and not self._too_late(registration, first, now):
             return first
+        now = self._due_until()
+        if first > now:
+            return first  # The claim will say that it is early.
         newest = trigger.latest_before(now, accounted) or first
         if self._too_late(registration, newest, now):
             self._account(registration, newest, Status.MISSED)
@@ -3105,8 +3159,15 @@ class Housekeeper:
         self._account(registration, newest - SECOND, Status.MISSED)
         return newest
 
-    def _too_late(self, registration: Registration, tick: datetime, now: datetime) -> bool:
-        return (now - tick).total_seconds() > registration.task.grace
+    def _due_until(self) -> datetime:
+        """Return up to which instant ticks may be accounted for; raises LedgerUnavailable.
+
+        A host that is ahead of the ledger's clock must not take away the ticks of the others.
+        """
+        return min(self.clock.now(), self.ledger.now() + AHEAD * SECOND)
+
+    def _too_late(self, registration: Registration, tick: datetime | None, now: datetime) -> bool:
+        return tick is not None and (now - tick).total_seconds() > registration.task.grace
 
     def _account(self, registration: Registration, until: datetime, status: Status) -> None:
         """Record the ticks up to an instant that are on nobody's record, as one row."""
@@ -3153,7 +3214,6 @@ class Housekeeper:
             logger.warning(
                 "Task %s skipped its tick %s: %s", run.task, run.scheduled_for, verdict.value
             )
-            self._soon(self._in_upkeep, self._look_for_crashed)
         elif run.scheduled_for is not None:
             logger.debug(
                 "Task %s did not get its tick %s: %s", run.task, run.scheduled_for, verdict.value
@@ -3161,18 +3221,22 @@ class Housekeeper:
 
     def _run_startup(self, registration: Registration) -> None:
         """Make the startup run of a task, unless another process does; the task's lock is held."""
-        run = self._new_run(registration, Reason.STARTUP)
+        # The same run when it is tried again: it may be on record already.
+        run = registration.unsure or self._new_run(registration, Reason.STARTUP)
+        registration.unsure = run
         try:
-            mine = self.ledger.claim_startup(registration.key)
+            mine = self.ledger.claim_startup(run)
             verdict = self.ledger.claim(run) if mine else Claim.TAKEN
+            wait = self._wait_for_claim(run, verdict)
         except LedgerUnavailable as error:
             what = f"Task {run.task} could not be started"
-            self._later_again(
-                what,
-                error,
-                functools.partial(self._soon, self._in_worker, self._run_startup, registration),
-            )
+            again = functools.partial(self._soon, self._in_worker, self._run_startup, registration)
+            self._later_again(what, error, again)
             return
+        if wait is not None:
+            self._delayed(wait, self._in_worker, self._run_startup, registration)
+            return
+        registration.unsure = None
         if verdict is Claim.MINE:
             self._start(registration, run)
             self._perform_in_worker(registration, run)
@@ -3361,22 +3425,28 @@ class Housekeeper:
 
     def _release(self, registration: Registration) -> None:
         """Free a task's lock, once the ticks that passed meanwhile are recorded as skipped."""
+        until: datetime | None = None
         while True:
             with self._lock:
                 passed = None if registration.gone or self._stopping else registration.passed()
-                if passed is None:
+                if passed is None or (until is not None and passed > until):
                     # Under the lock, so that the loop either passed a tick before this, and it is
                     # seen, or finds the task free.
                     registration.lock.release()
                     self._ended.notify_all()
-                    return
-                end = min(cast(datetime, registration.armed) - SECOND, self.clock.now())
+                    break
+                end = cast(datetime, registration.armed) - SECOND
             try:
-                self._account(registration, max(passed, end), Status.SKIPPED)
+                until = self._due_until()
+                if passed <= until:
+                    self._account(registration, min(end, until), Status.SKIPPED)
             except LedgerUnavailable as error:
                 what = f"The skipped ticks of task {registration.task.name} could not be recorded"
                 self._later_again(what, error, functools.partial(self._release, registration))
                 return
+        if passed is not None:
+            # The loop has passed it, and by the ledger's clock it is still to come.
+            self._delayed(1.0, self._dispatch, registration, self._run_due)
 
     # Upkeep of the ledger: on its own thread.
 
@@ -3396,6 +3466,16 @@ class Housekeeper:
                 return
             if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
                 self._stop_run(run, Status.CANCELLED, row.note, None, insist=False)
+        with contextlib.suppress(LedgerUnavailable):
+            skew = self._skew()
+            if abs(skew) > SKEW:
+                logger.warning("Clock of this host is %+.1f s from the ledger's", skew)
+
+    def _skew(self) -> float:
+        """Return the seconds by which the host's clock is ahead; raises LedgerUnavailable."""
+        asked = self.clock.now()
+        answer = self.ledger.now()
+        return (asked + (self.clock.now() - asked) / 2 - answer).total_seconds()
 
     def _look_for_crashed(self) -> None:
         """Record as crashed what has had no heartbeat for the lease, seen twice 30 s apart.
@@ -3407,7 +3487,9 @@ class Housekeeper:
             return
         try:
             running = self.ledger.running().values()
-            others = [run for run in running if run.runner != self.runner]
+            # A row of this process that it does not know of: it was committed, its answer lost,
+            # and nobody asked again.
+            others = [run for run in running if run.id not in self._known_runs()]
             for run in others:
                 self._judge(run)
         except LedgerUnavailable as error:
@@ -3419,6 +3501,11 @@ class Housekeeper:
             self._stale = {run.id: self._stale[run.id] for run in others if run.id in self._stale}
             if self._stale and not self._closed:
                 self._delayed(OBSERVED + 1.0, self._in_upkeep, self._look_for_crashed)
+
+    def _known_runs(self) -> set[str]:
+        with self._lock:
+            unsure = [each.unsure for each in self._registrations.values()]
+            return {*self._live, *(run.id for run in unsure if run is not None)}
 
     def _judge(self, run: Run) -> None:
         now = self.clock.monotonic()
@@ -3433,9 +3520,15 @@ class Housekeeper:
     def _prune(self) -> None:
         """Delete old rows, once a day."""
         self._delayed(86400.0, self._in_upkeep, self._prune)
-        with contextlib.suppress(LedgerUnavailable):
-            for registration in list(self._registrations.values()):
+        self._prune_next(list(self._registrations.values()))
+
+    def _prune_next(self, left: list[Registration]) -> None:
+        """Prune one task, and leave the thread to heartbeats before the next."""
+        if left and not self._closed:
+            registration = left.pop()
+            with contextlib.suppress(LedgerUnavailable):
                 self.ledger.prune(registration.key, registration.task.grace)
+            self._in_upkeep(self._prune_next, left)
 
     # What users call.
 
@@ -3593,9 +3686,11 @@ class Housekeeper:
             return registration.trigger
         schedule = registration.task.schedule
         if isinstance(schedule, str) and HASHED.search(schedule):
-            if not self.ledger.exists():
+            try:
+                if not self.ledger.exists():
+                    return None
+            except LedgerUnavailable:
                 return None
-            self.ledger.open()
         return self._make_trigger(registration)
 
     @public
@@ -4277,14 +4372,14 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
         print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks")
         _print_columns([row[:4] for row in _task_rows(housekeeper)])
     sys.stdout.flush()
-    while (number := inbox.get()) == getattr(signal, "SIGHUP", None):
+    while (number := _next_of(inbox)) == getattr(signal, "SIGHUP", None):
         logger.info("Reloading the tasks")
         for problem in housekeeper.discover():
             logger.error("Discovery: %s", problem)
     logger.info("Shutting down after %s", signal.Signals(number).name)
     stopper = threading.Thread(target=lambda: inbox.put(housekeeper.shutdown()), daemon=True)
     stopper.start()
-    while not isinstance(answer := inbox.get(), bool):
+    while not isinstance(answer := _next_of(inbox), bool):
         if answer != getattr(signal, "SIGHUP", None):
             _end_at_once(128 + answer)
     if not answer:
@@ -4305,6 +4400,17 @@ def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
+
+
+def _next_of(inbox: queue.SimpleQueue[int | bool]) -> int | bool:
+    """Wait for what is put into the queue next.
+
+    A signal that arrives just before the wait begins does not end it (4 of 90 that were sent on
+    the first line of output were lost for ever), so the wait is begun anew each second.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return inbox.get(timeout=1.0)
 
 
 def _end_at_once(code: int) -> None:

@@ -105,6 +105,9 @@ class Bench:
         assert self.finish(run)
         return run
 
+    def claim_startup(self) -> bool:
+        return self.ledger.claim_startup(self.run())
+
     def gap(self, after: datetime, last: datetime, count: int = 1) -> bool:
         row = self.run(last)
         row.status, row.count, row.note = Status.MISSED, count, "the process was down"
@@ -301,19 +304,19 @@ class TestEveryLedger:
 
     def test_a_startup_run_is_claimed_once_in_60_seconds(self, bench: Bench) -> None:
         bench.since()
-        assert [bench.ledger.claim_startup(KEY) for _ in range(3)] == [True, False, False]
+        assert [bench.claim_startup() for _ in range(3)] == [True, False, False]
         bench.clock.advance(59.9)
-        assert not bench.ledger.claim_startup(KEY)
+        assert not bench.claim_startup()
         bench.clock.advance(0.2)
-        assert bench.ledger.claim_startup(KEY)
-        assert not bench.ledger.claim_startup(KEY)
+        assert bench.claim_startup()
+        assert not bench.claim_startup()
 
     def test_a_startup_run_of_a_paused_task_is_not_claimed(self, bench: Bench) -> None:
         bench.since()
         bench.ledger.pause(KEY)
-        assert not bench.ledger.claim_startup(KEY)
+        assert not bench.claim_startup()
         bench.ledger.resume(KEY)
-        assert bench.ledger.claim_startup(KEY)
+        assert bench.claim_startup()
 
     def test_a_gap_is_recorded_once_as_one_row_with_a_count(self, bench: Bench) -> None:
         bench.clock.advance(600)
@@ -1033,14 +1036,16 @@ answer = 0
 for n in range(50):
     key = f"/sweep-{n}"
     ledger.register([(key, "", "UTC")])
-    answer += ledger.claim_startup(key)
+    answer += ledger.claim_startup(run_of(key, None))
 """
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def shared_url(request: Any, path: Path) -> str:
     """The URL of a fresh ledger that serves many processes."""
-    return {"sqlite": f"sqlite:///{path}"}[request.param]
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{path}"
 
 
 def crew(url: str, script: str) -> list[Any]:
