@@ -1577,7 +1577,9 @@ class Ledger:
 
         A task that is new, or whose schedule changed, has no past: its ticks count from now.
         """
-        rows = self._standing_rows(entries)
+        which = "name = :prefix" if len(entries) == 1 else "1 = 1"
+        prefix = entries[0][0] if entries else ""
+        rows = self._standing_rows(which, prefix)
         # In one order, or two processes could wait for each other's rows for ever.
         changed = sorted(entry for entry in entries if rows.get(entry[0], (None,))[:3] != entry)
         for start in range(0, len(changed), 100):
@@ -1594,20 +1596,24 @@ class Ledger:
                 " OR housekeeper_tasks.timezone <> excluded.timezone",
                 **values,
             )
-        rows = self._standing_rows(entries) if changed else rows
+        rows = self._standing_rows(which, prefix) if changed else rows
         return {key: self._standing_of(rows[key]) for key, *_ in entries}
 
     def standing(self, key: str) -> Standing:
         """Return where a registered task's schedule stands."""
-        return self._standing_of(self._standing_rows([(key, "", "")])[key])
+        return self._standing_of(self._standing_rows("name = :prefix", key)[key])
 
-    def _standing_rows(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-        one = "WHERE name = :key" if len(entries) == 1 else ""
+    def standings(self, prefix: str) -> dict[str, Standing]:
+        """Return where the schedules stand of all tasks whose key begins with `prefix`."""
+        rows = self._standing_rows("substr(name, 1, length(:prefix)) = :prefix", prefix)
+        return {key: self._standing_of(row) for key, row in rows.items()}
+
+    def _standing_rows(self, which: str, prefix: str) -> dict[str, Any]:
         rows = self._rows(
             "SELECT name, schedule, timezone, since, paused_at, (SELECT MAX(scheduled_for)"
             " FROM housekeeper_runs WHERE task = name AND scheduled_for <= {in_5})"
-            f" FROM housekeeper_tasks {one}",
-            key=entries[0][0] if entries else "",
+            f" FROM housekeeper_tasks WHERE {which}",
+            prefix=prefix,
         )
         return {row[0]: tuple(row) for row in rows}
 
@@ -1888,6 +1894,15 @@ class Ledger:
         found = self._runs(
             "WHERE task = :key AND started_at IS NOT NULL ORDER BY id DESC LIMIT 1",
             key=key,
+        )
+        return next(iter(found), None)
+
+    def record_from(self, key: str, tick: datetime) -> Run | None:
+        """Return the row of a tick, or else of the first later tick that is on record."""
+        found = self._runs(
+            "WHERE task = :key AND scheduled_for >= :tick ORDER BY scheduled_for LIMIT 1",
+            key=key,
+            tick=tick,
         )
         return next(iter(found), None)
 
@@ -2723,6 +2738,153 @@ class Waiting(NamedTuple):
     number: int
     registration: Registration
     run: LiveRun
+
+
+class Explanation:
+    """The sentences in which why() tells what became of a tick, instants in the task's zone."""
+
+    ENDED: Mapping[Status, str] = {
+        Status.SUCCEEDED: "succeeded",
+        Status.FAILED: "failed",
+        Status.TIMED_OUT: "timed out",
+        Status.CANCELLED: "was cancelled",
+        Status.SKIPPED: "skipped itself",
+        Status.MISSED: "was missed",
+        Status.CRASHED: "was found crashed",
+    }
+
+    def __init__(self, registration: Registration, trigger: Trigger | None, zone: tzinfo) -> None:
+        self.registration = registration
+        self.sentences: list[str] = []
+        self._trigger = trigger
+        self._zone = zone
+
+    def say(self, sentence: str) -> None:
+        """Add a sentence."""
+        self.sentences.append(sentence)
+
+    def _at(self, instant: datetime | None) -> str:
+        return f"{instant.astimezone(self._zone):%Y-%m-%d %H:%M:%S %z}" if instant else "-"
+
+    def tick_at(self, instant: datetime | None, now: datetime) -> datetime | None:
+        """Say what the schedule asks for in the minute of an instant, or last; return the tick."""
+        trigger, name = self._trigger, self.registration.task.name
+        if trigger is None:
+            self.say(f"Task {name} has no schedule.")
+            return None
+        asks = f"The schedule of task {name}, {trigger.text} in {trigger.timezone}, asks for"
+        if instant is None:
+            tick = trigger.latest_before(now, now - GIVE_UP_AFTER / 50)
+            self.say(f"{asks} {self._at(tick)}." if tick else f"{asks} nothing in the last year.")
+            return tick
+        following = trigger.next_after(instant - SECOND)
+        if following is not None and following < instant + timedelta(minutes=1):
+            self.say(f"{asks} {self._at(following)}.")
+            if following > now:
+                self.say("That is still to come.")
+            return following
+        self.say(
+            f"{asks} nothing at {self._at(instant)}; its next tick after that is"
+            f" {self._at(following)}."
+        )
+        return None
+
+    def tell_run(self, run: Run, tick: datetime | None) -> None:
+        """Say how a run went, or that its row stands for several ticks."""
+        note = f": {run.note}" if run.note else ""
+        if run.status in (Status.MISSED, Status.SKIPPED) and run.started_at is None:
+            ticks = "It" if run.count == 1 else f"It is one of {run.count:,} ticks that"
+            was = f" was {run.status}" if run.count == 1 else f" were {run.status}"
+            self.say(f"{ticks}{was}, as {run.runner} recorded{note}.")
+        elif run.status is Status.RUNNING:
+            self.say(
+                f"The run {run.id} is going on in {run.runner} since"
+                f" {self._at(run.started_at)}, attempt {run.attempt}."
+            )
+        else:
+            late = (run.started_at - tick).total_seconds() if run.started_at and tick else 0.0
+            behind = f", {late:.0f} s late" if late >= 1.0 else ""
+            self.say(
+                f"{run.runner} ran it at {self._at(run.started_at)}{behind}; after"
+                f" {run.duration or 0.0:.3f} s it {self.ENDED[run.status]}{note}."
+            )
+
+    def tell_pause(self, paused: datetime, resumed: datetime | None) -> None:
+        """Say that nothing is due in a pause."""
+        until = f"until {self._at(resumed)}" if resumed else "and still is"
+        self.say(f"The task was paused at {self._at(paused)}, {until}: nothing was due.")
+
+    def tell_no_past(self, since: datetime) -> None:
+        """Say why ticks before an instant do not count."""
+        self.say(
+            f"Its ticks count from {self._at(since)}, when the task was new to the ledger,"
+            " its schedule was changed, or it was resumed: a schedule has no past."
+        )
+
+    def tell_pending(self, tick: datetime, now: datetime) -> None:
+        """Say what can still become of a tick that nobody has claimed."""
+        task = self.registration.task
+        if not task.enabled:
+            self.say("The task is disabled (enabled=False): it is run only by hand.")
+        elif (now - tick).total_seconds() > task.grace:
+            self.say(
+                "Nobody has claimed it, and it is older than the task's grace of"
+                f" {task.grace:g} s: a scheduler that starts will record it as missed."
+            )
+        else:
+            self.say(
+                "Nobody has claimed it yet: no scheduler is there, its workers are all busy,"
+                f" or it is just about to. Its grace is {task.grace:g} s."
+            )
+
+    def tell_next(self, upcoming: Sequence[datetime], *, paused: bool) -> None:
+        """Say what comes next."""
+        if paused:
+            self.say("The task is paused now; nothing comes before it is resumed.")
+        elif upcoming and self.registration.task.enabled:
+            self.say(f"The next tick is {self._at(upcoming[0])}.")
+
+
+@dataclass(slots=True, kw_only=True)
+class HealthReport:
+    """What health() has found."""
+
+    critical: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    loop_age: float | None = None
+    skew: float | None = None
+    overdue: list[dict[str, object]] = field(default_factory=list)
+
+    def tell_loop(self, age: float) -> None:
+        """Take how long ago the loop of this process has last come round, in seconds."""
+        self.loop_age = age
+        if age > 3 * SystemClock.LONGEST_WAIT:
+            self.critical.append(f"The loop of this process has not come round for {age:.0f} s.")
+
+    def tell_skew(self, skew: float) -> None:
+        """Take by how many seconds the host's clock is ahead of the ledger's."""
+        self.skew = skew
+        if abs(skew) > SKEW:
+            self.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
+
+    def tell_overdue(self, overdue: list[dict[str, object]]) -> None:
+        """Take the ticks that are older than their grace and have no outcome."""
+        self.overdue = overdue
+        self.critical += [
+            f"Task {each['task']} is overdue: nothing came of its tick at"
+            f" {each['tick']:%Y-%m-%d %H:%M:%S} UTC."
+            for each in overdue
+        ]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the findings as health() gives them."""
+        return {
+            "status": "critical" if self.critical else "warning" if self.warnings else "ok",
+            "problems": self.critical + self.warnings,
+            "loop_age": self.loop_age,
+            "ledger": {"reachable": self.skew is not None, "skew": self.skew},
+            "overdue": self.overdue,
+        }
 
 
 class Seen(NamedTuple):
@@ -3785,6 +3947,126 @@ class Housekeeper:
         key = f"{self.namespace}/{name}"
         return self.ledger.history(key, f"{key}@", limit)
 
+    @public
+    def why(self, name: str, instant: datetime | None = None) -> dict[str, object]:
+        """Tell what became of a tick, and why, in sentences.
+
+        It is the tick in the minute that begins at an instant, or the latest one.  The keys:
+        "task", "instant", "tick" and "outcome" (None when there is none), "run" (the row),
+        "runner", "next_run", "sentences".  Raises UnknownTask, LedgerUnavailable.
+        """
+        registration = self._registration(name)
+        trigger, now = self._trigger_of(registration), self.clock.now()
+        zone = trigger.zone if trigger else zone_named(self.timezone)
+        told = Explanation(registration, trigger, zone)
+        tick = told.tick_at(instant, now)
+        run = None
+        if tick is None:
+            run = self.ledger.last(registration.key) if trigger is None else None
+        elif tick <= now:
+            run = self._record_of(registration, tick)
+            if run is None:
+                self._explain_no_record(told, tick)
+        if run is not None:
+            told.tell_run(run, tick)
+        upcoming = self._upcoming(registration, 1)
+        told.tell_next(upcoming, paused=registration.key in self.ledger.paused(registration.key))
+        return {
+            "task": name,
+            "instant": instant,
+            "tick": tick,
+            "outcome": run.status.value if run else None,
+            "run": run,
+            "runner": run.runner if run else None,
+            "next_run": upcoming[0] if upcoming else None,
+            "sentences": told.sentences,
+        }
+
+    def _record_of(self, registration: Registration, tick: datetime) -> Run | None:
+        """Return the row that accounts for a tick: its own, or one that stands for several."""
+        trigger = cast(Trigger, self._trigger_of(registration))
+        row = self.ledger.record_from(registration.key, tick)
+        if row is None or row.scheduled_for is None:
+            return None
+        # A count of a thousand means a thousand or more.
+        covered = trigger.count(tick - SECOND, row.scheduled_for, KEEP_ROWS) <= row.count
+        return row if covered else None
+
+    def _explain_no_record(self, told: Explanation, tick: datetime) -> None:
+        registration = told.registration
+        for paused, resumed in self.ledger.pauses(registration.key):
+            if paused <= tick and (resumed is None or tick <= resumed):
+                told.tell_pause(paused, resumed)
+                return
+        standing = self.ledger.standings(registration.key).get(registration.key)
+        running = self.ledger.running_run(registration.key)
+        if standing is None:
+            told.say("The ledger does not know the task: no scheduler has been started with it.")
+        elif tick <= standing.since:
+            told.tell_no_past(standing.since)
+        elif standing.newest is not None and tick < standing.newest:
+            told.say(
+                f"Its row is not kept any more: {KEEP_ROWS:,} rows are, for {KEEP_DAYS} days."
+            )
+        elif running is not None:
+            told.tell_run(running, None)
+            told.say("Ticks that pass meanwhile are recorded as skipped when it ends.")
+        else:
+            told.tell_pending(tick, self.clock.now())
+
+    @public
+    def health(self) -> dict[str, object]:
+        """Tell whether all is well, from any process; each ledger call takes 2 s at most.
+
+        The keys: "status" ("ok", "warning" or "critical"), "problems" (sentences), "started" and
+        "loop_age" (seconds) of this process's scheduler, "ledger" ("reachable", and "skew", the
+        seconds by which this host's clock is ahead), "overdue" (ticks that are older than their
+        grace and have no outcome), "runner", "version".
+        """
+        self._discover_once()
+        report = HealthReport(warnings=[f"Discovery: {problem}" for problem in self.problems])
+        if self._last_look is not None and self._started and self._scheduling:
+            report.tell_loop(self.clock.monotonic() - self._last_look[1])
+        try:
+            with ledger_calls_within(HEALTH_LIMIT):
+                report.tell_skew(self._skew())
+                report.tell_overdue(self._overdue())
+                report.warnings += self._silent_runs()
+        except LedgerUnavailable as error:
+            report.critical.append(f"The ledger cannot be reached: {error}.")
+        return {
+            **report.as_dict(),
+            "started": self._started,
+            "runner": self.runner,
+            "version": __version__,
+        }
+
+    def _overdue(self) -> list[dict[str, object]]:
+        """Return the tasks with a tick that is older than grace and has no outcome."""
+        prefix = f"{self.namespace}/"
+        standings, running = self.ledger.standings(prefix), self.ledger.running(prefix)
+        found: list[dict[str, object]] = []
+        for registration in list(self._registrations.values()):
+            task, key = registration.task, registration.key
+            standing, trigger = standings.get(key), self._trigger_of(registration)
+            if trigger is None or standing is None or not task.enabled or key in running:
+                continue
+            tick = trigger.next_after(standing.floor) if standing.paused_at is None else None
+            late = (self.clock.now() - tick).total_seconds() if tick else 0.0
+            # A minute more, in which a worker is found, and the tick claimed or recorded.
+            if late > task.grace + 60.0:
+                found.append({"task": task.name, "tick": tick, "seconds": late})
+        return found
+
+    def _silent_runs(self) -> list[str]:
+        now = self.ledger.now()
+        return [
+            f"Task {run.task} runs in {run.runner}, which has sent no heartbeat"
+            f" since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
+            for run in self.ledger.running(f"{self.namespace}/").values()
+            if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
+        ]
+
     # Stopping.
 
     @public
@@ -4635,6 +4917,51 @@ def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> int
     return 0
 
 
+def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Tell what became of a tick, and why."""
+    _need_ledger(housekeeper)
+    answer = housekeeper.why(options.NAME, _instant_given(housekeeper, options))
+    if options.json:
+        _print_json(answer)
+        return 0
+    print("\n".join(cast("list[str]", answer["sentences"])))
+    return 0
+
+
+def _instant_given(housekeeper: Housekeeper, options: argparse.Namespace) -> datetime | None:
+    """Return the instant that was asked for; without an offset it is in the task's zone."""
+    if options.INSTANT is None:
+        return None
+    # A final Z is understood from Python 3.11 on.
+    text = re.sub("[Zz]$", "+00:00", options.INSTANT.strip())
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{options.INSTANT!r} is not an instant such as '2026-03-29 02:30' or"
+            " '2026-03-29T00:30Z'"
+        ) from error
+    if given.tzinfo is not None:
+        return given
+    zones = {str(each["name"]): str(each["timezone"]) for each in housekeeper.list_tasks()}
+    return instant_of(given, zone_named(zones.get(options.NAME, housekeeper.timezone)))
+
+
+def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Tell whether all is well, with the exit codes that Nagios expects: 0, 1, 2, or 3 unknown."""
+    with contextlib.suppress(LedgerUnavailable), ledger_calls_within(HEALTH_LIMIT):
+        if not housekeeper.ledger.exists():
+            return _complain(LedgerUnavailable(_no_ledger(housekeeper)), 3)
+    answer = housekeeper.health()
+    status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
+    if options.json:
+        _print_json(answer)
+    else:
+        print(f"{status.upper()}: {problems[0] if problems else 'all is well'}")
+        print("\n".join(problems[1:]), end="\n" if problems[1:] else "")
+    return ("ok", "warning", "critical").index(status)
+
+
 def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """Pause a task's schedule, in every process and until it is resumed."""
     _need_ledger(housekeeper)
@@ -4681,6 +5008,8 @@ COMMANDS: tuple[tuple[Command, str, list[str], str], ...] = (
     (command_run, "run", ["NAME"], "run a task now and wait for it"),
     (command_next, "next", ["NAME_OR_EXPRESSION"], "show the next ticks, marking clock changes"),
     (command_history, "history", ["[NAME]"], "show the newest runs and their outcomes"),
+    (command_why, "why", ["NAME", "[INSTANT]"], "tell what became of a tick, and why"),
+    (command_health, "health", [], "tell whether all is well, as Nagios expects it"),
     (command_cancel, "cancel", ["NAME"], "ask a running task to stop"),
     (command_pause, "pause", ["NAME"], "pause a task's schedule everywhere"),
     (command_resume, "resume", ["NAME"], "end a pause"),
