@@ -70,7 +70,13 @@ class Shell:
 
     def __call__(self, *arguments: str, code: int = 0, **variables: str) -> str:
         """Return what a command printed to stdout, or to stderr when it is to fail."""
-        done = subprocess.run(
+        done = self.full(*arguments, **variables)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stderr if code > 1 else done.stdout
+
+    def full(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Return all of what a command printed, and its exit code."""
+        return subprocess.run(
             [sys.executable, str(FILE), *arguments],
             cwd=self.folder,
             env={**os.environ, **self.variables, **variables},
@@ -79,8 +85,6 @@ class Shell:
             timeout=LIMIT,
             check=False,
         )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stderr if code > 1 else done.stdout
 
     def json(self, *arguments: str, **options: Any) -> Any:
         return json.loads(self(*arguments, "--json", **options))
@@ -459,6 +463,46 @@ def test_a_task_that_runs_already_is_said_and_exits_with_1(shell: Shell) -> None
     process.send_signal(signal.SIGTERM)
     assert process.wait(LIMIT) == 1
     assert shell("cancel", "deaf", code=1) == "deaf is not running\n"
+
+
+def test_why_tells_what_became_of_a_tick_in_sentences_or_json(shell: Shell) -> None:
+    shell("run", "idle")
+    assert shell("why", "by-hand").splitlines()[0] == "Task by-hand has no schedule."
+    (in_the_gap, *_) = shell("why", "nightly", "2026-03-29 02:30").splitlines()
+    assert in_the_gap.endswith("asks for 2026-03-29 03:00:00 +0200.")
+    for given in ("2031-01-01T01:30Z", "2031-01-01T02:30:00+01:00", "2031-01-01 02:30"):
+        asked, *others = shell("why", "nightly", given).splitlines()
+        assert asked == (
+            "The schedule of task nightly, 30 2 * * * in Europe/Berlin,"
+            " asks for 2031-01-01 02:30:00 +0100."
+        )
+        assert others[0] == "That is still to come."
+    answer = json.loads(shell("why", "nightly", "2031-01-01 02:30", "--json"))
+    assert answer["tick"] == "2031-01-01T01:30:00Z"
+    assert answer["outcome"] is answer["run"] is None
+    assert "is not an instant such as" in shell("why", "sweep", "yesterday", code=2)
+    assert "did you mean 'sweep'" in shell("why", "sweeep", code=2)
+
+
+def test_why_needs_a_ledger(shell: Shell) -> None:
+    assert shell("why", "sweep", code=3).startswith("housekeeper: No ledger at ")
+
+
+def test_health_exits_as_nagios_expects(shell: Shell) -> None:
+    assert shell("health", code=3).startswith("housekeeper: No ledger at ")
+    shell("run", "idle")
+    assert shell("health") == "OK: all is well\n"
+    assert json.loads(shell("health", "--json"))["status"] == "ok"
+    shell.write("broken.py", "1 / 0\n")
+    done = shell.full("health")
+    assert done.returncode == 1
+    assert done.stdout.startswith("WARNING: Discovery: ")
+    assert "broken.py:1: it does not import" in done.stdout
+    nowhere = {"HOUSEKEEPER_LEDGER": "postgresql://someone:geheim@127.0.0.1:1/app"}
+    done = shell.full("health", **nowhere)
+    assert done.returncode == 2
+    assert done.stdout.startswith("CRITICAL: The ledger cannot be reached: ")
+    assert "geheim" not in done.stdout + done.stderr
 
 
 def test_the_scheduler_first_prints_zone_ledger_and_tasks(shell: Shell) -> None:

@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -552,3 +553,127 @@ def test_random_operations_never_run_a_tick_twice_or_two_runs_at_once(seed: int)
     )
     assert set(ticks.values()) == {1}
     assert not simulation.ledger.running("")
+
+
+# Claims that are not decided at once.
+
+
+class Flaky(hk.SqliteLedger):
+    """A ledger that loses the answers to claims, after or before it has carried them out."""
+
+    def __init__(self, clock: VirtualClock, *, committed: bool) -> None:
+        super().__init__("memory://", ":memory:", clock)
+        self.committed = committed
+        self.losing = 0
+
+    def claim(self, run: hk.LiveRun) -> hk.Claim:
+        if self.losing == 0:
+            return super().claim(run)
+        self.losing -= 1
+        if self.committed:
+            super().claim(run)
+        raise hk.LedgerUnavailable("the connection was lost")
+
+    def get(self, run_id: str) -> hk.Run | None:
+        if self.losing > 0:
+            self.losing -= 1
+            raise hk.LedgerUnavailable("the connection was lost")
+        return super().get(run_id)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("losses", [1, 3])
+def test_a_claim_whose_answer_was_lost_runs_its_tick_once(committed: bool, losses: int) -> None:
+    clock, hits = VirtualClock(START), []
+    ledger = Flaky(clock, committed=committed)
+    simulation = simulated(clock, recorder("hourly", hits, "0 * * * *"), ledger=ledger)
+    ledger.losing = losses
+    simulation.run_until(START + timedelta(hours=3, minutes=30))
+    assert hits == ticks_between("0 * * * *", START, clock.now())
+    assert [row.status for row in rows_of(simulation, "hourly")] == [Status.SUCCEEDED] * 3
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_claim_whose_answer_came_after_grace_is_missed_and_the_next_tick_runs(
+    committed: bool,
+) -> None:
+    clock, hits = VirtualClock(START), []
+    ledger = Flaky(clock, committed=committed)
+    task = recorder("hourly", hits, "0 * * * *", grace=10)
+    simulation = simulated(clock, task, ledger=ledger)
+    ledger.losing = 5  # tried again after 1, 2, 4 and 8 seconds, and after 16 in vain
+    simulation.run_until(START + timedelta(hours=2, minutes=30))
+    assert hits == [START + timedelta(hours=2)]
+    missed, ran = rows_of(simulation, "hourly")
+    assert (missed.status, missed.scheduled_for) == (Status.MISSED, START + timedelta(hours=1))
+    assert ran.status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_startup_claim_whose_answer_was_lost_is_made_once(committed: bool) -> None:
+    clock, ran = VirtualClock(START), []
+    ledger = Flaky(clock, committed=committed)
+    ledger.losing = 2
+    task = Task("warm-up", lambda: ran.append(1), startup=True)
+    simulation = simulated(clock, task, ledger=ledger)
+    simulation.run_until(START + timedelta(hours=1))
+    assert ran == [1]
+    (row,) = rows_of(simulation, "warm-up")
+    assert (row.reason, row.status) == (Reason.STARTUP, Status.SUCCEEDED)
+
+
+def test_a_row_of_its_own_that_a_process_does_not_know_of_is_found_crashed() -> None:
+    clock, hits = VirtualClock(START), []
+    simulation = simulated(clock, recorder("hourly", hits, "0 * * * *"))
+    ghost = simulation._new_run(simulation._registrations["hourly"], Reason.MANUAL)
+    assert simulation.ledger.claim(ghost) is hk.Claim.MINE
+    simulation.run_until(START + timedelta(hours=1, minutes=30))
+    assert hits == [START + timedelta(hours=1)]
+    assert [row.status for row in rows_of(simulation, "hourly")] == [
+        Status.CRASHED,
+        Status.SUCCEEDED,
+    ]
+
+
+@pytest.mark.parametrize("reason", ["tick", "startup"])
+def test_what_a_dead_process_left_running_delays_a_run_and_does_not_eat_it(reason: str) -> None:
+    clock, ran = VirtualClock(START), []
+    work = {"startup": True} if reason == "startup" else {"schedule": "0 0 * * *"}
+    task = Task("nightly", lambda: ran.append(clock.now()), **work)  # type: ignore[arg-type]
+    ledger = hk.ledger_from_url("memory://", Path("/"), clock)
+    dead = simulated(clock, Task("nightly", lambda: None), ledger=ledger)
+    left = dead._new_run(dead._registrations["nightly"], Reason.MANUAL)
+    assert ledger.claim(left) is hk.Claim.MINE
+    clock.advance(120)
+    simulation = simulated(clock, task, ledger=ledger)
+    started = utc(2024, 1, 2) if reason == "tick" else clock.now()
+    simulation.run_until(utc(2024, 1, 2, 0, 30))
+    assert len(ran) == 1
+    assert timedelta(seconds=hk.OBSERVED if reason == "startup" else 0) <= ran[0] - started
+    assert ran[0] - started < timedelta(minutes=2)
+    crashed, succeeded = rows_of(simulation, "nightly")
+    assert (crashed.status, succeeded.status) == (Status.CRASHED, Status.SUCCEEDED)
+
+
+class Behind(hk.SqliteLedger):
+    """A ledger whose clock is behind the host's: to it, the host is ahead."""
+
+    NOW = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '-600 seconds')"
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__("memory://", ":memory:", clock)
+        shifted = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '-600 seconds', '{}')"
+        self.SHIFTED = shifted  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("schedule", ["* * * * *", "0 * * * *"])
+def test_a_host_that_is_ahead_runs_each_tick_once_by_the_ledgers_clock(schedule: str) -> None:
+    clock, hits = VirtualClock(START), []
+    ledger = Behind(clock)
+    simulation = simulated(clock, recorder("ahead", hits, schedule), ledger=ledger)
+    simulation.run_until(START + timedelta(hours=3, minutes=30))
+    now = ledger.now()
+    assert now == START + timedelta(hours=3, minutes=20)
+    begin = START - timedelta(seconds=600)
+    assert hits == ticks_between(schedule, begin, now + timedelta(seconds=hk.AHEAD))
+    assert {row.status for row in rows_of(simulation, "ahead")} == {Status.SUCCEEDED}
