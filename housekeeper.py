@@ -4474,7 +4474,7 @@ def create_housekeeper(
 EXIT_CODES = """\
 exit codes: 0 all is well; 1 the task failed or runs already, check found a problem, or a worker
 had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n
-ended at once by signal n"""
+ended at once by signal n; of health: 0 ok, 1 warning, 2 critical, 3 no ledger"""
 
 
 Command = Callable[[Housekeeper, argparse.Namespace], int]
