@@ -27,11 +27,12 @@ Contents (search for the number and the name):
     5. Runs: one recorded occurrence of a task
     6. Ledgers: the store of runs, and the claim that makes a tick run once
     7. Execution: one attempt of a run, on a worker's thread
-    8. Housekeeper: the scheduler, in the order of its life
-    9. Processes: fork and interpreter exit
-    10. Discovery: the files in tasks/
-    11. Factory: create_housekeeper() and its options
-    12. Command line: python housekeeper.py
+    8. Sentry: check-ins and events
+    9. Housekeeper: the scheduler, in the order of its life
+    10. Processes: fork and interpreter exit
+    11. Discovery: the files in tasks/
+    12. Factory: create_housekeeper() and its options
+    13. Command line: python housekeeper.py
 
 The words (task, schedule, trigger, tick, due, dispatch, run, attempt, claim, ledger, runner,
 agenda, grace) are used in one meaning only; the README explains them.
@@ -111,6 +112,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("housekeeper")
+# Sentry is told of outcomes as such, and not once more of their lines: see SentryReporter.start().
+outcome_logger = logging.getLogger("housekeeper.outcome")
 
 # ================================================================================================
 # 1. Errors: what Housekeeper raises on purpose.
@@ -636,7 +639,7 @@ class IntervalTrigger(Trigger):
     ConfigurationError for what the library can say and a stateless schedule cannot.
     """
 
-    __slots__ = ("_period", "_phase")
+    __slots__ = ("_phase", "period")
 
     MONDAY = 4 * 86400  # 1970-01-01 was a Thursday
     DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -644,7 +647,7 @@ class IntervalTrigger(Trigger):
     def __init__(self, builder: ScheduleBuilder, timezone: str = "UTC") -> None:
         self._check(builder)
         unit, at = str(builder.unit), builder.at_time
-        self._period = builder.interval * UNITS[unit]
+        self.period = builder.interval * UNITS[unit]
         self._phase = at.hour * 3600 + at.minute * 60 + at.second if at else 0
         if unit == "weeks":
             self._phase += self.MONDAY + 86400 * self.DAYS.index(builder.start_day or "monday")
@@ -694,8 +697,8 @@ class IntervalTrigger(Trigger):
 
     def _next_wall(self, wall: datetime) -> datetime:
         seconds = (wall - WALL_EPOCH) // SECOND
-        periods = (seconds - self._phase) // self._period + 1
-        return WALL_EPOCH + timedelta(seconds=self._phase + periods * self._period)
+        periods = (seconds - self._phase) // self.period + 1
+        return WALL_EPOCH + timedelta(seconds=self._phase + periods * self.period)
 
 
 def is_schedule_builder(value: object) -> bool:
@@ -748,6 +751,8 @@ class Task:
     retries: how often a failed run is tried again, after `retry_delay` seconds that double each
         time up to an hour; a retry that could not start before the next tick is not made.
     each_host: each host that shares the ledger runs each tick, instead of one of them.
+    sentry: False keeps the task from Sentry; a dict sets its monitor's slug, checkin_margin and
+        max_runtime (minutes), failure_issue_threshold, recovery_threshold, owner.
 
     Raises ConfigurationError for anything that could not work, here and not at the first tick.
     """
@@ -768,6 +773,7 @@ class Task:
     retry_delay: float = 60.0
     each_host: bool = False
     description: str = ""
+    sentry: bool | Mapping[str, object] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not TASK_NAME.fullmatch(self.name):
@@ -779,6 +785,7 @@ class Task:
             self._check_action()
             self._check_numbers()
             self._check_schedule()
+            _check_sentry(self.sentry)
         except ConfigurationError as error:
             raise ConfigurationError(f"Task {self.name!r}: {error}") from error.__cause__
 
@@ -872,6 +879,42 @@ def _check_surroundings(cwd: object, env: object) -> None:
             )
 
 
+SENTRY_SLUG = re.compile("(?![0-9]+$)[a-z0-9_-]{1,50}")
+SENTRY_OWNER = re.compile("(user|team):[0-9]+|[^\\s]+@[^\\s]+|#[^\\s]+")
+# The most that Sentry takes; margin and runtime are minutes.
+SENTRY_NUMBERS = {
+    "checkin_margin": 40_320,
+    "max_runtime": 10_080,
+    "failure_issue_threshold": 720,
+    "recovery_threshold": 720,
+}
+
+
+def _check_sentry(options: object) -> None:
+    if isinstance(options, bool):
+        return
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(f"sentry {options!r} is not True, False or a dict")
+    for name, value in options.items():
+        most = SENTRY_NUMBERS.get(name)
+        if name not in ("slug", "owner") and most is None:
+            known = ", ".join(["slug", *SENTRY_NUMBERS, "owner"])
+            raise ConfigurationError(f"sentry has no option {name!r}; known are {known}")
+        if most is not None:
+            if type(value) is not int or not 1 <= value <= most:
+                raise ConfigurationError(
+                    f"sentry {name} {value!r} is not a whole number in 1-{most}"
+                )
+        elif name == "slug" and not (isinstance(value, str) and SENTRY_SLUG.fullmatch(value)):
+            raise ConfigurationError(
+                f"sentry slug {value!r} is not 1 to 50 of a-z, 0-9, - and _, digits alone aside"
+            )
+        elif name == "owner" and not (isinstance(value, str) and SENTRY_OWNER.fullmatch(value)):
+            raise ConfigurationError(
+                f"sentry owner {value!r} is not of the form user:51 or team:6"
+            )
+
+
 def _parameters(function: TaskFunction) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(function).parameters
@@ -924,6 +967,7 @@ def task(
     retry_delay: float = 60.0,
     each_host: bool = False,
     description: str = "",
+    sentry: bool | Mapping[str, object] = True,
 ) -> Callable[[TaskFunction], Task]:
     """Make a Task of the function below; see Task for the options.
 
@@ -947,6 +991,7 @@ def task(
             retry_delay=retry_delay,
             each_host=each_host,
             description=description or first_line,
+            sentry=sentry,
         )
 
     return make
@@ -2608,11 +2653,390 @@ class CommandLines:
 
 
 # ================================================================================================
-# 8. Housekeeper: the scheduler, in the order of its life.
+# 8. Sentry: check-ins and events.
 # ================================================================================================
 
 Action = Callable[[], object]
 P = ParamSpec("P")
+SENTRY_RUNTIME = 30  # minutes that Sentry gives a run without a timeout; heartbeats prolong it
+
+
+class Monitor(NamedTuple):
+    """A task's monitor in Sentry: its slug, and the configuration that each check-in carries."""
+
+    slug: str
+    config: dict[str, object]
+
+    @property
+    def beat_every(self) -> float:
+        """Seconds between a long run's heartbeats: well within what Sentry lets it run."""
+        return cast(int, self.config["max_runtime"]) * 60 / 3
+
+
+def make_monitor(task: Task, key: str, trigger: Trigger) -> Monitor:
+    """Return the monitor of a task, by the ledger's key of it.
+
+    Raises ConfigurationError with the reason when Sentry cannot have one.
+    """
+    if getattr(task.run, "_sentry_monitored", False):
+        raise ConfigurationError("its function checks in by itself (sentry_sdk.monitor)")
+    options = dict(task.sentry) if isinstance(task.sentry, Mapping) else {}
+    ticks = trigger.following(datetime(2024, 1, 1, tzinfo=UTC), 5)
+    gaps = [(later - tick).total_seconds() for tick, later in itertools.pairwise(ticks)]
+    # However long its grace, a tick runs no more when the next one has come.  Sentry counts whole
+    # minutes from the beginning of one: hence one more than the seconds need, and two for a run,
+    # whose start it rounds down as well.
+    margin = int(min([task.grace, *gaps]) // 60) + 1
+    runtime = SENTRY_RUNTIME if task.timeout is None else int(min(task.timeout, 1e6) // 60) + 2
+    config: dict[str, object] = {
+        "schedule": sentry_schedule(trigger),
+        "timezone": trigger.timezone,
+        "checkin_margin": min(margin, SENTRY_NUMBERS["checkin_margin"]),
+        "max_runtime": min(runtime, SENTRY_NUMBERS["max_runtime"]),
+    }
+    slug = str(options.pop("slug", "")) or sentry_slug(key)
+    return Monitor(slug, {**config, **options})
+
+
+def sentry_slug(key: str) -> str:
+    """Return the slug of a task's key: its name when that can serve, else with a hash behind it.
+
+    Sentry cuts slugs at 50 characters, lowers and collapses them, and refuses bare numbers.
+    """
+    namespace, _, name = key.partition("/")
+    lasting = re.fullmatch("[a-z0-9]+([_-][a-z0-9]+)*", name) and not name.isdigit()
+    if lasting and not namespace and len(name) <= 50:
+        return name
+    words = re.sub("[^a-z0-9]+", "-", f"{namespace}-{name}".lower()).strip("-")
+    return f"{words[:41].rstrip('-')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def sentry_schedule(trigger: Trigger) -> dict[str, object]:
+    """Return the schedule of a trigger in Sentry's words; its server parses them with cronsim.
+
+    Raises ConfigurationError with the reason when they cannot say it.
+    """
+    if isinstance(trigger, IntervalTrigger):
+        unit, seconds = ("minute", 60) if trigger.period % 86400 else ("day", 86400)
+        if trigger.period % 60:
+            raise ConfigurationError(f"{trigger.text!r} is not in whole minutes")
+        return {"type": "interval", "value": trigger.period // seconds, "unit": unit}
+    texts = trigger.text.split()
+    if len(texts) == 6 and not texts.pop(0).isdigit():
+        raise ConfigurationError(f"{trigger.text!r} comes more often than once a minute")
+    named = zip(CRON_FIELDS[1:], texts, strict=True)
+    return {"type": "crontab", "value": " ".join(itertools.starmap(_in_cronsim, named))}
+
+
+def _in_cronsim(field: CronField, value: str) -> str:
+    if value == "?":
+        return "*"
+    return ",".join(_part_in_cronsim(field, part) for part in value.split(","))
+
+
+def _part_in_cronsim(field: CronField, part: str) -> str:
+    """Rewrite what cronsim does not take, where it has another way to say it."""
+    if part.endswith("W") and field.name == "day of month":
+        raise ConfigurationError(f"Sentry does not know the day of month {part!r}")
+    if match := re.fullmatch("L([0-7])", part):
+        return f"{int(match[1]) % 7}L"
+    first, dash, last = part.partition("-")
+    # A range with a step never goes round: see _check_cron_part().
+    if not dash or "/" in last or field.number(first) <= field.number(last):
+        return part
+    highest = 6 if field.name == "weekday" else field.high
+    numbers = [*range(field.number(first), highest + 1)]
+    numbers += range(field.low, field.number(last) + 1)
+    return ",".join(map(str, numbers))
+
+
+def import_sentry_sdk() -> Any:
+    """Return the package; raises ConfigurationError when it is not installed."""
+    try:
+        return importlib.import_module("sentry_sdk")
+    except ImportError as error:
+        raise ConfigurationError(
+            "Sentry needs a package that is missing; install it with `pip install sentry-sdk`"
+        ) from error
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What Sentry is told of one run: one check-in and at most one event, in one trace."""
+
+    id: str  # of the check-in, and of the trace
+    monitor: Monitor | None
+    scope: Any  # Sentry's isolation scope of the run, of which each attempt gets a fork
+    context: contextvars.Context  # the latest attempt's, in which Sentry finds that fork
+    beat_at: float
+
+
+def unharmed(method: Callable[P, None]) -> Callable[P, None]:
+    """Make a method log what it raises: whatever Sentry does, the run goes on."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **options: P.kwargs) -> None:
+        try:
+            method(*args, **options)
+        except Exception as error:
+            logger.warning("Sentry could not be told: %s", _in_a_line(error))
+
+    return call
+
+
+class SentryReporter:
+    """Tells Sentry of runs, one report after the other, on a thread of its own.
+
+    An application's before_send may block or raise, and so may the SDK: the methods only put work
+    into a queue.  Everything is done in the context of the run's attempt, because the SDK keeps
+    there the scope with its tags and trace, and the exception it was told of last.
+    """
+
+    QUEUED = 1000  # reports that may wait; what comes then is dropped, with a warning
+    BURST = 50  # the SDK holds 100 of what it sends, and drops the rest in silence
+    FACTS = ("id", "reason", "scheduled_for", "started_at", "runner", "attempt", "count", "note")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sdk: Any = None  # while it is not started, it reports nothing
+        self._scopes: Any = None
+        self._queue: queue.Queue[tuple[contextvars.Context, Action] | None] = queue.Queue(
+            self.QUEUED
+        )
+        self._monitors: dict[str, Monitor | None] = {}  # by the task's key, of those reported
+        self._reports: dict[str, Report] = {}  # by run id, until the run's end was reported
+        self._warned: set[str] = set()
+
+    def start(self) -> None:
+        """Start the thread; raises ConfigurationError when there can be nothing to report to.
+
+        The application may call sentry_sdk.init() later, when SENTRY_DSN says that it will.
+        """
+        sdk = import_sentry_sdk()
+        if _transport(sdk) is None and not os.environ.get("SENTRY_DSN"):
+            raise ConfigurationError(
+                "Sentry is enabled and has no DSN; call sentry_sdk.init(dsn=...) before"
+                " initialize(), or set SENTRY_DSN"
+            )
+        self._scopes = importlib.import_module("sentry_sdk.scope")
+        # The logging integration would make a second event of an outcome's line.
+        logs = importlib.import_module("sentry_sdk.integrations.logging")
+        logs.ignore_logger(outcome_logger.name)
+        self._sdk = sdk
+        threading.Thread(target=self._work, name="housekeeper-sentry", daemon=True).start()
+
+    def register(self, key: str, task: Task, trigger: Trigger | None) -> None:
+        """Take a task whose concrete schedule is known."""
+        self._monitors.pop(key, None)
+        if self._sdk is None or task.sentry is False:
+            return
+        self._monitors[key] = None
+        if trigger is not None:
+            try:
+                self._monitors[key] = make_monitor(task, key, trigger)
+            except ConfigurationError as error:
+                logger.info("Task %s has no monitor in Sentry: %s", task.name, error)
+
+    @unharmed
+    def started(self, run: LiveRun) -> None:
+        """Open the check-in of a run that was claimed for its tick; others have none."""
+        if self._sdk is None or run.definition.sentry is False:
+            return
+        scheduled = run.reason is Reason.SCHEDULE
+        report = self._report(run, self._monitors.get(run.key) if scheduled else None)
+        self._reports[run.id] = report
+        self._check_in(report, "in_progress")
+
+    def _report(self, run: Run, monitor: Monitor | None) -> Report:
+        # Of the run's id, so that whoever finds it crashed ends this check-in, in this trace.
+        name = hashlib.sha256(run.id.encode()).hexdigest()[:32]
+        # Not a fork: it would hold the request during which this process was started.
+        scope = self._scopes.Scope()
+        scope.generate_propagation_context({"sentry-trace": f"{name}-{name[:16]}"})
+        scope.set_tag("housekeeper.task", run.task)
+        scope.set_tag("housekeeper.reason", run.reason.value)
+        scope.set_context("housekeeper", self._facts(run))
+        if monitor is not None:
+            scope.set_context("monitor", {"slug": monitor.slug})
+        context = contextvars.Context()
+        context.run(self._scopes.Scope.set_isolation_scope, scope)
+        return Report(
+            id=name, monitor=monitor, scope=scope, context=context, beat_at=self._clock.monotonic()
+        )
+
+    def _facts(self, run: Run) -> dict[str, object]:
+        values = run.as_dict()
+        return {name: values[name] for name in self.FACTS if values[name] not in (None, "")}
+
+    def _check_in(self, report: Report, status: str, duration: float | None = None) -> None:
+        monitor = report.monitor
+        if monitor is None:
+            return
+
+        def send() -> None:
+            self._sdk.crons.capture_checkin(
+                monitor_slug=monitor.slug,
+                check_in_id=report.id,
+                status=status,
+                duration=duration,
+                monitor_config=monitor.config,
+            )
+
+        self._put(report.context, send)
+
+    def _put(self, context: contextvars.Context, work: Action) -> None:
+        try:
+            self._queue.put_nowait((context, work))
+        except queue.Full:
+            self._warn_once("Sentry does not keep up, reports are dropped")
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning(text)
+
+    @contextlib.contextmanager
+    def around(self, run: LiveRun) -> Iterator[None]:
+        """Give an attempt its own isolation scope, in the run's trace."""
+        report = self._reports.get(run.id)
+        if report is None:
+            yield
+            return
+        with ExitStack() as scopes:
+            try:
+                current = self._scopes.Scope(ty=self._scopes.ScopeType.CURRENT)
+                scopes.enter_context(self._scopes.use_isolation_scope(report.scope.fork()))
+                scopes.enter_context(self._scopes.use_scope(current))
+            except Exception as error:
+                logger.warning("Sentry could not be told: %s", _in_a_line(error))
+            yield
+            report.context = contextvars.copy_context()
+
+    @unharmed
+    def beat(self, runs: Iterable[LiveRun]) -> None:
+        """Prolong the check-ins of long runs; report those that their timeout could not end."""
+        for run in runs:
+            report = self._reports.get(run.id)
+            if report is None:
+                continue
+            if run.stop_asked_at is None:
+                now = self._clock.monotonic()
+                if (
+                    report.monitor is not None
+                    and now - report.beat_at >= report.monitor.beat_every
+                ):
+                    report.beat_at = now
+                    self._check_in(report, "in_progress")
+            elif run.stop_reason == Status.TIMED_OUT and run.attempt > run.definition.retries:
+                asked = (self._clock.now() - run.stop_asked_at).total_seconds()
+                # It may hang for ever, and nobody would hear of it.
+                if asked > TERM_TO_KILL:
+                    self._end(run, "did not end after its timeout")
+
+    @unharmed
+    def ended(self, run: LiveRun, *, abandoned: bool = False) -> None:
+        """Close the check-in of a run whose outcome is on record; send a failure as an event."""
+        if abandoned:
+            self._end(run, "was abandoned")
+        elif run.status in (Status.FAILED, Status.TIMED_OUT):
+            self._end(run, run.status.value, run.exception)
+        else:
+            # Of a cancelled run the work was not done; but somebody wanted it so: no event.
+            self._end(run, "", failed=run.status not in (Status.SUCCEEDED, Status.SKIPPED))
+
+    def _end(
+        self,
+        run: LiveRun,
+        event: str,
+        exception: BaseException | None = None,
+        *,
+        failed: bool = True,
+    ) -> None:
+        """Report the end of a run, once; `event` says what happened, or that none is sent."""
+        report = self._reports.pop(run.id, None)
+        if report is None:
+            return
+        if event:
+            self._send_event(report, run, event, exception)
+        started = run.started_at or self._clock.now()
+        lasted = ((run.finished_at or self._clock.now()) - started).total_seconds()
+        self._check_in(report, "error" if failed else "ok", max(0.0, lasted))
+
+    def _send_event(
+        self, report: Report, run: Run, event: str, exception: BaseException | None = None
+    ) -> None:
+        # Of what asked it to stop there is no exception, but the stack at which it was.
+        facts = {**self._facts(run), "error": run.error}
+
+        def send() -> None:
+            self._sdk.get_isolation_scope().set_context("housekeeper", facts)
+            if exception is not None:
+                self._sdk.capture_exception(exception)
+            else:
+                self._sdk.capture_message(f"Task {run.task} {event}", level="error")
+
+        self._put(report.context, send)
+
+    def forget(self, run: LiveRun) -> None:
+        """Report no end of a run: another process has found it crashed, and reported that."""
+        self._reports.pop(run.id, None)
+
+    @unharmed
+    def missed(self, key: str, row: Run) -> None:
+        """Report ticks that nobody ran."""
+        monitor = self._monitors.get(key)
+        if monitor is not None:
+            self._check_in(self._report(row, monitor), "error")
+
+    @unharmed
+    def crashed(self, key: str, run: Run) -> None:
+        """Report a run of another process that has died."""
+        if key in self._monitors:
+            scheduled = run.reason is Reason.SCHEDULE
+            report = self._report(run, self._monitors[key] if scheduled else None)
+            self._send_event(report, run, "crashed")
+            self._check_in(report, "error")
+
+    def close(self, limit: float) -> None:
+        """Send what waits, within so many seconds, and end the thread."""
+        if self._sdk is None:
+            return
+        sent, until = threading.Event(), self._clock.monotonic() + limit
+
+        def flush() -> None:
+            self._sdk.flush(timeout=limit)
+            sent.set()
+
+        self._put(contextvars.Context(), flush)
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)
+        while not sent.is_set() and (left := until - self._clock.monotonic()) > 0:
+            self._clock.wait(sent, left)
+
+    def _work(self) -> None:
+        number = 0
+        while (item := self._queue.get()) is not None:
+            context, work = item
+            number += 1
+            try:
+                if _transport(self._sdk) is None:
+                    self._warn_once("Sentry is enabled, and nobody has called sentry_sdk.init()")
+                context.run(work)
+                if number % self.BURST == 0:
+                    self._sdk.flush(timeout=10.0)
+            except BaseException as error:
+                logger.warning("Sentry could not be told: %s", _in_a_line(error))
+
+
+def _transport(sdk: Any) -> object:
+    """Return what the SDK sends with; None before sentry_sdk.init(), and without a DSN."""
+    return getattr(sdk.get_client(), "transport", None)
+
+
+# ================================================================================================
+# 9. Housekeeper: the scheduler, in the order of its life.
+# ================================================================================================
+
 R = TypeVar("R")
 LONGEST_BACKOFF = 30.0  # seconds
 LONGEST_RETRY_DELAY = 3600.0  # seconds
@@ -2908,6 +3332,7 @@ class Housekeeper:
         *,
         app: object,
         enabled: bool,
+        sentry_enabled: bool,
         timezone: str,
         tasks_dir: Path | None,
         ledger: Ledger,
@@ -2920,6 +3345,7 @@ class Housekeeper:
     ) -> None:
         self.app = app
         self.enabled = enabled
+        self.sentry_enabled = sentry_enabled
         self.timezone = timezone
         self.tasks_dir = tasks_dir
         self.ledger = ledger
@@ -2960,6 +3386,7 @@ class Housekeeper:
         self._workers: Executor | None = None
         self._upkeep: Executor | None = None
         self._last_look: tuple[datetime, float] | None = None
+        self._sentry = SentryReporter(self.clock)
 
     # Starting.
 
@@ -2967,13 +3394,16 @@ class Housekeeper:
         """Discover tasks, open the ledger, start the threads, catch up, and make the startup runs.
 
         scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A
-        second call does nothing.  Raises ConfigurationError when the ledger's place is wrong; one
-        that cannot be reached for now is a warning, and tried again.
+        second call does nothing.  Raises ConfigurationError when the ledger's place is wrong, or
+        when Sentry is enabled and has no DSN; a ledger that cannot be reached for now is a
+        warning, and tried again.
         """
         self._check_process()
         if _held_back or not self._begin():
             return
         try:
+            if self.sentry_enabled:
+                self._sentry.start()
             self._discover_once()
             self._open_ledger()
         except BaseException:
@@ -3093,6 +3523,7 @@ class Housekeeper:
                 self._later_again("Tasks could not be entered in the ledger", error, self._bind)
                 return
             for (registration, task), trigger in zip(unbound, triggers, strict=True):
+                self._sentry.register(registration.key, task, trigger)
                 self._bind_one(registration, task, trigger, standings)
 
     def _bind_one(
@@ -3343,6 +3774,8 @@ class Housekeeper:
             row = self._gap_row(registration, standing.floor, last, status)
             if self.ledger.record_gap(row, registration.key, standing.floor):
                 logger.warning("Task %s: %d ticks %s: %s", row.task, row.count, status, row.note)
+                if status is Status.MISSED:
+                    self._sentry.missed(registration.key, row)
                 break
         self._set_accounted(registration, until)
 
@@ -3427,6 +3860,7 @@ class Housekeeper:
             registration.run = self._live[run.id] = run
             if self._beating is None:
                 self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
+        self._sentry.started(run)
 
     # Running: on a worker.
 
@@ -3468,7 +3902,8 @@ class Housekeeper:
             if task.timeout is not None:
                 run.deadline = self.clock.now() + timedelta(seconds=min(task.timeout, 1e9))
                 timeout = self._delayed(task.timeout, self._time_out, run, attempt)
-            make_attempt(task, run, self.app, self._around_run)
+            with self._sentry.around(run):
+                make_attempt(task, run, self.app, self._around_run)
             with self._lock:
                 self._agenda.drop(timeout)
         else:
@@ -3536,7 +3971,8 @@ class Housekeeper:
         try:
             if not self.ledger.finish(run):
                 words = "Task %s ended as %s, but its row was ended by another process"
-                logger.error(words, run.task, run.status)
+                outcome_logger.error(words, run.task, run.status)
+                self._sentry.forget(run)
         except LedgerUnavailable as error:
             what = f"The outcome of task {run.task} could not be recorded"
             self._later_again(what, error, functools.partial(self._conclude, registration, run))
@@ -3544,6 +3980,7 @@ class Housekeeper:
         except Exception:
             logger.exception("The outcome of task %s cannot be recorded", run.task)
         self._tell_outcome(run)
+        self._sentry.ended(run)
         if run.cancels_schedule:
             self._pause_for_cancel_job(registration)
         with self._lock:
@@ -3562,14 +3999,18 @@ class Housekeeper:
     def _tell_outcome(self, run: LiveRun) -> None:
         seconds = run.duration or 0.0
         if run.status is Status.SUCCEEDED:
-            logger.info("Task %s succeeded in %.3f s", run.task, seconds)
+            outcome_logger.info("Task %s succeeded in %.3f s", run.task, seconds)
         elif run.status is Status.SKIPPED:
-            logger.info("Task %s skipped its run: %s", run.task, run.note)
+            outcome_logger.info("Task %s skipped its run: %s", run.task, run.note)
         elif run.status is Status.CANCELLED:
-            logger.warning("Task %s was cancelled after %.3f s: %s", run.task, seconds, run.note)
+            outcome_logger.warning(
+                "Task %s was cancelled after %.3f s: %s", run.task, seconds, run.note
+            )
         else:
             words = f"{run.note}\n{run.error}".strip()
-            logger.error("Task %s %s after %.3f s: %s", run.task, run.status, seconds, words)
+            outcome_logger.error(
+                "Task %s %s after %.3f s: %s", run.task, run.status, seconds, words
+            )
 
     def _pause_for_cancel_job(self, registration: Registration) -> None:
         """Honour schedule.CancelJob: a pause holds in every process and after restarts."""
@@ -3620,6 +4061,7 @@ class Housekeeper:
             self._beating = None
             if live and not self._closed:
                 self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
+        self._sentry.beat(live)
         for run in live:
             try:
                 row = self.ledger.beat(run)
@@ -3648,19 +4090,22 @@ class Housekeeper:
         if self._closed:
             return
         try:
-            running = self.ledger.running().values()
+            known = self._known_runs()
             # A row of this process that it does not know of: it was committed, its answer lost,
             # and nobody asked again.
-            others = [run for run in running if run.id not in self._known_runs()]
-            for run in others:
-                self._judge(run)
+            others = {
+                key: run for key, run in self.ledger.running().items() if run.id not in known
+            }
+            for key, run in others.items():
+                self._judge(key, run)
         except LedgerUnavailable as error:
             self._later_again(
                 "Crashed runs could not be looked for", error, self._look_for_crashed
             )
             return
         with self._lock:
-            self._stale = {run.id: self._stale[run.id] for run in others if run.id in self._stale}
+            ids = {run.id for run in others.values()}
+            self._stale = {run_id: seen for run_id, seen in self._stale.items() if run_id in ids}
             if self._stale and not self._closed:
                 self._delayed(OBSERVED + 1.0, self._in_upkeep, self._look_for_crashed)
 
@@ -3669,15 +4114,16 @@ class Housekeeper:
             unsure = [each.unsure for each in self._registrations.values()]
             return {*self._live, *(run.id for run in unsure if run is not None)}
 
-    def _judge(self, run: Run) -> None:
+    def _judge(self, key: str, run: Run) -> None:
         now = self.clock.monotonic()
         seen, since = self._stale.get(run.id, (None, now))
         if seen != run.heartbeat_at:
             self._stale[run.id] = (run.heartbeat_at, now)
         elif now - since >= OBSERVED and self.ledger.crash(run):
-            logger.error(
+            outcome_logger.error(
                 "Task %s crashed: %s sent no heartbeat for the lease", run.task, run.runner
             )
+            self._sentry.crashed(key, run)
 
     def _prune(self) -> None:
         """Delete old rows, once a day."""
@@ -3936,6 +4382,25 @@ class Housekeeper:
         return sorted(self._registrations)
 
     @public
+    def unmonitored(self) -> dict[str, str]:
+        """Return the scheduled tasks for which Sentry cannot have a monitor, with the reasons.
+
+        Empty when Sentry is not enabled; asks no ledger.
+        """
+        self._discover_once()
+        reasons: dict[str, str] = {}
+        for registration in list(self._registrations.values()) if self.sentry_enabled else ():
+            task = registration.task
+            if task.schedule is None or task.sentry is False:
+                continue
+            try:
+                zone = task.timezone or self.timezone
+                make_monitor(task, registration.key, make_trigger(task.schedule, zone, "any"))
+            except ConfigurationError as error:
+                reasons[task.name] = str(error)
+        return reasons
+
+    @public
     def history(self, name: str | None = None, limit: int = 50) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first.
 
@@ -4096,6 +4561,7 @@ class Housekeeper:
         abandoned = list(self._live.values())
         with ledger_calls_within(STOP_WAIT):
             self._abandon(abandoned)
+        self._sentry.close(STOP_WAIT)
         self._close()
         return not abandoned
 
@@ -4107,8 +4573,10 @@ class Housekeeper:
 
     def _abandon(self, runs: Iterable[LiveRun]) -> None:
         for run in runs:
-            if run.finished_at is None:
-                logger.error("Task %s was abandoned: %s\n%s", run.task, run.note, run.stack())
+            abandoned = run.finished_at is None
+            if abandoned:
+                words = "Task %s was abandoned: %s\n%s"
+                outcome_logger.error(words, run.task, run.note, run.stack())
                 run.status, run.output = Status.CANCELLED, run.buffer.text()
                 run.finished_at = self.clock.now()
             else:
@@ -4117,6 +4585,7 @@ class Housekeeper:
                 self.ledger.finish(run)
             except Exception as error:
                 logger.error("Task %s: its end could not be recorded: %s", run.task, error)
+            self._sentry.ended(run, abandoned=abandoned)
             run.ended.set()
 
     def _close(self) -> None:
@@ -4153,7 +4622,7 @@ def _raise_outcome(run: LiveRun) -> None:
 
 
 # ================================================================================================
-# 9. Processes: fork and interpreter exit.
+# 10. Processes: fork and interpreter exit.
 # ================================================================================================
 
 _alive: weakref.WeakSet[Housekeeper] = weakref.WeakSet()
@@ -4233,7 +4702,7 @@ def leave_process() -> None:
 
 
 # ================================================================================================
-# 10. Discovery: the files in tasks/.
+# 11. Discovery: the files in tasks/.
 # ================================================================================================
 
 
@@ -4406,7 +4875,7 @@ def _refuse_place(place: Path) -> None:
 
 
 # ================================================================================================
-# 11. Factory: create_housekeeper() and its options.
+# 12. Factory: create_housekeeper() and its options.
 # ================================================================================================
 
 
@@ -4414,6 +4883,7 @@ def create_housekeeper(
     app: object = None,
     *,
     enabled: bool = True,
+    sentry_enabled: bool = False,
     timezone: str = "UTC",
     tasks_dir: str | os.PathLike[str] | None = "tasks",
     ledger: str = "sqlite:///housekeeper.db",
@@ -4428,6 +4898,8 @@ def create_housekeeper(
 
     app: handed to tasks that take it; a Flask application also gives each run its app_context().
     enabled: False lists tasks and runs nothing: for test suites, shells and migrations.
+    sentry_enabled: check in with Sentry Crons and send failures as events, by the client of the
+        application's sentry_sdk.init().
     timezone: of all schedules that name none.
     tasks_dir: the folder of task files, relative to this file's; None: only register_task().
     ledger: ``sqlite:///housekeeper.db`` (relative to this file's folder), or ``memory://``.
@@ -4440,6 +4912,8 @@ def create_housekeeper(
     Raises ConfigurationError with what is wrong.
     """
     zone_named(timezone)
+    if not isinstance(sentry_enabled, bool):  # It may be a DSN, which is not shown.
+        raise ConfigurationError("sentry_enabled is a bool; the DSN goes to sentry_sdk.init()")
     if type(max_workers) is not int or max_workers < 1:
         raise ConfigurationError(f"max_workers {max_workers!r} is not a whole number of 1 or more")
     _check_number("shutdown_timeout", shutdown_timeout, least=0)
@@ -4455,6 +4929,7 @@ def create_housekeeper(
     return Housekeeper(
         app=app,
         enabled=enabled,
+        sentry_enabled=sentry_enabled,
         timezone=timezone,
         tasks_dir=None if tasks_dir is None else here / tasks_dir,
         ledger=ledger_from_url(ledger, here, clock),
@@ -4468,7 +4943,7 @@ def create_housekeeper(
 
 
 # ================================================================================================
-# 12. Command line: python housekeeper.py
+# 13. Command line: python housekeeper.py
 # ================================================================================================
 
 EXIT_CODES = """\
@@ -4597,12 +5072,28 @@ def _housekeeper_of(options: argparse.Namespace) -> Housekeeper:
     if options.app is not None:
         return load_application(options.app)
     return create_housekeeper(
+        sentry_enabled=bool(os.environ.get("SENTRY_DSN")),
         timezone=options.timezone,
         tasks_dir="tasks" if options.tasks is None else Path.cwd() / options.tasks,
         ledger=options.ledger,
         max_workers=options.workers,
         shutdown_timeout=options.shutdown_timeout,
     )
+
+
+def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
+    """Set up the SDK by SENTRY_DSN, SENTRY_ENVIRONMENT and SENTRY_RELEASE, which it reads itself.
+
+    An application does that for its own.  Raises ConfigurationError.
+    """
+    if options.app is not None or not housekeeper.sentry_enabled:
+        return
+    try:
+        import_sentry_sdk().init()
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(f"SENTRY_DSN is not a DSN ({error})") from None
 
 
 def load_application(text: str) -> Housekeeper:
@@ -4646,6 +5137,7 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     """Run the scheduler until a signal ends it."""
     inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
     _take_signals(inbox, signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT))
+    _init_sentry(housekeeper, options)
     housekeeper.initialize()
     if options.json:
         _print_json(housekeeper.list_tasks())
@@ -4769,6 +5261,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """Run a task now, and wait for it; Ctrl-C asks it to stop."""
     inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
     _take_signals(inbox, signal.SIGTERM, signal.SIGINT)
+    _init_sentry(housekeeper, options)
     housekeeper.initialize(scheduling=False)
     run = housekeeper.run_task_manually(options.NAME, wait=False)
     signals = 0
@@ -4982,6 +5475,7 @@ def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """Check task files, names, schedules and zones; needs no ledger."""
     problems = housekeeper.discover()
     tasks = housekeeper.task_names()
+    unmonitored = housekeeper.unmonitored()
     now = housekeeper.clock.now()
     host_offset, offset = (
         now.astimezone().utcoffset(),
@@ -4992,11 +5486,14 @@ def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
         here = f"{now.astimezone():%Z (%z)}"
         note = f"this host's clock is in {here}, schedules in {housekeeper.timezone}"
     if options.json:
-        _print_json({"tasks": tasks, "problems": problems, "note": note})
+        answer = {"tasks": tasks, "problems": problems, "note": note, "unmonitored": unmonitored}
+        _print_json(answer)
         return 1 if problems else 0
     print(f"{len(tasks)} tasks: {', '.join(tasks)}" if tasks else "0 tasks")
     if note:
         print(f"note: {note}")
+    for name, reason in unmonitored.items():
+        print(f"note: Sentry has no monitor for {name}: {reason}")
     for problem in problems:
         print(f"problem: {problem}")
     print("all is well" if not problems else f"{len(problems)} problems")

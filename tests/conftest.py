@@ -18,7 +18,7 @@ __all__ = ["postgres_server", "postgres_url"]
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("HOUSEKEEPER_", "LOG_")) or name == "DATABASE_URL":
+        if name.startswith(("HOUSEKEEPER_", "LOG_", "SENTRY_")) or name == "DATABASE_URL":
             monkeypatch.delenv(name)
 
 

@@ -429,6 +429,7 @@ OPTIONS: dict[str, Any] = {
     "retry_delay": 10.0,
     "each_host": True,
     "description": "Sweep.",
+    "sentry": {"slug": "sweeper"},
 }
 
 

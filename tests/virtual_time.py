@@ -115,7 +115,8 @@ def simulated(
     """Return a VirtualHousekeeper with tasks, started at the clock's present."""
     if isinstance(ledger, str):
         ledger = hk.ledger_from_url(ledger, Path("/"), clock)
-    values = {"app": None, "enabled": True, "timezone": "UTC", "namespace": "", **options}
+    values = {"app": None, "enabled": True, "sentry_enabled": False, "timezone": "UTC"}
+    values |= {"namespace": "", **options}
     simulation = VirtualHousekeeper(
         tasks_dir=None,
         ledger=ledger,
