@@ -230,6 +230,7 @@ def test_check_says_that_all_is_well_and_needs_no_ledger(shell: Shell) -> None:
         "tasks": ["backup", "by-hand", "idle", "nightly", "off", "sweep"],
         "problems": [],
         "note": "",
+        "unmonitored": {},
     }
 
 
