@@ -2965,11 +2965,13 @@ class SentryReporter:
     def _send_event(
         self, report: Report, run: Run, event: str, exception: BaseException | None = None
     ) -> None:
-        # Of what asked it to stop there is no exception, but the stack at which it was.
-        facts = {**self._facts(run), "error": run.error}
+        facts, stack = self._facts(run), run.error
 
         def send() -> None:
-            self._sdk.get_isolation_scope().set_context("housekeeper", facts)
+            # The SDK cuts long texts at their end, where a stack tells the most.
+            longest = self._sdk.get_client().options.get("max_value_length") or len(stack)
+            facts["error"] = stack[-longest:]
+            self._scopes.Scope.get_isolation_scope().set_context("housekeeper", facts)
             if exception is not None:
                 self._sdk.capture_exception(exception)
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 import gzip
 import http.server
 import json
@@ -121,10 +120,18 @@ def init(dsn: str, **options: Any) -> None:
     sentry_sdk.init(dsn=dsn, http_proxy="", auto_enabling_integrations=False, **options)
 
 
+_simulations: list[VirtualHousekeeper] = []
+
+
 @pytest.fixture(autouse=True)
-def _no_client_is_left() -> Iterator[None]:
+def _nothing_is_left() -> Iterator[None]:
     yield
-    sentry_sdk.get_global_scope().set_client(None)
+    sentry_sdk.Scope.get_global_scope().set_client(None)
+    while _simulations:
+        simulation = _simulations.pop()
+        clock: Any = simulation.clock
+        clock.end += timedelta(days=1)
+        simulation.shutdown()
 
 
 @pytest.fixture
@@ -142,7 +149,10 @@ def settle(housekeeper: hk.Housekeeper) -> None:
     sentry_sdk.flush(LIMIT)
 
 
-simulate = functools.partial(simulated, sentry_enabled=True)
+def simulate(clock: VirtualClock, *tasks: Task, **options: Any) -> VirtualHousekeeper:
+    """Return a Housekeeper on a virtual clock that reports to Sentry, on its real thread."""
+    _simulations.append(simulated(clock, *tasks, sentry_enabled=True, **options))
+    return _simulations[-1]
 
 
 def until(housekeeper: VirtualHousekeeper, end: datetime) -> None:
@@ -236,7 +246,7 @@ def test_each_run_has_its_own_trace_and_its_tags_leak_nowhere(sentry: Ingest) ->
     def sweep() -> None:
         tag = next(tags)
         sentry_sdk.set_tag(tag, "yes")
-        sentry_sdk.get_current_scope().set_tag(f"current {tag}", "yes")
+        sentry_sdk.Scope.get_current_scope().set_tag(f"current {tag}", "yes")
         sentry_sdk.add_breadcrumb(message=tag)
         fail()
 
