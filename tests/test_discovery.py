@@ -61,6 +61,7 @@ def housekeeper_of(folder: Path, *tasks: Task, **options: Any) -> VirtualHouseke
     values: dict[str, Any] = {
         "app": None,
         "enabled": True,
+        "sentry_enabled": False,
         "timezone": "UTC",
         "namespace": "",
         "tasks_dir": folder,
