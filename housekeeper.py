@@ -28,11 +28,14 @@ Contents (search for the number and the name):
     6. Ledgers: the store of runs, and the claim that makes a tick run once
     7. Execution: one attempt of a run, on a worker's thread
     8. Sentry: check-ins and events
-    9. Housekeeper: the scheduler, in the order of its life
-    10. Processes: fork and interpreter exit
-    11. Discovery: the files in tasks/
-    12. Factory: create_housekeeper() and its options
-    13. Command line: python housekeeper.py
+    9. Metrics: what one process has counted
+    10. Housekeeper: the scheduler, in the order of its life
+    11. Processes: fork and interpreter exit
+    12. Discovery: the files in tasks/
+    13. Factory: create_housekeeper() and its options
+    14. Page: the dashboard's HTML, style and script
+    15. Web: a WSGI application
+    16. Command line: python housekeeper.py
 
 The words (task, schedule, trigger, tick, due, dispatch, run, attempt, claim, ledger, runner,
 agenda, grace) are used in one meaning only; the README explains them.
@@ -42,6 +45,8 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import bisect
+import calendar
 import concurrent.futures.thread
 import contextlib
 import contextvars
@@ -50,9 +55,13 @@ import difflib
 import functools
 import hashlib
 import heapq
+import hmac
+import http
 import importlib
 import importlib.util
 import inspect
+import io
+import ipaddress
 import itertools
 import json
 import logging
@@ -65,6 +74,7 @@ import selectors
 import shlex
 import signal
 import socket
+import socketserver
 import sqlite3
 import stat
 import subprocess
@@ -72,8 +82,9 @@ import sys
 import threading
 import time
 import traceback
+import urllib.parse
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -83,7 +94,7 @@ from datetime import time as wall_time
 from enum import Enum
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import IO, Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import IO, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from croniter import croniter
@@ -1085,6 +1096,8 @@ class Run:
 
 def _plain(value: object) -> object:
     """Return a value as JSON knows it."""
+    if isinstance(value, Run):
+        return value.as_dict()
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, Progress):
@@ -1517,6 +1530,7 @@ class Ledger:
         self.lock = threading.Lock()
         self._connection: Any = None
         self._pid = os.getpid()
+        self.failures = 0  # calls that ended in LedgerUnavailable, for the metrics
 
     # Connection.
 
@@ -1578,8 +1592,12 @@ class Ledger:
     def _run(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
         in_dialect = _in_dialect(sql, self.NOW, self.SHIFTED, self.VALUE)
         stored = {name: self._stored(value) for name, value in values.items()}
-        with self._turn() as until:
-            return self._execute(in_dialect, stored, until)
+        try:
+            with self._turn() as until:
+                return self._execute(in_dialect, stored, until)
+        except LedgerUnavailable:
+            self.failures += 1
+            raise
 
     def _rows(self, sql: str, **values: object) -> list[Any]:
         return self._run(sql, values)[0]
@@ -1917,9 +1935,10 @@ class Ledger:
 
     # Reading.
 
-    def get(self, run_id: str) -> Run | None:
-        """Return a run by its id."""
-        return next(iter(self._runs("WHERE id = :id", id=run_id)), None)
+    def get(self, run_id: str, prefix: str = "") -> Run | None:
+        """Return a run by its id, when its task's key begins with `prefix`."""
+        where = "WHERE id = :id AND substr(task, 1, length(:prefix)) = :prefix"
+        return next(iter(self._runs(where, id=run_id, prefix=prefix)), None)
 
     def running(self, prefix: str = "") -> dict[str, Run]:
         """Return the running runs by their tasks' keys, of all that begin with `prefix`."""
@@ -1951,15 +1970,34 @@ class Ledger:
         )
         return next(iter(found), None)
 
-    def history(self, key: str, prefix: str, limit: int) -> list[Run]:
-        """Return the newest runs of a task, or of all with a prefix when `key` is empty."""
-        which = "task = :key OR" if key else ""
+    def last_success(self, key: str) -> datetime | None:
+        """Return when the newest run of a task that succeeded had ended."""
+        rows = self._rows(
+            "SELECT finished_at FROM housekeeper_runs WHERE task = :key AND status = 'succeeded'"
+            " ORDER BY id DESC LIMIT 1",
+            key=key,
+        )
+        return self._instant(rows[0][0]) if rows else None
+
+    def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
+        """Return the newest runs of a task, or of all with a prefix when `key` is empty.
+
+        With `before`, those that were made before the run of that id.
+        """
+        which = "substr(task, 1, length(:prefix)) = :prefix"
+        if key:
+            # The keys of its hosts come from the small table, so that the index by task finds the
+            # rows among millions.
+            hosts = f"SELECT name FROM housekeeper_tasks WHERE {which.replace('task', 'name')}"
+            which = f"task IN (SELECT :key UNION ALL {hosts})"
+        earlier = "AND id < :before" if before is not None else ""
         return self._runs(
-            f"WHERE {which} substr(task, 1, length(:prefix)) = :prefix"
-            " ORDER BY id DESC LIMIT :limit",
+            f"WHERE id IN (SELECT id FROM housekeeper_runs WHERE {which} {earlier}"
+            " ORDER BY id DESC LIMIT :limit) ORDER BY id DESC",
             key=key,
             prefix=prefix,
             limit=limit,
+            before=before,
         )
 
     def _runs(self, where: str, **values: object) -> list[Run]:
@@ -3036,7 +3074,112 @@ def _transport(sdk: Any) -> object:
 
 
 # ================================================================================================
-# 9. Housekeeper: the scheduler, in the order of its life.
+# 9. Metrics: what one process has counted.
+# ================================================================================================
+
+
+class Histogram:
+    """How often a number of seconds was at most each bound, as Prometheus counts it."""
+
+    def __init__(self, *bounds: float) -> None:
+        self.bounds = (*bounds, math.inf)
+        self.counts = [0] * len(self.bounds)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one number."""
+        self.counts[bisect.bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def samples(self, **labels: str) -> list[Sample]:
+        """Return its samples: a bucket counts what is in those below it as well."""
+        sums = itertools.accumulate(self.counts)
+        buckets = [
+            Sample(
+                count, {**labels, "le": f"{bound:g}" if bound < math.inf else "+Inf"}, "_bucket"
+            )
+            for bound, count in zip(self.bounds, sums, strict=True)
+        ]
+        number = sum(self.counts)
+        return [*buckets, Sample(self.total, labels, "_sum"), Sample(number, labels, "_count")]
+
+
+class Sample(NamedTuple):
+    """One line of a metric."""
+
+    value: float
+    labels: Mapping[str, str] = {}
+    suffix: str = ""
+
+
+class Metric(NamedTuple):
+    """A metric with its samples, as Prometheus reads it."""
+
+    name: str
+    kind: str
+    help: str
+    samples: Sequence[Sample]
+
+    def lines(self) -> Iterator[str]:
+        """Yield it in Prometheus' text format."""
+        yield f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n"
+        for value, labels, suffix in self.samples:
+            pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+            yield f"{self.name}{suffix}{f'{{{pairs}}}' if pairs else ''} {value!r}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+class Metrics:
+    """What came of the runs of this process, since its start."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes: Counter[tuple[str, Status]] = Counter()
+        self._seconds: dict[str, Histogram] = {}
+        self._lateness = Histogram(0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+
+    def ended(self, run: Run) -> None:
+        """Count a run that has ended, or a row of ticks that were skipped or missed."""
+        with self._lock:
+            self._outcomes[run.task, run.status] += run.count
+            if run.duration is None or run.started_at is None:
+                return
+            bounds = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
+            self._seconds.setdefault(run.task, Histogram(*bounds)).observe(run.duration)
+            if run.scheduled_for is not None:
+                late = (run.started_at - run.scheduled_for).total_seconds()
+                self._lateness.observe(max(0.0, late))
+
+    def skipped(self, task: str) -> None:
+        """Count a tick whose row the ledger wrote."""
+        with self._lock:
+            self._outcomes[task, Status.SKIPPED] += 1
+
+    def read(self) -> list[Metric]:
+        """Return what was counted."""
+        with self._lock:
+            outcomes = [
+                Sample(number, {"task": task, "status": status.value})
+                for (task, status), number in self._outcomes.items()
+            ]
+            seconds = [
+                sample
+                for task, histogram in self._seconds.items()
+                for sample in histogram.samples(task=task)
+            ]
+            lateness = self._lateness.samples()
+        return [
+            Metric("housekeeper_runs_total", "counter", "Ended runs by outcome.", outcomes),
+            Metric("housekeeper_run_seconds", "histogram", "Durations of runs.", seconds),
+            Metric("housekeeper_lateness_seconds", "histogram", "Starts after ticks.", lateness),
+        ]
+
+
+# ================================================================================================
+# 10. Housekeeper: the scheduler, in the order of its life.
 # ================================================================================================
 
 R = TypeVar("R")
@@ -3319,6 +3462,7 @@ class Seen(NamedTuple):
     running: Mapping[str, Run]
     paused: set[str]
     lasts: Mapping[str, Run | None]
+    successes: Mapping[str, datetime | None]
     source: str
 
 
@@ -3380,6 +3524,7 @@ class Housekeeper:
         self._unbound = dict.fromkeys(self._registrations.values())  # unknown to the ledger yet
         self._stale: dict[str, tuple[datetime | None, float]] = {}
         self._identity: str | None = None
+        self.metrics = Metrics()
         self._started = self._stopping = self._closed = False
         self._scheduling = False
         self._beating: int | None = None
@@ -3775,6 +3920,7 @@ class Housekeeper:
                 break
             row = self._gap_row(registration, standing.floor, last, status)
             if self.ledger.record_gap(row, registration.key, standing.floor):
+                self.metrics.ended(row)
                 logger.warning("Task %s: %d ticks %s: %s", row.task, row.count, status, row.note)
                 if status is Status.MISSED:
                     self._sentry.missed(registration.key, row)
@@ -3808,6 +3954,7 @@ class Housekeeper:
 
     def _tell_verdict(self, run: LiveRun, verdict: Claim) -> None:
         if verdict in (Claim.OVERLAPPED, Claim.SUPERSEDED):
+            self.metrics.skipped(run.task)
             logger.warning(
                 "Task %s skipped its tick %s: %s", run.task, run.scheduled_for, verdict.value
             )
@@ -3999,6 +4146,7 @@ class Housekeeper:
         self._conclude(registration, run)
 
     def _tell_outcome(self, run: LiveRun) -> None:
+        self.metrics.ended(run)
         seconds = run.duration or 0.0
         if run.status is Status.SUCCEEDED:
             outcome_logger.info("Task %s succeeded in %.3f s", run.task, seconds)
@@ -4320,6 +4468,7 @@ class Housekeeper:
                 "paused": False,
                 "next_run": None,
                 "last_run": None,
+                "last_success": None,
                 "source": "this process",
             }
         return {"registered": True, **self._statuses([registration])[0]}
@@ -4355,11 +4504,17 @@ class Housekeeper:
             prefix = f"{self.namespace}/"
             running, paused = self.ledger.running(prefix), self.ledger.paused(prefix)
             lasts = {each.key: self.ledger.last(each.key) for each in registrations}
-            seen = Seen(running, paused, lasts, "ledger")
+            successes = {key: self._last_success(key, last) for key, last in lasts.items()}
+            seen = Seen(running, paused, lasts, successes, "ledger")
         except LedgerUnavailable:
             live: dict[str, Run] = {run.key: run for run in list(self._live.values())}
-            seen = Seen(live, set(), {}, "this process")
+            seen = Seen(live, set(), {}, {}, "this process")
         return [self._status(registration, seen) for registration in registrations]
+
+    def _last_success(self, key: str, last: Run | None) -> datetime | None:
+        if last is None or last.status is Status.SUCCEEDED:
+            return last.finished_at if last else None
+        return self.ledger.last_success(key)
 
     def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
         key, upcoming = registration.key, self._upcoming(registration, 1)
@@ -4374,6 +4529,7 @@ class Housekeeper:
             "progress": running.progress_made if running else None,
             "stop_asked_at": running.stop_asked_at if running else None,
             "last_run": seen.lasts.get(key),
+            "last_success": seen.successes.get(key),
             "source": seen.source,
         }
 
@@ -4403,16 +4559,63 @@ class Housekeeper:
         return reasons
 
     @public
-    def history(self, name: str | None = None, limit: int = 50) -> list[Run]:
+    def workload(self) -> dict[str, int]:
+        """Return how many workers there are, and how many tasks run and are queued here."""
+        with self._lock:
+            running = len(self._live) - len(self._waiting)
+            taken = sum(each.lock.locked() for each in self._registrations.values())
+            queued = max(0, taken - len(self._live))
+        return {"workers": self.max_workers, "running": running, "queued": queued}
+
+    @public
+    def history(
+        self, name: str | None = None, limit: int = 50, before: str | None = None
+    ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first.
 
-        Runs of tasks that are not registered any more are there too.  Raises LedgerUnavailable.
+        `before` is the id of a run, and gives those older than it: the next page.  Runs of tasks
+        that are not registered any more are there too.  Raises LedgerUnavailable.
         """
         self.ledger.open()
         if name is None:
-            return self.ledger.history("", f"{self.namespace}/", limit)
+            return self.ledger.history("", f"{self.namespace}/", limit, before)
         key = f"{self.namespace}/{name}"
-        return self.ledger.history(key, f"{key}@", limit)
+        return self.ledger.history(key, f"{key}@", limit, before)
+
+    @public
+    def get_run(self, run_id: str) -> Run | None:
+        """Return a run of this namespace, or None; when it goes on here, with its output so far.
+
+        Raises LedgerUnavailable.
+        """
+        self.ledger.open()
+        run, live = self.ledger.get(run_id, f"{self.namespace}/"), self._live.get(run_id)
+        if run is not None and live is not None and run.status is Status.RUNNING:
+            run.output, run.progress_made = live.buffer.text(), live.progress_made
+        return run
+
+    @public
+    def web_app(self, token: str | None = None, authorize: Authorize | None = None) -> WebApp:
+        """Return the dashboard, the JSON API and the metrics as one WSGI application.
+
+        Callers need `token` as ``Authorization: Bearer``, or `authorize(environ)` to be true; with
+        neither, all is refused.  Raises ConfigurationError for a token that could be guessed.
+        """
+        return WebApp(self, token, authorize)
+
+    @public
+    def mount(
+        self,
+        wsgi_app: WsgiApp,
+        prefix: str = "/api/housekeeper",
+        token: str | None = None,
+        authorize: Authorize | None = None,
+    ) -> WsgiApp:
+        """Return a WSGI application that serves web_app() below a prefix, and else `wsgi_app`.
+
+        In Flask: ``app.wsgi_app = housekeeper.mount(app.wsgi_app, token=...)``.
+        """
+        return mounted(WebApp(self, token, authorize), prefix, wsgi_app)
 
     @public
     def why(self, name: str, instant: datetime | None = None) -> dict[str, object]:
@@ -4588,6 +4791,7 @@ class Housekeeper:
             except Exception as error:
                 logger.error("Task %s: its end could not be recorded: %s", run.task, error)
             self._sentry.ended(run, abandoned=abandoned)
+            self.metrics.ended(run)
             run.ended.set()
 
     def _close(self) -> None:
@@ -4624,7 +4828,7 @@ def _raise_outcome(run: LiveRun) -> None:
 
 
 # ================================================================================================
-# 10. Processes: fork and interpreter exit.
+# 11. Processes: fork and interpreter exit.
 # ================================================================================================
 
 _alive: weakref.WeakSet[Housekeeper] = weakref.WeakSet()
@@ -4704,7 +4908,7 @@ def leave_process() -> None:
 
 
 # ================================================================================================
-# 11. Discovery: the files in tasks/.
+# 12. Discovery: the files in tasks/.
 # ================================================================================================
 
 
@@ -4877,7 +5081,7 @@ def _refuse_place(place: Path) -> None:
 
 
 # ================================================================================================
-# 12. Factory: create_housekeeper() and its options.
+# 13. Factory: create_housekeeper() and its options.
 # ================================================================================================
 
 
@@ -4945,7 +5149,1488 @@ def create_housekeeper(
 
 
 # ================================================================================================
-# 13. Command line: python housekeeper.py
+# 14. Page: the dashboard's HTML, style and script.
+# ================================================================================================
+
+# Files of their own, so that the page needs nothing that a strict content security policy
+# forbids: no inline script or style, nothing from elsewhere.  It holds no data.
+
+PAGE_HTML = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Housekeeper</title>
+<link rel="icon" href="dashboard.svg" type="image/svg+xml">
+<link rel="stylesheet" href="dashboard.css">
+<script src="dashboard.js" defer></script>
+</head>
+<body>
+<header>
+  <h1>Housekeeper</h1>
+  <p id="health" role="status">Connecting</p>
+  <p id="facts"></p>
+</header>
+<main>
+  <form id="sign-in" hidden>
+    <h2>Sign in</h2>
+    <p>The token is what the scheduler was given in <code>HOUSEKEEPER_TOKEN</code>, or has printed
+      at its start. This tab remembers it until it is closed.</p>
+    <label for="token">Token</label>
+    <div class="line">
+      <input id="token" type="password" autocomplete="off" spellcheck="false" required>
+      <button class="main">Open</button>
+    </div>
+    <p id="refused" role="alert"></p>
+  </form>
+  <div id="board" hidden>
+    <ul id="problems" aria-label="Problems"></ul>
+    <section aria-labelledby="day-title">
+      <h2 id="day-title">Next 24 hours</h2>
+      <svg id="day" role="slider" tabindex="0" aria-label="Quarter of an hour"></svg>
+      <p id="day-note"></p>
+    </section>
+    <section aria-labelledby="tasks-title">
+      <div class="line">
+        <h2 id="tasks-title">Tasks</h2>
+        <div id="filters" role="group" aria-label="Which tasks"></div>
+        <input id="search" type="search" placeholder="Search" aria-label="Search tasks">
+      </div>
+      <ul id="tasks"></ul>
+      <p id="none" hidden>No task is like that.</p>
+    </section>
+    <section id="legend" aria-label="Legend"></section>
+  </div>
+</main>
+<dialog id="detail" aria-labelledby="detail-name">
+  <div class="line">
+    <h2 id="detail-name"></h2>
+    <button id="detail-close">Close</button>
+  </div>
+  <p id="detail-about"></p>
+  <dl id="detail-facts"></dl>
+  <form id="why">
+    <h3>Why?</h3>
+    <label for="why-instant">Why did it run, or not, at</label>
+    <div class="line">
+      <input id="why-instant" type="datetime-local" step="1">
+      <button>Ask</button>
+    </div>
+    <ul id="why-answer" aria-live="polite"></ul>
+  </form>
+  <h3>Runs</h3>
+  <div id="detail-runs"></div>
+  <button id="more" hidden>Older runs</button>
+</dialog>
+<p id="said" role="status"></p>
+</body>
+</html>
+"""
+
+PAGE_ICON = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
+<rect width="32" height="32" rx="8" fill="#2c6e5a"/>
+<path d="M9 23v-6M16 23V9M23 23v-10" stroke="#fff" stroke-width="4" stroke-linecap="round"/>
+</svg>
+"""
+
+PAGE_CSS = """\
+:root {
+  color-scheme: light dark;
+  --ground: #f6f6f3; --card: #fff; --line: #e2e2dc; --text: #20242a; --soft: #5b636c;
+  --good: #2c6e5a; --bar: #8fb8a9; --bad: #b3261e; --bad-ground: #fbeceb;
+  --warn: #8a5300; --warn-ground: #fbf1df; --live: #2759b0; --off: #767d86;
+  font: 15px/1.45 system-ui, sans-serif;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ground: #14171a; --card: #1b1f23; --line: #2e343a; --text: #e7e8e6; --soft: #a0a8b0;
+    --good: #7cc4aa; --bar: #4f8a76; --bad: #ff9088; --bad-ground: #3a2120;
+    --warn: #e8b766; --warn-ground: #352a17; --live: #8db5f7; --off: #8f979f;
+  }
+}
+* { box-sizing: border-box; }
+[hidden] { display: none !important; }
+body { margin: 0; background: var(--ground); color: var(--text); }
+header, main { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
+header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; padding-top: 20px; }
+h1 { font-size: 20px; margin: 0; letter-spacing: -.01em; }
+h2 { font-size: 16px; margin: 0; }
+h3 { font-size: 15px; margin: 0; }
+p, ul, dl { margin: 0; padding: 0; }
+ul { list-style: none; }
+section { margin-top: 24px; }
+code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
+.line { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 12px; }
+
+button, input {
+  font: inherit; color: inherit; background: var(--card);
+  border: 1px solid var(--line); border-radius: 8px; padding: 5px 12px; min-height: 34px;
+}
+button { cursor: pointer; }
+button:hover { border-color: var(--soft); }
+button:disabled { color: var(--soft); cursor: default; border-color: var(--line); }
+button.main { background: var(--good); border-color: var(--good); color: var(--card); }
+:focus-visible { outline: 2px solid var(--live); outline-offset: 2px; }
+
+#health { font-weight: 600; }
+#health::before { content: "●"; margin-right: 6px; }
+#health, .succeeded { color: var(--good); }
+.failed, .crashed, .critical, #health.critical { color: var(--bad); }
+.timed_out, .warning, #health.warning { color: var(--warn); }
+.running { color: var(--live); }
+.cancelled, .skipped, .missed, .lost, #health.lost { color: var(--off); }
+#facts { color: var(--soft); }
+#problems li {
+  background: var(--warn-ground); border-radius: 8px; padding: 8px 14px; margin-top: 8px;
+}
+#problems.critical li { background: var(--bad-ground); }
+#sign-in { max-width: 480px; margin: 12vh auto 0; display: grid; gap: 10px; }
+#sign-in input { flex: 1; min-width: 0; }
+#refused { color: var(--bad); min-height: 1.5em; }
+
+#day { display: block; width: 100%; height: 84px; margin-top: 8px; touch-action: pan-y; }
+#day text { font-size: 11.5px; fill: var(--soft); }
+#day line { stroke: var(--line); }
+#day rect { fill: var(--bar); }
+#day rect.chosen { fill: var(--live); }
+#day-note { color: var(--soft); min-height: 1.45em; overflow-wrap: anywhere; }
+
+#filters { display: flex; flex-wrap: wrap; gap: 6px; flex: 1; }
+#filters button { border-radius: 17px; }
+#filters [aria-pressed=true] { background: var(--text); color: var(--ground); }
+#search { width: 220px; }
+#tasks { margin-top: 12px; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
+#none { margin-top: 16px; color: var(--soft); }
+.task {
+  display: grid; gap: 4px 20px; align-items: center; padding: 12px 16px; background: var(--card);
+  grid-template: "what when runs acts" / minmax(0, 5fr) minmax(0, 5fr) 240px 186px;
+  content-visibility: auto; contain-intrinsic-size: auto 84px;
+}
+.task + .task { border-top: 1px solid var(--line); }
+.task.attention { box-shadow: inset 4px 0 var(--bad); }
+.what { grid-area: what; } .when { grid-area: when; } .runs { grid-area: runs; }
+.acts { grid-area: acts; display: flex; gap: 8px; justify-content: flex-end; }
+.task p { overflow-wrap: anywhere; }
+.about, .exact, .last { color: var(--soft); font-size: 13px; }
+.name { padding: 0; border: 0; background: none; min-height: 0; font-weight: 600; text-align: left;
+  overflow-wrap: anywhere; }
+.name:hover { text-decoration: underline; }
+.tag { margin-left: 8px; font-size: 12px; font-weight: 600; color: var(--warn); }
+.when code { color: var(--soft); margin-left: 6px; }
+.bars { display: block; width: 100%; height: 34px; padding: 0; border: 0; background: none; }
+.bars svg { display: block; width: 240px; height: 34px; max-width: 100%; }
+.outcome { font-weight: 600; }
+progress { width: 100%; height: 6px; accent-color: var(--live); }
+
+.mark { fill: currentColor; stroke: currentColor; stroke-width: 0; }
+.mark.hollow { fill: none; stroke-width: 1.5; }
+.mark.cross { fill: none; stroke-width: 2.5; }
+g.succeeded, #legend .succeeded svg { color: var(--bar); }
+#legend { display: flex; flex-wrap: wrap; gap: 6px 18px; padding-bottom: 40px; font-size: 13px; }
+#legend span { display: inline-flex; align-items: center; gap: 6px; }
+#legend svg { width: 10px; height: 20px; }
+@media (prefers-reduced-motion: no-preference) {
+  g.running { animation: pulse 2s ease-in-out infinite; }
+}
+@keyframes pulse { 50% { opacity: .35; } }
+
+dialog {
+  width: min(720px, 100vw); max-width: none; height: 100dvh; max-height: none;
+  margin: 0 0 0 auto; padding: 20px; border: 0; border-left: 1px solid var(--line);
+  background: var(--ground); color: var(--text); overflow-wrap: anywhere;
+}
+dialog::backdrop { background: rgb(0 0 0 / .35); }
+dialog > .line { justify-content: space-between; }
+dialog h3 { margin: 20px 0 8px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margin-top: 12px; }
+dt { color: var(--soft); }
+dd { margin: 0; }
+#why-answer { margin-top: 8px; display: grid; gap: 4px; }
+details { border-top: 1px solid var(--line); padding: 8px 0; }
+summary { cursor: pointer; }
+summary span { margin-right: 10px; }
+pre {
+  background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px;
+  margin: 8px 0 0; max-height: 50vh; overflow: auto; white-space: pre-wrap;
+}
+#said {
+  position: fixed; left: 50%; bottom: 20px; transform: translateX(-50%); max-width: 90vw;
+  background: var(--text); color: var(--ground); border-radius: 8px; padding: 8px 16px;
+}
+#said:empty { visibility: hidden; }
+
+@media (max-width: 900px) {
+  header, main { padding: 0 12px; }
+  header { padding-top: 14px; }
+  .task { grid-template: "what acts" "when when" "runs runs" / minmax(0, 1fr) auto; }
+  .acts { align-self: start; }
+  #search { width: 100%; }
+}
+@media (max-width: 480px) {
+  .task { grid-template: "what" "when" "runs" "acts" / minmax(0, 1fr); gap: 8px; }
+  .acts button { flex: 1; min-height: 40px; }
+  dialog { padding: 14px; }
+}
+"""
+
+PAGE_JS = """\
+"use strict";
+
+// Small helpers.  Whatever comes from the server becomes text, never markup.
+
+const $ = (id) => document.getElementById(id);
+const DRAWN = new Set(["svg", "g", "rect", "path", "circle", "line", "text", "title"]);
+
+function make(tag, attributes = {}, ...children) {
+  const space = "http://www.w3.org/2000/svg";
+  const element = DRAWN.has(tag) ? document.createElementNS(space, tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+function button(text, act, kind = "") {
+  const made = make("button", {type: "button", class: kind}, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+let silence;
+function say(text) {
+  write($("said"), text);
+  clearTimeout(silence);
+  silence = setTimeout(() => write($("said"), ""), 6000);
+}
+
+// The server: a token that this tab remembers, and calls.
+
+const KEPT = "housekeeper-token";
+let token = sessionStorage.getItem(KEPT) || "";
+let ahead = 0;  // milliseconds that the server's clock is ahead of this one
+
+function remember(text) {
+  token = text.trim();
+  sessionStorage.setItem(KEPT, token);
+}
+
+function takeTokenFromAddress() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!given) return;
+  remember(given);
+  history.replaceState(null, "", location.pathname);
+  refresh();
+}
+
+async function call(path, method = "GET") {
+  const headers = {"X-Housekeeper": "dashboard"};
+  if (token) headers.Authorization = `Bearer ${token}`;
+  const response = await fetch(path, {method, headers, signal: AbortSignal.timeout(30000)});
+  return response.json();
+}
+
+const pathOf = (name, rest) => `tasks/${encodeURIComponent(name)}/${rest}`;
+
+// Time in words.
+
+const now = () => Date.now() + ahead;
+const two = (number) => String(number).padStart(2, "0");
+
+function lasting(seconds) {
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${two(Math.floor(seconds % 60))} s`;
+  return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
+}
+
+function relative(instant) {
+  const seconds = (Date.parse(instant) - now()) / 1000;
+  const far = Math.abs(seconds);
+  let words = `${Math.round(far / 86400)} days`;
+  if (far < 60) words = `${Math.floor(far)} s`;
+  else if (far < 5400) words = `${Math.round(far / 60)} min`;
+  else if (far < 172800) words = `${Math.round(far / 3600)} h`;
+  return seconds < 0 ? `${words} ago` : `in ${words}`;
+}
+
+const formats = new Map();
+function exact(instant, zone) {
+  if (!formats.has(zone)) {
+    formats.set(zone, new Intl.DateTimeFormat("en-GB", {
+      timeZone: zone, weekday: "short", day: "numeric", month: "short", hour: "2-digit",
+      minute: "2-digit", second: "2-digit", hourCycle: "h23",
+    }));
+  }
+  return formats.get(zone).format(Date.parse(instant));
+}
+
+// A run as a bar: its height is the duration, its shape and colour are the outcome.
+
+const OUTCOMES = ["succeeded", "failed", "timed_out", "crashed", "cancelled", "skipped", "missed",
+  "running"];
+const TROUBLE = new Set(["failed", "timed_out", "crashed"]);
+const words = (status) => status.replace("_", " ");
+
+function mark(status, x, height) {
+  const top = 32 - height;
+  const path = (d, kind = "") => make("path", {class: `mark ${kind}`, d});
+  switch (status) {
+    case "failed": return path(`M${x} 32L${x + 3} ${top}L${x + 6} 32Z`);
+    case "timed_out": return path(`M${x} ${top}h6v3h-2v${height - 3}h-2v-${height - 3}h-2z`);
+    case "crashed": return path(`M${x} 24l6 7m0 -7l-6 7`, "cross");
+    case "cancelled": return path(`M${x + 1} 31v-${height - 1}h4v${height - 1}z`, "hollow");
+    case "skipped": return make("circle", {class: "mark hollow", cx: x + 3, cy: 28.5, r: 2.2});
+    case "missed": return path(`M${x} 26h6l-3 5z`, "hollow");
+    default: return make("rect", {class: "mark", x, y: top, width: 6, height, rx: 1.5});
+  }
+}
+
+function inShort(run, zone) {
+  const at = run.scheduled_for || run.started_at || run.finished_at;
+  const parts = [words(run.status), exact(at, zone)];
+  if (run.count > 1) parts.push(`${run.count} ticks`);
+  if (run.duration !== null) parts.push(lasting(run.duration));
+  return parts.concat(run.note || []).join(", ");
+}
+
+function drawBars(row, runs) {
+  const tallest = Math.max(...runs.map((run) => run.duration || 0), 0.001);
+  const height = (run) => run.duration === null ? 20
+    : 6 + 24 * Math.log1p(run.duration * 10) / Math.log1p(tallest * 10);
+  row.svg.replaceChildren(...runs.slice(0, 30).map((run, index) => {
+    const bar = make("g", {class: run.status, "data-run": run.id},
+      make("title", {}, inShort(run, row.task.timezone)),
+      make("rect", {x: 232 - 8 * index, y: 0, width: 8, height: 34, "fill-opacity": 0}),
+      mark(run.status, 233 - 8 * index, height(run)));
+    return bar;
+  }));
+  const counts = OUTCOMES.map((status) => [runs.filter((run) => run.status === status).length,
+    words(status)]).filter(([number]) => number);
+  const summary = counts.map((count) => count.join(" ")).join(", ") || "none yet";
+  row.bars.setAttribute("aria-label", `Runs of ${row.task.name}: ${summary}`);
+}
+
+// The list of tasks: one row each, made once and then only changed.
+
+const rows = new Map();
+let filter = "all";
+let overdue = new Set();
+
+const inTrouble = (task) => overdue.has(task.name)
+  || (task.last_run !== null && TROUBLE.has(task.last_run.status));
+const FILTERS = {
+  all: () => true,
+  attention: inTrouble,
+  running: (task) => task.running,
+  paused: (task) => task.paused,
+};
+
+function makeRow(task) {
+  const row = {task, seen: false, drawn: ""};
+  row.name = button(task.name, () => openDetail(task.name), "name");
+  row.tag = make("span", {class: "tag"});
+  row.about = make("p", {class: "about"});
+  row.words = make("span");
+  row.code = make("code");
+  row.next = make("strong");
+  row.exact = make("span", {class: "exact"});
+  row.svg = make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"});
+  row.bars = make("button", {type: "button", class: "bars"}, row.svg);
+  row.bars.addEventListener("click", (event) => {
+    const bar = event.target.closest("[data-run]");
+    openDetail(task.name, bar ? bar.dataset.run : null);
+  });
+  row.progress = make("progress", {"aria-label": `Progress of ${task.name}`});
+  row.outcome = make("span", {class: "outcome"});
+  row.since = make("span");
+  row.start = button("Run now", () => act(row, row.task.running ? "cancel" : "run"));
+  row.pause = button("Pause", () => act(row, row.task.paused ? "resume" : "pause"));
+  row.element = make("li", {class: "task"},
+    make("div", {class: "what"}, make("h3", {}, row.name, row.tag), row.about),
+    make("div", {class: "when"}, make("p", {}, row.words, row.code),
+      make("p", {}, row.next, " ", row.exact)),
+    make("div", {class: "runs"}, row.bars, row.progress,
+      make("p", {class: "last"}, row.outcome, " ", row.since)),
+    make("div", {class: "acts"}, row.start, row.pause));
+  row.element.dataset.task = task.name;
+  watcher.observe(row.element);
+  return row;
+}
+
+function updateRow(row, task) {
+  row.task = task;
+  write(row.about, task.description);
+  const tags = [];
+  if (!task.enabled) tags.push("disabled");
+  if (task.paused) tags.push("paused");
+  if (overdue.has(task.name)) tags.push("overdue");
+  write(row.tag, tags.join(", "));
+  const unscheduled = task.startup === false ? "by hand" : "at startup";
+  write(row.words, task.schedule_in_words || (task.schedule ? "" : unscheduled));
+  write(row.code, task.schedule || "");
+  row.element.classList.toggle("attention", inTrouble(task));
+  write(row.start, task.running ? "Cancel" : "Run now");
+  write(row.pause, task.paused ? "Resume" : "Pause");
+  row.start.setAttribute("aria-label", `${row.start.textContent}: ${task.name}`);
+  row.pause.setAttribute("aria-label", `${row.pause.textContent}: ${task.name}`);
+  row.start.disabled = task.running && task.stop_asked_at !== null;
+  row.progress.hidden = !task.running || task.progress === null;
+  if (!row.progress.hidden) {
+    if (task.progress.total) row.progress.max = task.progress.total;
+    if (task.progress.total) row.progress.value = task.progress.done;
+  }
+  tell(row);
+}
+
+function tell(row) {
+  const {task} = row;
+  const next = task.next_run;
+  write(row.next, next ? relative(next) : "");
+  write(row.exact, next ? `${exact(next, task.timezone)} ${task.timezone}` : "no next run");
+  const last = task.last_run;
+  row.outcome.className = `outcome ${last ? last.status : ""}`;
+  write(row.outcome, last ? words(last.status) : "never run");
+  write(row.since, last ? sinceWords(task, last) : "");
+}
+
+function sinceWords(task, last) {
+  const parts = [];
+  if (last.status === "running") {
+    parts.push(`since ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`);
+    if (task.stop_asked_at) parts.push("asked to stop");
+    if (task.progress) parts.push(progressWords(task.progress));
+  } else {
+    parts.push(relative(last.finished_at), `took ${lasting(last.duration)}`);
+    if (last.status !== "succeeded" && task.last_success) {
+      parts.push(`last success ${relative(task.last_success)}`);
+    }
+  }
+  return parts.join(", ");
+}
+
+function progressWords({done, total, unit}) {
+  const of = total === null ? "" : ` of ${total.toLocaleString("en")}`;
+  return `${done.toLocaleString("en")}${of} ${unit}`.trim();
+}
+
+function showTasks(tasks) {
+  const names = new Set(tasks.map((task) => task.name));
+  for (const [name, row] of rows) {
+    if (names.has(name)) continue;
+    row.element.remove();
+    rows.delete(name);
+  }
+  for (const task of tasks) {
+    if (!rows.has(task.name)) rows.set(task.name, makeRow(task));
+    updateRow(rows.get(task.name), task);
+  }
+  arrange();
+}
+
+function arrange() {
+  const sought = $("search").value.trim().toLowerCase();
+  const all = [...rows.values()];
+  const rank = (row) => (inTrouble(row.task) ? 0 : row.task.running ? 1 : 2);
+  all.sort((a, b) => rank(a) - rank(b) || (a.task.name < b.task.name ? -1 : 1));
+  all.forEach((row, index) => {
+    const text = `${row.task.name} ${row.task.description} ${row.task.schedule}`.toLowerCase();
+    row.element.hidden = !FILTERS[filter](row.task) || !text.includes(sought);
+    // Only what is out of order moves, so that focus stays where it is.
+    const here = $("tasks").children[index];
+    if (here !== row.element) $("tasks").insertBefore(row.element, here || null);
+  });
+  $("none").hidden = all.some((row) => !row.element.hidden);
+  for (const choice of $("filters").children) {
+    const kind = choice.dataset.filter;
+    const number = all.filter((row) => FILTERS[kind](row.task)).length;
+    write(choice, `${kind[0].toUpperCase()}${kind.slice(1)} ${number}`);
+    choice.setAttribute("aria-pressed", String(kind === filter));
+  }
+}
+
+const DONE = {run: "started", cancel: "asked to stop", pause: "paused", resume: "resumed"};
+
+async function act(row, what) {
+  row.start.disabled = row.pause.disabled = true;
+  try {
+    const answer = await call(pathOf(row.task.name, what), "POST");
+    say(answer.error || `${row.task.name}: ${DONE[what]}`);
+  } catch {
+    say("The server did not answer.");
+  }
+  row.start.disabled = row.pause.disabled = false;
+  refresh();
+}
+
+// Bars are loaded for the rows in sight, and again when something has ended or begun.
+
+const watcher = new IntersectionObserver((changes) => {
+  for (const {target, isIntersecting} of changes) {
+    const row = rows.get(target.dataset.task);
+    if (row) row.seen = isIntersecting;
+  }
+  loadBars();
+}, {rootMargin: "200px"});
+
+let loading = false;
+async function loadBars() {
+  if (loading) return;
+  loading = true;
+  for (const row of rows.values()) {
+    const last = row.task.last_run;
+    // Rows that never ran (skipped, missed) show at the next minute.
+    const mark = `${last && last.id} ${last && last.status} ${Math.floor(now() / 60000)}`;
+    if (!row.seen || row.drawn === mark) continue;
+    try {
+      drawBars(row, (await call(pathOf(row.task.name, "runs?limit=30"))).runs || []);
+      row.drawn = mark;
+    } catch {
+      break;
+    }
+  }
+  loading = false;
+}
+
+// The next 24 hours: how many tasks come in each quarter of an hour.
+
+const QUARTER = 15 * 60000, QUARTERS = 96;
+let day = {begin: 0, names: [], often: []};
+let chosen = -1;
+
+async function loadDay() {
+  const agenda = await call("agenda");
+  if (!agenda.ticks) return;
+  const begin = Math.floor(now() / QUARTER) * QUARTER;
+  const names = Array.from({length: QUARTERS + 1}, () => new Set());
+  for (const {at, tasks} of agenda.ticks) {
+    const quarter = names[Math.floor((Date.parse(at) - begin) / QUARTER)];
+    if (quarter) tasks.forEach((name) => quarter.add(name));
+  }
+  day = {begin, names: names.slice(0, QUARTERS), often: agenda.often};
+  drawDay();
+}
+
+function drawDay() {
+  const svg = $("day"), width = svg.clientWidth || 600, step = width / QUARTERS;
+  const most = Math.max(...day.names.map((names) => names.size), 1);
+  const clock = new Date(day.begin);
+  const parts = [make("line", {x1: 0, x2: width, y1: 60.5, y2: 60.5})];
+  day.names.forEach((names, index) => {
+    const at = new Date(day.begin + index * QUARTER), x = index * step;
+    const every = width < 600 ? 6 : 3;
+    if (at.getMinutes() === 0 && at.getHours() % every === 0 && x < width - 34) {
+      parts.push(make("line", {x1: x, x2: x, y1: 60, y2: 66}),
+        make("text", {x: x + 3, y: 76}, `${two(at.getHours())}:00`));
+    }
+    const height = names.size ? 6 + 48 * names.size / most : 0;
+    const kind = index === chosen ? "chosen" : "";
+    if (names.size || kind) {
+      parts.push(make("rect", {class: kind, x: x + 1, width: Math.max(1, step - 2),
+        y: 60 - Math.max(2, height), height: Math.max(2, height), rx: 1.5}));
+    }
+  });
+  svg.replaceChildren(...parts);
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const often = day.often.length ? `; not drawn, every half hour or oftener: ${day.often.length}`
+    : "";
+  const text = chosen < 0 ? `Tasks by quarter of an hour, in ${zone}${often}` : quarterWords();
+  write($("day-note"), text);
+  svg.setAttribute("aria-valuemin", 0);
+  svg.setAttribute("aria-valuemax", QUARTERS - 1);
+  svg.setAttribute("aria-valuenow", Math.max(0, chosen));
+  svg.setAttribute("aria-valuetext", text);
+}
+
+function quarterWords() {
+  const at = (index) => {
+    const instant = new Date(day.begin + index * QUARTER);
+    return `${two(instant.getHours())}:${two(instant.getMinutes())}`;
+  };
+  const names = [...day.names[chosen]];
+  const some = names.slice(0, 12).join(", ") + (names.length > 12 ? ", ..." : "");
+  return `${at(chosen)} to ${at(chosen + 1)}: ${names.length ? `${names.length} tasks: ${some}`
+    : "nothing"}`;
+}
+
+function choose(index) {
+  chosen = Math.min(QUARTERS - 1, Math.max(-1, index));
+  drawDay();
+}
+
+function moveInDay(event) {
+  const step = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
+  if (!step) return;
+  event.preventDefault();
+  let index = chosen + step;
+  // To the next quarter that has something.
+  while (index > 0 && index < QUARTERS - 1 && !day.names[index].size) index += step;
+  choose(Math.max(0, index));
+}
+
+// One task: its facts, why it ran or not, and its runs with their outputs.
+
+let opened = null;
+let oldest = null;
+
+function openDetail(name, run = null) {
+  opened = name;
+  const {task} = rows.get(name);
+  write($("detail-name"), name);
+  write($("detail-about"), task.description);
+  $("why-answer").replaceChildren();
+  $("why-instant").value = "";
+  $("detail-runs").replaceChildren();
+  showFacts(task);
+  $("detail").showModal();
+  loadRuns(run);
+}
+
+function showFacts(task) {
+  const facts = {
+    Schedule: [task.schedule_in_words, task.schedule].filter(Boolean).join("  ·  ") || "by hand",
+    Zone: task.timezone,
+    "Next run": task.next_run
+      ? `${relative(task.next_run)}, ${exact(task.next_run, task.timezone)}` : "none",
+    "Last success": task.last_success
+      ? `${relative(task.last_success)}, ${exact(task.last_success, task.timezone)}` : "none",
+  };
+  $("detail-facts").replaceChildren(...Object.entries(facts).flatMap(
+    ([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
+}
+
+async function loadRuns(wanted = null, before = null) {
+  const name = opened;
+  const page = before ? `runs?limit=30&before=${before}` : "runs?limit=30";
+  const {runs = [], before: next = null} = await call(pathOf(name, page));
+  if (opened !== name) return;
+  oldest = next;
+  $("more").hidden = !next;
+  const made = runs.map((run) => makeRun(run));
+  $("detail-runs").append(...made);
+  if (!runs.length && !before) $("detail-runs").append(make("p", {}, "None yet."));
+  const found = made.find((element) => element.dataset.run === wanted);
+  if (found) {
+    found.open = true;
+    found.scrollIntoView({block: "nearest"});
+  }
+}
+
+function makeRun(run) {
+  const {task} = rows.get(opened);
+  const at = run.scheduled_for || run.started_at || run.finished_at;
+  const facts = [run.reason === "schedule" ? "" : run.reason,
+    run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
+    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note];
+  const body = make("div");
+  const element = make("details", {"data-run": run.id, "data-status": run.status},
+    make("summary", {}, make("span", {}, exact(at, task.timezone)),
+      make("span", {class: `outcome ${run.status}`}, words(run.status)),
+      make("span", {class: "about"}, facts.filter(Boolean).join(", "))), body);
+  element.addEventListener("toggle", () => element.open && loadOutput(run.id, body));
+  return element;
+}
+
+async function loadOutput(id, body) {
+  const run = await call(`runs/${id}`);
+  const text = (title, value) => value
+    ? [make("p", {class: "about"}, title), make("pre", {tabindex: 0}, value)] : [];
+  const parts = [...text("Output", run.output), ...text("Error", run.error)];
+  const by = `${run.id}, by ${run.runner}`;
+  body.replaceChildren(...(parts.length ? parts : [make("p", {}, "It has put out nothing.")]),
+    make("p", {class: "about"}, by));
+}
+
+async function updateDetail() {
+  if (opened === null || !rows.has(opened)) return;
+  const {task} = rows.get(opened);
+  showFacts(task);
+  const list = $("detail-runs"), newest = list.firstElementChild;
+  const last = task.last_run;
+  if (!last || !newest) return;
+  const old = list.querySelector(`[data-run="${last.id}"]`);
+  if (old && old.dataset.status === last.status) {
+    if (old.open && last.status === "running") await loadOutput(last.id, old.lastElementChild);
+    return;
+  }
+  const fresh = makeRun(last);
+  fresh.open = Boolean(old && old.open);
+  if (old) old.replaceWith(fresh);
+  else list.prepend(fresh);
+}
+
+async function askWhy(event) {
+  event.preventDefault();
+  const instant = $("why-instant").value;
+  const query = instant ? `why?instant=${encodeURIComponent(instant)}` : "why";
+  const answer = await call(pathOf(opened, query));
+  $("why-answer").replaceChildren(
+    ...(answer.sentences || [answer.error]).map((text) => make("li", {}, text)));
+}
+
+// Keeping it live.
+
+let timer, refreshing = false, signature = "";
+
+async function refresh() {
+  if (refreshing) return;
+  refreshing = true;
+  clearTimeout(timer);
+  const begun = performance.now();
+  try {
+    const health = await call("health");
+    const inside = "version" in health;
+    showHealth(health);
+    $("sign-in").hidden = inside;
+    $("board").hidden = !inside;
+    if (inside) await refreshBoard(health);
+    else askForToken();
+  } catch {
+    $("health").className = "lost";
+    write($("health"), "No answer, trying again");
+  }
+  refreshing = false;
+  // A tenth of the time at most is spent on it, however many tasks there are.
+  const pause = document.hidden ? 60000 : Math.max(2000, 9 * (performance.now() - begun));
+  if ($("sign-in").hidden) timer = setTimeout(refresh, pause);
+}
+
+async function refreshBoard(health) {
+  const answer = await call("tasks");
+  if (!answer.tasks) throw new Error(answer.error);
+  ahead = Date.parse(answer.now) - Date.now();
+  overdue = new Set(health.overdue.map((each) => each.task));
+  showTasks(answer.tasks);
+  const running = answer.tasks.filter((task) => task.running).length;
+  write($("facts"), `${answer.tasks.length} tasks, ${running} running, ${health.runner}, `
+    + `version ${health.version}`);
+  const planned = answer.tasks.map((task) => `${task.name} ${task.schedule} ${task.scheduled}`);
+  const quarter = Math.floor(now() / QUARTER);
+  if (signature !== `${quarter} ${planned}`) await loadDay();
+  signature = `${quarter} ${planned}`;
+  await updateDetail();
+  loadBars();
+}
+
+function showHealth(health) {
+  const text = {ok: "All is well", warning: "Warning", critical: "Critical"}[health.status];
+  $("health").className = health.status;
+  write($("health"), text || health.status || health.error);
+  const problems = health.problems || [];
+  $("problems").className = health.status;
+  if ([...$("problems").children].map((each) => each.textContent).join() !== problems.join()) {
+    $("problems").replaceChildren(...problems.map((text) => make("li", {}, text)));
+  }
+}
+
+function askForToken() {
+  write($("refused"), token ? "This token is not the right one." : "");
+  token = "";
+  sessionStorage.removeItem(KEPT);
+  $("token").focus();
+}
+
+function begin() {
+  $("sign-in").addEventListener("submit", (event) => {
+    event.preventDefault();
+    remember($("token").value);
+    $("token").value = "";
+    refresh();
+  });
+  $("search").addEventListener("input", arrange);
+  for (const kind of Object.keys(FILTERS)) {
+    const choice = button(kind, () => { filter = kind; arrange(); });
+    choice.dataset.filter = kind;
+    $("filters").append(choice);
+  }
+  for (const status of OUTCOMES) {
+    $("legend").append(make("span", {class: status},
+      make("svg", {viewBox: "0 14 8 20", "aria-hidden": "true"}, mark(status, 1, 14)),
+      words(status)));
+  }
+  $("day").addEventListener("pointermove", (event) => {
+    choose(Math.floor(event.offsetX / $("day").clientWidth * QUARTERS));
+  });
+  $("day").addEventListener("pointerleave", () => choose(-1));
+  $("day").addEventListener("keydown", moveInDay);
+  new ResizeObserver(drawDay).observe($("day"));
+  $("detail-close").addEventListener("click", () => $("detail").close());
+  $("detail").addEventListener("close", () => { opened = null; });
+  $("more").addEventListener("click", () => loadRuns(null, oldest));
+  $("why").addEventListener("submit", askWhy);
+  setInterval(() => rows.forEach((row) => row.seen && tell(row)), 1000);
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  addEventListener("hashchange", takeTokenFromAddress);
+  takeTokenFromAddress();
+  refresh();
+}
+
+begin();
+"""
+
+
+# ================================================================================================
+# 15. Web: a WSGI application.
+# ================================================================================================
+
+LONGEST_PATH, LONGEST_QUERY, LARGEST_BODY = 512, 2048, 65536  # bytes
+LONGEST_ANSWER_WAIT = 60  # seconds that POST .../run?wait= may wait
+WEB_CALL_LIMIT = 5.0  # seconds that each ledger call of a request may take
+SHORTEST_TOKEN = 16  # characters
+
+Environ = dict[str, Any]
+WsgiApp = Callable[[Environ, Any], Iterable[bytes]]
+Authorize = Callable[[Environ], object]
+
+SECURITY_HEADERS = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What an answer depends on."""
+
+    name: str  # the task or the run that the path names
+    query: Mapping[str, str]
+    trusted: bool  # its sender is authorized
+
+    def whole(self, parameter: str, default: int, most: int) -> int:
+        """Return a parameter that is a whole number from 0 to `most`; raises Refusal."""
+        text = self.query.get(parameter, str(default))
+        if not re.fullmatch("[0-9]{1,6}", text) or int(text) > most:
+            raise Refusal(400, f"{parameter} is not a whole number from 0 to {most}")
+        return int(text)
+
+
+class Response(NamedTuple):
+    """What is sent back."""
+
+    body: bytes = b""
+    status: int = 200
+    type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Return a value as JSON, instants as RFC 3339."""
+    text = json.dumps(value, default=_plain, allow_nan=False)
+    return Response(f"{text}\n".encode(), status)
+
+
+class Refusal(Exception):
+    """A request that is not served: the status, a sentence for its sender, and headers."""
+
+    def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:
+        super().__init__(text)
+        self.status = status
+        self.headers = headers
+
+    @property
+    def response(self) -> Response:
+        """What to send back."""
+        return json_response({"error": str(self)}, self.status)._replace(headers=self.headers)
+
+
+class WebApp:
+    """The WSGI application: limits, authorization, routing and errors, each in one place."""
+
+    def __init__(
+        self, housekeeper: Housekeeper, token: str | None, authorize: Authorize | None
+    ) -> None:
+        if token is not None and (not isinstance(token, str) or len(token) < SHORTEST_TOKEN):
+            raise ConfigurationError(
+                f"token= has fewer than {SHORTEST_TOKEN} characters and could be guessed; make one"
+                " with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
+            )
+        if authorize is not None and not callable(authorize):
+            raise ConfigurationError(f"authorize={authorize!r} is not callable")
+        self._housekeeper = housekeeper
+        self._token = token
+        self._authorize = authorize
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        """Answer a request; nothing that goes wrong leaves this method."""
+        try:
+            response = self._answer(environ)
+        except Refusal as refusal:
+            response = refusal.response
+        except UnknownTask as error:
+            response = json_response({"error": str(error)}, 404)
+        except (LedgerUnavailable, ConfigurationError) as error:
+            # The text names files and hosts.
+            logger.warning("Web: %s", error)
+            response = json_response({"error": "the ledger cannot be reached"}, 503)
+        except HousekeeperError as error:
+            response = json_response({"error": str(error)}, 503)
+        except Exception:
+            logger.exception("Web: a request failed")
+            response = json_response({"error": "this failed; the log says why"}, 500)
+        headers = [*response.headers, *SECURITY_HEADERS]
+        if response.status != 204:
+            headers += [("Content-Type", response.type)]
+            headers += [("Content-Length", str(len(response.body)))]
+        status = http.HTTPStatus(response.status)
+        start_response(f"{status.value} {status.phrase}", headers)
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]
+
+    def _answer(self, environ: Environ) -> Response:
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        query = _read_bounded(environ)
+        if self._token is None and self._authorize is None:
+            _refuse(environ, 403, "closed: pass token= or authorize= to mount() or web_app()")
+        if not path and environ.get("SCRIPT_NAME"):
+            return _with_slash(environ)
+        routes = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
+        by_token = self._has_token(environ)
+        trusted = by_token or self._is_authorized(environ)
+        if not trusted and not (routes and routes[0][0].is_open):
+            self._refuse_stranger(environ)
+        if not routes:
+            raise Refusal(404, "there is nothing at this path")
+        answers = {route.method: (route.answer, match) for route, match in routes}
+        if "GET" in answers:
+            answers["HEAD"] = answers["GET"]
+        allow = ("Allow", ", ".join([*answers, "OPTIONS"]))
+        if method == "OPTIONS":
+            return Response(status=204, headers=(allow,))
+        if method not in answers:
+            raise Refusal(405, f"this path takes {allow[1]}", allow)
+        if method == "POST":
+            self._check_intent(environ, by_token)
+        answer, match = answers[method]
+        with ledger_calls_within(WEB_CALL_LIMIT):
+            name = next(iter(match.groups()), "")
+            return answer(self._housekeeper, Request(name=name, query=query, trusted=trusted))
+
+    def _has_token(self, environ: Environ) -> bool:
+        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if self._token is None or scheme.lower() != "bearer":
+            return False
+        right = hmac.compare_digest(given.strip().encode("latin-1"), self._token.encode())
+        if not right:
+            _log_refused(environ, "the token is wrong")
+        return right
+
+    def _is_authorized(self, environ: Environ) -> bool:
+        try:
+            return self._authorize is not None and bool(self._authorize(environ))
+        except Exception:
+            logger.exception("Web: authorize failed, so the request was refused")
+            return False
+
+    def _refuse_stranger(self, environ: Environ) -> NoReturn:
+        if self._token is None:
+            _refuse(environ, 403, "this needs to be authorized by the application")
+        needed = "this needs the token, as Authorization: Bearer"
+        _refuse(environ, 401, needed, ("WWW-Authenticate", "Bearer"))
+
+    def _check_intent(self, environ: Environ, by_token: bool) -> None:
+        """Refuse what a form or an image of another site could send with the user's cookies."""
+        if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
+            _refuse(environ, 403, "a POST needs the header X-Housekeeper, or the token")
+        path, sender = environ["PATH_INFO"], environ.get("REMOTE_ADDR")
+        logger.info("Web: POST %r by %s", path, sender)
+
+
+def _read_bounded(environ: Environ) -> Mapping[str, str]:
+    """Return the query, and read the body away, which nothing here needs; raises Refusal."""
+    query, size = environ.get("QUERY_STRING", ""), environ.get("CONTENT_LENGTH") or "0"
+    if len(environ.get("PATH_INFO", "")) > LONGEST_PATH or len(query) > LONGEST_QUERY:
+        raise Refusal(414, "the path or the query is too long")
+    if not re.fullmatch("[0-9]{1,9}", size):
+        raise Refusal(400, "the Content-Length is not a number")
+    if int(size) > LARGEST_BODY:
+        raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
+    if size.strip("0"):
+        environ["wsgi.input"].read(int(size))
+    return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+
+
+def _with_slash(environ: Environ) -> Response:
+    """Lead to the page, whose own addresses are relative to a path that ends with a slash."""
+    last = environ["SCRIPT_NAME"].rpartition("/")[2]
+    location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
+    return Response(status=302, headers=(("Location", location),))
+
+
+def _refuse(environ: Environ, status: int, why: str, *headers: tuple[str, str]) -> NoReturn:
+    _log_refused(environ, why)
+    raise Refusal(status, why, *headers)
+
+
+def _log_refused(environ: Environ, why: str) -> None:
+    method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")[:LONGEST_PATH]
+    # Quoted, so that nobody can write lines of their own into the log.
+    sender = environ.get("REMOTE_ADDR")
+    logger.warning("Web: refused %r %r from %s: %s", method[:20], path, sender, why)
+
+
+# Answers: what each path gives.
+
+
+def answer_file(body: str, type_: str) -> Answer:
+    """Return an answer that is always the same."""
+    response = Response(body.encode(), type=f"{type_}; charset=utf-8")
+    return lambda housekeeper, request: response
+
+
+def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
+    """Say how it is, with 503 when critical; to strangers in one word."""
+    health = housekeeper.health()
+    shown = health if request.trusted else {"status": health["status"]}
+    return json_response(shown, 503 if health["status"] == "critical" else 200)
+
+
+def answer_tasks(housekeeper: Housekeeper, request: Request) -> Response:
+    """List the tasks."""
+    tasks = [_task_values(each) for each in housekeeper.list_tasks()]
+    return json_response({"tasks": tasks, "now": housekeeper.clock.now()})
+
+
+def _task_values(status: Mapping[str, object]) -> dict[str, object]:
+    values = {name: _plain(value) for name, value in status.items()}
+    if isinstance(last := status["last_run"], Run):
+        values["last_run"] = _brief(last)
+    if "schedule" in status:
+        values["schedule_in_words"] = schedule_in_words(str(status["schedule"] or ""))
+    return values
+
+
+def _brief(run: Run) -> dict[str, object]:
+    """Return a run for a list, without its long texts."""
+    values = run.as_dict()
+    del values["output"], values["error"]
+    return values
+
+
+def answer_status(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return the status of one task."""
+    status = housekeeper.get_task_status(request.name)
+    if not status["registered"]:
+        raise UnknownTask(request.name, housekeeper.task_names())
+    return json_response(_task_values(status))
+
+
+def answer_run(housekeeper: Housekeeper, request: Request) -> Response:
+    """Run a task now; with ``wait=seconds``, wait for its outcome."""
+    until = housekeeper.clock.monotonic() + request.whole("wait", 0, LONGEST_ANSWER_WAIT)
+    try:
+        run = housekeeper.run_task_manually(request.name, wait=False)
+    except AlreadyRunning as error:
+        live = _brief(error.run) if error.run else None
+        return json_response({"error": str(error), "run": live}, 409)
+    while not run.ended.is_set() and (left := until - housekeeper.clock.monotonic()) > 0:
+        housekeeper.clock.wait(run.ended, left)
+    if not run.ended.is_set():
+        return json_response({"success": True, "run": _brief(run)}, 202)
+    if run.status in (Status.SUCCEEDED, Status.SKIPPED):
+        return json_response({"success": True, "run": _brief(run)})
+    why = f"the run ended as {run.status}: {run.note}"
+    return json_response({"success": False, "error": why, "run": _brief(run)}, 500)
+
+
+def answer_cancel(housekeeper: Housekeeper, request: Request) -> Response:
+    """Ask a task's run to stop."""
+    run = housekeeper.cancel(request.name)
+    if run is None:
+        return json_response({"error": f"task {request.name!r} is not running"}, 409)
+    return json_response({"success": True, "run": _brief(run)}, 202)
+
+
+def answer_pause(housekeeper: Housekeeper, request: Request) -> Response:
+    """Pause a task's schedule everywhere."""
+    return json_response({"success": True, "changed": housekeeper.pause_task(request.name)})
+
+
+def answer_resume(housekeeper: Housekeeper, request: Request) -> Response:
+    """End a pause."""
+    return json_response({"success": True, "changed": housekeeper.resume_task(request.name)})
+
+
+def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return a page of a task's runs, newest first, and what to ask for the next one."""
+    limit = request.whole("limit", 30, 200)
+    runs = housekeeper.history(request.name, limit, request.query.get("before"))
+    names = housekeeper.task_names()
+    if not runs and request.name not in names:
+        raise UnknownTask(request.name, names)
+    before = runs[-1].id if runs and len(runs) == limit else None
+    return json_response({"runs": [_brief(run) for run in runs], "before": before})
+
+
+def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return a run with its output and error."""
+    run = housekeeper.get_run(request.name)
+    if run is None:
+        raise Refusal(404, "there is no run of this id")
+    return json_response(run)
+
+
+def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
+    """Say why a task did or did not run, at an instant or lately."""
+    text = request.query.get("instant", "")
+    instant = _instant_of_task(housekeeper, request.name, text) if text else None
+    why = housekeeper.why(request.name, instant)
+    return json_response({**why, "run": _brief(why["run"]) if why["run"] else None})
+
+
+def _instant_of_task(housekeeper: Housekeeper, name: str, text: str) -> datetime:
+    """Read an instant; without an offset it is what a clock in the task's zone shows."""
+    zones = {each["name"]: each["timezone"] for each in housekeeper.list_tasks()}
+    try:
+        instant = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
+        if instant.tzinfo is None:
+            instant = instant_of(instant, zone_named(zones.get(name, "UTC")))
+        return instant.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        form = "2026-11-24T02:30:00Z, or without the Z in the task's zone"
+        raise Refusal(400, f"instant is not of the form {form}") from error
+
+
+def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return the ticks of the next day; of tasks that come all the time, only the names."""
+    now, often = housekeeper.clock.now(), []
+    ticks: dict[datetime, list[str]] = {}
+    for each in housekeeper.list_tasks():
+        name = str(each["name"])
+        coming = housekeeper.next_runs(name, OFTEN) if each["scheduled"] else []
+        coming = [tick for tick in coming if tick <= now + ONE_DAY]
+        if len(coming) == OFTEN:
+            often.append(name)
+            continue
+        for tick in coming:
+            ticks.setdefault(tick, []).append(name)
+    listed = [{"at": tick, "tasks": ticks[tick]} for tick in sorted(ticks)]
+    return json_response({"now": now, "ticks": listed, "often": often})
+
+
+OFTEN = 49  # ticks a day, more than one in half an hour
+
+
+def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return the metrics: counters are of this process, the states of tasks the ledger's."""
+    health, tasks, load = housekeeper.health(), housekeeper.list_tasks(), housekeeper.workload()
+    overdue = {each["task"]: each["seconds"] for each in health["overdue"]}
+    metrics = [
+        *housekeeper.metrics.read(),
+        _gauge("build_info", "Which version this is.", 1, version=__version__),
+        _gauge("started", "Whether it is started in this process.", bool(health["started"])),
+        _gauge("workers", "Size of the pool.", load["workers"]),
+        _gauge("workers_busy", "Runs that go on in this process.", load["running"]),
+        _gauge("tasks_queued", "Tasks that wait for a worker here.", load["queued"]),
+        _gauge("ledger_errors_total", "Ledger calls that failed.", housekeeper.ledger.failures),
+        _by_task("running", "Whether it runs, in any process.", tasks, "running"),
+        _by_task("paused", "Whether its schedule is paused.", tasks, "paused"),
+        _by_task("last_success_timestamp_seconds", "Its last good end.", tasks, "last_success"),
+        _by_task(
+            "overdue_seconds",
+            "How long its newest tick has been waiting.",
+            [{"name": each["name"], "late": overdue.get(each["name"], 0)} for each in tasks],
+            "late",
+        ),
+    ]
+    text = "".join(line for metric in metrics for line in metric.lines())
+    return Response(text.encode(), type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:
+    kind = "counter" if name.endswith("_total") else "gauge"
+    return Metric(f"housekeeper_{name}", kind, help_, [Sample(float(value), labels)])
+
+
+def _by_task(name: str, help_: str, tasks: Iterable[Mapping[str, object]], key: str) -> Metric:
+    samples = [
+        Sample(_number(each[key]), {"task": str(each["name"])})
+        for each in tasks
+        if each[key] is not None
+    ]
+    return Metric(f"housekeeper_{name}", "gauge", help_, samples)
+
+
+def _number(value: object) -> float:
+    return value.timestamp() if isinstance(value, datetime) else float(cast(float, value))
+
+
+Answer = Callable[[Housekeeper, Request], Response]
+
+
+class Route(NamedTuple):
+    """A method and a path, with what answers them; open ones ask for no token."""
+
+    method: str
+    path: str
+    answer: Answer
+    is_open: bool = False
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What the path matches; compiled once, by re's own cache."""
+        return re.compile(re.sub("<[a-z]+>", "([^/]+)", self.path))
+
+
+ROUTES = (
+    Route("GET", "/", answer_file(PAGE_HTML, "text/html"), is_open=True),
+    Route("GET", "/dashboard.css", answer_file(PAGE_CSS, "text/css"), is_open=True),
+    Route("GET", "/dashboard.js", answer_file(PAGE_JS, "text/javascript"), is_open=True),
+    Route("GET", "/dashboard.svg", answer_file(PAGE_ICON, "image/svg+xml"), is_open=True),
+    Route("GET", "/health", answer_health, is_open=True),
+    Route("GET", "/metrics", answer_metrics),
+    Route("GET", "/agenda", answer_agenda),
+    Route("GET", "/tasks", answer_tasks),
+    Route("GET", "/tasks/<name>/status", answer_status),
+    Route("GET", "/tasks/<name>/runs", answer_runs),
+    Route("GET", "/tasks/<name>/why", answer_why),
+    Route("POST", "/tasks/<name>/run", answer_run),
+    Route("POST", "/tasks/<name>/cancel", answer_cancel),
+    Route("POST", "/tasks/<name>/pause", answer_pause),
+    Route("POST", "/tasks/<name>/resume", answer_resume),
+    Route("GET", "/runs/<id>", answer_one_run),
+)
+
+
+def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
+    """Return an application that serves `web` below a prefix; raises ConfigurationError."""
+    if not isinstance(prefix, str) or not re.fullmatch("(/[A-Za-z0-9._~-]+)+", prefix):
+        raise ConfigurationError(f"prefix {prefix!r} is not a path such as '/api/housekeeper'")
+
+    def serve(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path != prefix and not path.startswith(f"{prefix}/"):
+            return wsgi_app(environ, start_response)
+        root = environ.get("SCRIPT_NAME", "") + prefix
+        inside = {**environ, "SCRIPT_NAME": root, "PATH_INFO": path[len(prefix) :]}
+        return web(inside, start_response)
+
+    return serve
+
+
+# Schedules in words.
+
+
+def schedule_in_words(text: str) -> str | None:
+    """Say a cron expression in words, when a few words say exactly when it comes; else None."""
+    fields = text.replace("?", "*").split()
+    if len(fields) == 6 and fields[1:] == ["*"] * 5:
+        return _every(fields[0], "second", 60)
+    if len(fields) == 6 and fields[0] == "0":
+        del fields[0]
+    if len(fields) != 5:
+        return None
+    minute, hour, *dates = fields
+    days, times = _days_in_words(*dates), _times_in_words(minute, hour)
+    often = _every(minute, "minute", 60) if hour == "*" else None
+    if re.fullmatch("[0-9]+", minute):
+        often = _every(hour, "hour", 24)
+        often = f"{often}, at minute {int(minute)}" if often else None
+    if days is None or (times is None and often is None):
+        return None
+    if times is not None:
+        return f"{days} at {times}"
+    return often if days == "every day" else f"{often}, {days}"
+
+
+def _every(value: str, unit: str, whole: int) -> str | None:
+    """Say ``*`` and ``*/n`` in words, when n goes into the whole without a rest."""
+    if value == "*":
+        return f"every {unit}"
+    match = re.fullmatch(r"\*/([0-9]+)", value)
+    step = int(match[1]) if match else 0
+    return f"every {step} {unit}s" if 1 < step < whole and whole % step == 0 else None
+
+
+def _times_in_words(minute: str, hour: str) -> str | None:
+    if not re.fullmatch("[0-9]+", minute) or not re.fullmatch("[0-9]+(,[0-9]+){0,3}", hour):
+        return None
+    hours = sorted({int(each) for each in hour.split(",")})
+    return _joined(f"{each:02d}:{int(minute):02d}" for each in hours)
+
+
+def _joined(words: Iterable[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _days_in_words(day: str, month: str, weekday: str) -> str | None:
+    if (day, month) == ("*", "*"):
+        return "every day" if weekday == "*" else _weekdays_in_words(weekday)
+    if weekday != "*" or not re.fullmatch("[0-9]+", day):
+        return None
+    number = int(day)
+    if month == "*":
+        rest = "th" if 10 < number < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+        which = "each month" if number < 29 else "each month that has it"
+        return f"on the {number}{rest} of {which}"
+    name = MONTH_NAMES.get(month)
+    return f"on {number} {name}" if name else None
+
+
+def _weekdays_in_words(text: str) -> str | None:
+    names = [[WEEKDAY_NAMES.get(day) for day in part.split("-")] for part in text.split(",")]
+    if not all(all(part) for part in names) or (len(names) > 1 and max(map(len, names)) > 1):
+        return None
+    if len(names[0]) > 1:
+        return " to ".join(str(day) for day in names[0])
+    return _joined(f"{day}s" for (day,) in names)
+
+
+MONTH_NAMES = {
+    text: name
+    for number, name in enumerate(calendar.month_name)
+    for text in (str(number), f"{number:02d}", name[:3].upper())
+    if number
+}
+WEEKDAY_NAMES = {
+    text: calendar.day_name[number - 1]
+    for number in range(8)
+    for text in (str(number), WEEKDAYS[number % 7])
+}
+
+
+# The server of --http: HTTP/1.0, a request a connection, a thread a request.
+
+
+LONGEST_HEAD = 16384  # bytes
+READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
+REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
+HEADER_LINE = re.compile(r"([A-Za-z0-9-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+
+
+class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """Serves a WSGI application, so many requests at a time; what is beyond gets a 503."""
+
+    AT_A_TIME = 64
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, app: WsgiApp, host: str, port: int, clock: Clock) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.app = app
+        self.clock = clock
+        self._free = threading.BoundedSemaphore(self.AT_A_TIME)
+        super().__init__((host, port), HttpConnection)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection a thread, if one is free."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        with contextlib.suppress(OSError):
+            request.setblocking(False)
+            request.send(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 10\r\n\r\n")
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Note a connection that broke, or was too slow."""
+        logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
+
+
+class HttpConnection(socketserver.BaseRequestHandler):
+    """Reads one request, however slowly it comes, within a limit of time and of size."""
+
+    server: HttpServer
+
+    def handle(self) -> None:
+        """Answer it."""
+        sent: list[Any] = []
+        try:
+            environ = self._receive()
+            body = b"".join(self.server.app(environ, lambda *head: sent.extend(head)))
+            status, headers = sent
+        except Refusal as refusal:
+            body = f"{refusal}\n".encode()
+            status = f"{refusal.status} {http.HTTPStatus(refusal.status).phrase}"
+            headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+        lines = [f"HTTP/1.0 {status}", *(f"{name}: {value}" for name, value in headers), "", ""]
+        self.request.settimeout(WRITE_LIMIT)
+        self.request.sendall("\r\n".join(lines).encode("latin-1") + body)
+
+    def _receive(self) -> Environ:
+        until = self.server.clock.monotonic() + READ_LIMIT
+        data = b""
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if len(data) > LONGEST_HEAD:
+                raise Refusal(431, "the head of the request is too long")
+            data += self._more(until)
+        environ = environ_of(data[:end].decode("latin-1"))
+        body, size = data[end + 4 :], environ.get("CONTENT_LENGTH", "")
+        wanted = int(size) if re.fullmatch("[0-9]{1,9}", size) else 0
+        while len(body) < wanted <= LARGEST_BODY:
+            body += self._more(until)
+        host, port = self.server.server_address[:2]
+        return {
+            **environ,
+            "SERVER_NAME": str(host),
+            "SERVER_PORT": str(port),
+            "REMOTE_ADDR": self.client_address[0],
+            "wsgi.input": io.BytesIO(body[:wanted]),
+        }
+
+    def _more(self, until: float) -> bytes:
+        left = until - self.server.clock.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request came too slowly")
+        self.request.settimeout(left)
+        chunk: bytes = self.request.recv(65536)
+        if not chunk:
+            raise ConnectionError("the connection was closed before the request's end")
+        return chunk
+
+
+def environ_of(head: str) -> Environ:
+    """Return the WSGI environment of a request's head; raises Refusal when it is not one."""
+    first, *lines = head.split("\r\n")
+    request = REQUEST_LINE.fullmatch(first)
+    headers = [HEADER_LINE.fullmatch(line) for line in lines]
+    if request is None or not all(headers):
+        raise Refusal(400, "this is not an HTTP request")
+    path, _, query = request[2].partition("?")
+    environ: Environ = {
+        "REQUEST_METHOD": request[1],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": urllib.parse.unquote(path, "latin-1"),
+        "QUERY_STRING": query,
+        "SERVER_PROTOCOL": "HTTP/1.0",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in (header.groups() for header in headers if header):
+        key = name.upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        raise Refusal(411, "a body needs a Content-Length")
+    return environ
+
+
+# ================================================================================================
+# 16. Command line: python housekeeper.py
 # ================================================================================================
 
 EXIT_CODES = """\
@@ -4978,6 +6663,7 @@ OPTIONS = (
     Option("timezone", str, "UTC", "zone of schedules that name none (default: %(default)s)"),
     Option("workers", int, 10, "how many tasks run at the same time (default: %(default)s)"),
     Option("shutdown-timeout", float, 30.0, "seconds to wait for tasks (default: %(default)s)"),
+    Option("http", str, None, "serve the dashboard and the HTTP API at HOST:PORT"),
     Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: %(default)s)"),
 )
 
@@ -5140,6 +6826,7 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
     _take_signals(inbox, signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT))
     _init_sentry(housekeeper, options)
+    server, page = _listen(housekeeper, options.http) if options.http else (None, "")
     housekeeper.initialize()
     if options.json:
         _print_json(housekeeper.list_tasks())
@@ -5147,6 +6834,9 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
         print(f"Housekeeper {__version__}, zone {housekeeper.timezone}, ", end="")
         print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks")
         _print_columns([row[:4] for row in _task_rows(housekeeper)])
+    if server is not None:
+        threading.Thread(target=server.serve_forever, name="housekeeper-http", daemon=True).start()
+        print(f"Dashboard: {page}", file=sys.stderr if options.json else sys.stdout)
     sys.stdout.flush()
     while (number := _next_of(inbox)) == getattr(signal, "SIGHUP", None):
         logger.info("Reloading the tasks")
@@ -5158,9 +6848,55 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     while not isinstance(answer := _next_of(inbox), bool):
         if answer != getattr(signal, "SIGHUP", None):
             _end_at_once(128 + answer)
+    if server is not None:
+        server.shutdown()
     if not answer:
         _end_at_once(1)
     return 0
+
+
+def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
+    """Listen at ``HOST:PORT``; return the server, not yet serving, and where the page is.
+
+    Raises ConfigurationError, also for an address that others reach when no token was given.
+    """
+    host, _, number = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not re.fullmatch("[0-9]{1,5}", number) or int(number) > 65535:
+        raise ConfigurationError(f"--http {address!r} is not of the form HOST:PORT")
+    token, fragment = os.environ.get("HOUSEKEEPER_TOKEN"), ""
+    if not token:
+        if not _is_loopback(host):
+            raise ConfigurationError(
+                f"--http {address} can be reached from other hosts; set HOUSEKEEPER_TOKEN first"
+            )
+        token = secrets.token_urlsafe()
+        # Behind the #, a browser keeps it to itself.
+        fragment = f"#token={token}"
+    app = housekeeper.mount(_lead_to_page, token=token)
+    try:
+        server = HttpServer(app, host, int(number), housekeeper.clock)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--http {address} cannot be listened at ({error.strerror})"
+        ) from error
+    shown = f"[{host}]" if ":" in host else host
+    return server, f"http://{shown}:{server.server_address[1]}/api/housekeeper/{fragment}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _lead_to_page(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    """The WSGI application beside the mounted one: nothing, but for the way to the page."""
+    found = environ["PATH_INFO"] == "/"
+    headers = [("Content-Length", "0"), *([("Location", "/api/housekeeper/")] if found else [])]
+    start_response("302 Found" if found else "404 Not Found", headers)
+    return [b""]
 
 
 def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
@@ -5253,10 +6989,7 @@ def _print_columns(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _print_json(value: object) -> None:
-    def plain(item: object) -> object:
-        return item.as_dict() if isinstance(item, Run) else _plain(item)
-
-    print(json.dumps(value, default=plain, indent=2, allow_nan=False))
+    print(json.dumps(value, default=_plain, indent=2, allow_nan=False))
 
 
 def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:

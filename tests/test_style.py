@@ -20,7 +20,7 @@ def test_the_contents_are_the_banners() -> None:
     rule = "# " + "=" * 96
     banners = re.findall(rf"^{rule}\n# (\d+\. .*)\n{rule}$", SOURCE, re.MULTILINE)
     contents = re.findall(r"^    (\d+\. .*)$", hk.__doc__ or "", re.MULTILINE)
-    assert len(contents) == 13
+    assert len(contents) == 16
     assert SOURCE.count(rule) == 2 * len(banners)
     for number, (line, banner) in enumerate(zip(contents, banners, strict=True), start=1):
         assert banner.startswith(f"{number}. ")
@@ -74,7 +74,7 @@ def test_only_the_clock_reads_or_waits_on_time() -> None:
 
 
 def test_the_environment_is_read_by_the_command_line_only() -> None:
-    before = SOURCE[: SOURCE.index("# 13. Command line")]
+    before = SOURCE[: SOURCE.index("# 16. Command line")]
     a_command_inherits_it, sentry_may_be_set_up_later = (
         "os.environ,",
         'os.environ.get("SENTRY_DSN"):',
