@@ -5287,7 +5287,10 @@ button.main { background: var(--good); border-color: var(--good); color: var(--c
   background: var(--warn-ground); border-radius: 8px; padding: 8px 14px; margin-top: 8px;
 }
 #problems.critical li { background: var(--bad-ground); }
-#sign-in { max-width: 480px; margin: 12vh auto 0; display: grid; gap: 10px; }
+#sign-in {
+  max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
+  background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+}
 #sign-in input { flex: 1; min-width: 0; }
 #refused { color: var(--bad); min-height: 1.5em; }
 
@@ -5306,7 +5309,7 @@ button.main { background: var(--good); border-color: var(--good); color: var(--c
 #none { margin-top: 16px; color: var(--soft); }
 .task {
   display: grid; gap: 4px 20px; align-items: center; padding: 12px 16px; background: var(--card);
-  grid-template: "what when runs acts" / minmax(0, 5fr) minmax(0, 5fr) 240px 186px;
+  grid-template: "what when runs acts" / minmax(0, 4fr) minmax(0, 5fr) 240px 186px;
   content-visibility: auto; contain-intrinsic-size: auto 84px;
 }
 .task + .task { border-top: 1px solid var(--line); }
@@ -5319,12 +5322,14 @@ button.main { background: var(--good); border-color: var(--good); color: var(--c
   overflow-wrap: anywhere; }
 .name:hover { text-decoration: underline; }
 .tag { margin-left: 8px; font-size: 12px; font-weight: 600; color: var(--warn); }
-.when code { color: var(--soft); margin-left: 6px; }
+.when code { color: var(--soft); display: inline-block; }
+.when span:not(:empty) + code { margin-left: 8px; }
 .bars { display: block; width: 100%; height: 34px; padding: 0; border: 0; background: none; }
 .bars svg { display: block; width: 240px; height: 34px; max-width: 100%; }
 .outcome { font-weight: 600; }
 progress { width: 100%; height: 6px; accent-color: var(--live); }
 
+.ground { stroke: var(--line); }
 .mark { fill: currentColor; stroke: currentColor; stroke-width: 0; }
 .mark.hollow { fill: none; stroke-width: 1.5; }
 .mark.cross { fill: none; stroke-width: 2.5; }
@@ -5354,7 +5359,7 @@ summary { cursor: pointer; }
 summary span { margin-right: 10px; }
 pre {
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px;
-  margin: 8px 0 0; max-height: 50vh; overflow: auto; white-space: pre-wrap;
+  margin: 6px 0 12px; max-height: 50vh; overflow: auto; white-space: pre-wrap;
 }
 #said {
   position: fixed; left: 50%; bottom: 20px; transform: translateX(-50%); max-width: 90vw;
@@ -5469,7 +5474,7 @@ function exact(instant, zone) {
       minute: "2-digit", second: "2-digit", hourCycle: "h23",
     }));
   }
-  return formats.get(zone).format(Date.parse(instant));
+  return formats.get(zone).format(Date.parse(instant)).replace(/:00$/, "");
 }
 
 // A run as a bar: its height is the duration, its shape and colour are the outcome.
@@ -5505,7 +5510,8 @@ function drawBars(row, runs) {
   const tallest = Math.max(...runs.map((run) => run.duration || 0), 0.001);
   const height = (run) => run.duration === null ? 20
     : 6 + 24 * Math.log1p(run.duration * 10) / Math.log1p(tallest * 10);
-  row.svg.replaceChildren(...runs.slice(0, 30).map((run, index) => {
+  const ground = make("path", {class: "ground", d: "M0 33.5H240"});
+  row.svg.replaceChildren(ground, ...runs.slice(0, 30).map((run, index) => {
     const bar = make("g", {class: run.status, "data-run": run.id},
       make("title", {}, inShort(run, row.task.timezone)),
       make("rect", {x: 232 - 8 * index, y: 0, width: 8, height: 34, "fill-opacity": 0}),
@@ -5604,7 +5610,7 @@ function tell(row) {
 function sinceWords(task, last) {
   const parts = [];
   if (last.status === "running") {
-    parts.push(`since ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`);
+    parts.push(`for ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`);
     if (task.stop_asked_at) parts.push("asked to stop");
     if (task.progress) parts.push(progressWords(task.progress));
   } else {
@@ -5721,7 +5727,6 @@ async function loadDay() {
 function drawDay() {
   const svg = $("day"), width = svg.clientWidth || 600, step = width / QUARTERS;
   const most = Math.max(...day.names.map((names) => names.size), 1);
-  const clock = new Date(day.begin);
   const parts = [make("line", {x1: 0, x2: width, y1: 60.5, y2: 60.5})];
   day.names.forEach((names, index) => {
     const at = new Date(day.begin + index * QUARTER), x = index * step;
@@ -5733,7 +5738,7 @@ function drawDay() {
     const height = names.size ? 6 + 48 * names.size / most : 0;
     const kind = index === chosen ? "chosen" : "";
     if (names.size || kind) {
-      parts.push(make("rect", {class: kind, x: x + 1, width: Math.max(1, step - 2),
+      parts.push(make("rect", {class: kind, x: x + step / 10, width: step * 0.8,
         y: 60 - Math.max(2, height), height: Math.max(2, height), rx: 1.5}));
     }
   });
@@ -6089,42 +6094,39 @@ class WebApp:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else response.body]
 
     def _answer(self, environ: Environ) -> Response:
-        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        query = _read_bounded(environ)
+        path, query = environ.get("PATH_INFO", ""), _bounded_query(environ)
         if self._token is None and self._authorize is None:
             _refuse(environ, 403, "closed: pass token= or authorize= to mount() or web_app()")
         if not path and environ.get("SCRIPT_NAME"):
             return _with_slash(environ)
-        routes = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
+        matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
         by_token = self._has_token(environ)
         trusted = by_token or self._is_authorized(environ)
-        if not trusted and not (routes and routes[0][0].is_open):
-            self._refuse_stranger(environ)
-        if not routes:
+        if not trusted:
+            self._refuse_stranger(environ, is_open=any(route.is_open for route, _ in matches))
+        if not matches:
             raise Refusal(404, "there is nothing at this path")
-        answers = {route.method: (route.answer, match) for route, match in routes}
+        answers = {route.method: route.answer for route, _ in matches}
         if "GET" in answers:
             answers["HEAD"] = answers["GET"]
-        allow = ("Allow", ", ".join([*answers, "OPTIONS"]))
+        method, allow = environ["REQUEST_METHOD"], ", ".join([*answers, "OPTIONS"])
         if method == "OPTIONS":
-            return Response(status=204, headers=(allow,))
+            return Response(status=204, headers=(("Allow", allow),))
         if method not in answers:
-            raise Refusal(405, f"this path takes {allow[1]}", allow)
+            raise Refusal(405, f"this path takes {allow}", ("Allow", allow))
         if method == "POST":
-            self._check_intent(environ, by_token)
-        answer, match = answers[method]
+            _check_intent(environ, by_token)
+        request = Request(name="".join(matches[0][1].groups()), query=query, trusted=trusted)
         with ledger_calls_within(WEB_CALL_LIMIT):
-            name = next(iter(match.groups()), "")
-            return answer(self._housekeeper, Request(name=name, query=query, trusted=trusted))
+            return answers[method](self._housekeeper, request)
 
     def _has_token(self, environ: Environ) -> bool:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if self._token is None or scheme.lower() != "bearer":
             return False
-        right = hmac.compare_digest(given.strip().encode("latin-1"), self._token.encode())
-        if not right:
-            _log_refused(environ, "the token is wrong")
-        return right
+        # WSGI hands bytes over as Latin-1.
+        given_bytes = given.strip().encode("latin-1", "replace")
+        return hmac.compare_digest(given_bytes, self._token.encode())
 
     def _is_authorized(self, environ: Environ) -> bool:
         try:
@@ -6133,32 +6135,36 @@ class WebApp:
             logger.exception("Web: authorize failed, so the request was refused")
             return False
 
-    def _refuse_stranger(self, environ: Environ) -> NoReturn:
+    def _refuse_stranger(self, environ: Environ, *, is_open: bool) -> None:
+        """Refuse who may see nothing, and note on open paths who has tried a wrong token."""
+        if is_open:
+            if self._token is not None and "HTTP_AUTHORIZATION" in environ:
+                _log_refused(environ, "the token is wrong")
+            return
         if self._token is None:
             _refuse(environ, 403, "this needs to be authorized by the application")
         needed = "this needs the token, as Authorization: Bearer"
         _refuse(environ, 401, needed, ("WWW-Authenticate", "Bearer"))
 
-    def _check_intent(self, environ: Environ, by_token: bool) -> None:
-        """Refuse what a form or an image of another site could send with the user's cookies."""
-        if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
-            _refuse(environ, 403, "a POST needs the header X-Housekeeper, or the token")
-        path, sender = environ["PATH_INFO"], environ.get("REMOTE_ADDR")
-        logger.info("Web: POST %r by %s", path, sender)
 
-
-def _read_bounded(environ: Environ) -> Mapping[str, str]:
-    """Return the query, and read the body away, which nothing here needs; raises Refusal."""
+def _bounded_query(environ: Environ) -> Mapping[str, str]:
+    """Return the query's parameters; raises Refusal for what is too long, bodies included."""
     query, size = environ.get("QUERY_STRING", ""), environ.get("CONTENT_LENGTH") or "0"
     if len(environ.get("PATH_INFO", "")) > LONGEST_PATH or len(query) > LONGEST_QUERY:
         raise Refusal(414, "the path or the query is too long")
-    if not re.fullmatch("[0-9]{1,9}", size):
+    if not re.fullmatch("[0-9]{1,15}", size):
         raise Refusal(400, "the Content-Length is not a number")
+    # Nothing here reads a body.
     if int(size) > LARGEST_BODY:
         raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
-    if size.strip("0"):
-        environ["wsgi.input"].read(int(size))
     return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+
+
+def _check_intent(environ: Environ, by_token: bool) -> None:
+    """Refuse what a form or an image on another site could send with the user's cookies."""
+    if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
+        _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
+    logger.info("Web: POST %r by %r", environ["PATH_INFO"], environ.get("REMOTE_ADDR"))
 
 
 def _with_slash(environ: Environ) -> Response:
@@ -6177,7 +6183,7 @@ def _log_refused(environ: Environ, why: str) -> None:
     method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")[:LONGEST_PATH]
     # Quoted, so that nobody can write lines of their own into the log.
     sender = environ.get("REMOTE_ADDR")
-    logger.warning("Web: refused %r %r from %s: %s", method[:20], path, sender, why)
+    logger.warning("Web: refused %r %r from %r: %s", method[:20], path, sender, why)
 
 
 # Answers: what each path gives.
@@ -6264,12 +6270,14 @@ def answer_resume(housekeeper: Housekeeper, request: Request) -> Response:
 
 def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     """Return a page of a task's runs, newest first, and what to ask for the next one."""
-    limit = request.whole("limit", 30, 200)
-    runs = housekeeper.history(request.name, limit, request.query.get("before"))
+    limit, before = request.whole("limit", 30, 200), request.query.get("before")
+    if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
+        raise Refusal(400, "before is not the id of a run")
+    runs = housekeeper.history(request.name, limit, before)
     names = housekeeper.task_names()
     if not runs and request.name not in names:
         raise UnknownTask(request.name, names)
-    before = runs[-1].id if runs and len(runs) == limit else None
+    before = runs[-1].id if len(runs) == limit > 0 else None
     return json_response({"runs": [_brief(run) for run in runs], "before": before})
 
 
@@ -6308,8 +6316,7 @@ def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
     ticks: dict[datetime, list[str]] = {}
     for each in housekeeper.list_tasks():
         name = str(each["name"])
-        coming = housekeeper.next_runs(name, OFTEN) if each["scheduled"] else []
-        coming = [tick for tick in coming if tick <= now + ONE_DAY]
+        coming = _ticks_until(housekeeper, name, now + ONE_DAY) if each["scheduled"] else []
         if len(coming) == OFTEN:
             often.append(name)
             continue
@@ -6319,7 +6326,17 @@ def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
     return json_response({"now": now, "ticks": listed, "often": often})
 
 
-OFTEN = 49  # ticks a day, more than one in half an hour
+OFTEN = 49  # ticks a day: more than one in half an hour
+
+
+def _ticks_until(housekeeper: Housekeeper, name: str, end: datetime) -> list[datetime]:
+    """Return a task's ticks up to an instant, OFTEN at most."""
+    # Most tasks come once a day, and ticks beyond the end cost as much as those before it.
+    for count in (2, 7, OFTEN):
+        ticks = housekeeper.next_runs(name, count)
+        if len(ticks) < count or ticks[-1] > end:
+            break
+    return [tick for tick in ticks if tick <= end]
 
 
 def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
@@ -6436,7 +6453,8 @@ def schedule_in_words(text: str) -> str | None:
     often = _every(minute, "minute", 60) if hour == "*" else None
     if re.fullmatch("[0-9]+", minute):
         often = _every(hour, "hour", 24)
-        often = f"{often}, at minute {int(minute)}" if often else None
+        past = f"at minute {int(minute)}" if int(minute) else "on the hour"
+        often = f"{often}, {past}" if often else None
     if days is None or (times is None and often is None):
         return None
     if times is not None:
@@ -6570,10 +6588,10 @@ class HttpConnection(socketserver.BaseRequestHandler):
     def _receive(self) -> Environ:
         until = self.server.clock.monotonic() + READ_LIMIT
         data = b""
-        while (end := data.find(b"\r\n\r\n")) < 0:
-            if len(data) > LONGEST_HEAD:
-                raise Refusal(431, "the head of the request is too long")
+        while (end := data.find(b"\r\n\r\n")) < 0 and len(data) <= LONGEST_HEAD:
             data += self._more(until)
+        if not 0 <= end <= LONGEST_HEAD:
+            raise Refusal(431, "the head of the request is too long")
         environ = environ_of(data[:end].decode("latin-1"))
         body, size = data[end + 4 :], environ.get("CONTENT_LENGTH", "")
         wanted = int(size) if re.fullmatch("[0-9]{1,9}", size) else 0

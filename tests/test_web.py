@@ -1,0 +1,1010 @@
+"""The web door: its JSON API, who may use it, its limits, metrics, and the server of --http."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import logging
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import flask
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import housekeeper as hk
+from housekeeper import ConfigurationError, LedgerUnavailable, Status, Task, current_run
+
+PATIENCE = 30.0  # seconds after which a test gives up
+TOKEN = "a-token-for-the-tests"
+PREFIX = "/api/housekeeper"
+UTC = timezone.utc
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Caller = Callable[..., Answer]
+
+
+def call_wsgi(app: Any, method: str, path: str, **extra: Any) -> Answer:
+    """Call a WSGI application, with wsgiref's validator round it."""
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    path, _, query = path.partition("?")
+    environ.update(
+        REQUEST_METHOD=method, PATH_INFO=path, QUERY_STRING=query, SCRIPT_NAME="", **extra
+    )
+    got: list[Any] = []
+    result = validator(app)(environ, lambda *head: got.extend(head) or io.BytesIO().write)
+    try:
+        body = b"".join(result)
+    finally:
+        result.close()
+    return Answer(int(got[0][:3]), dict(got[1]), body)
+
+
+class Door:
+    """One way to reach the web door, and a caller who has the token."""
+
+    def __init__(self, reach: Caller) -> None:
+        self._reach = reach
+
+    def __call__(
+        self, method: str, path: str, token: str | None = TOKEN, **headers: str
+    ) -> Answer:
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return self._reach(method, path, headers)
+
+    def get(self, path: str) -> Any:
+        answer = self("GET", path)
+        assert answer.status == 200, answer
+        return answer.json
+
+    def post(self, path: str) -> Answer:
+        return self("POST", path)
+
+
+def bare_door(housekeeper: hk.Housekeeper, **options: Any) -> Door:
+    """The application itself."""
+    app = housekeeper.web_app(**options)
+
+    def reach(method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        extra = {f"HTTP_{name.upper().replace('-', '_')}": text for name, text in headers.items()}
+        return call_wsgi(app, method, path, **extra)
+
+    return Door(reach)
+
+
+def flask_door(housekeeper: hk.Housekeeper, **options: Any) -> Door:
+    """The application mounted in Flask."""
+    app = flask.Flask(__name__)
+    app.add_url_rule("/", view_func=lambda: "the shop")
+    app.wsgi_app = housekeeper.mount(app.wsgi_app, **options)  # type: ignore[method-assign]
+    app.wsgi_app = validator(app.wsgi_app)  # type: ignore[method-assign]
+    client = app.test_client(use_cookies=False)
+
+    def reach(method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        got = client.open(PREFIX + path, method=method, headers=dict(headers), buffered=True)
+        return Answer(got.status_code, got.headers, got.data)
+
+    return Door(reach)
+
+
+@contextlib.contextmanager
+def served(app: Any, clock: hk.Clock | None = None) -> Iterator[int]:
+    """Serve an application as --http does; yield the port."""
+    server = hk.HttpServer(app, "127.0.0.1", 0, clock or hk.SystemClock())
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def over_http(port: int) -> Caller:
+    def reach(method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection.request(method, PREFIX + path, headers=dict(headers))
+        got = connection.getresponse()
+        answer = Answer(got.status, dict(got.getheaders()), got.read())
+        connection.close()
+        return answer
+
+    return reach
+
+
+@pytest.fixture(params=["bare", "flask", "http"])
+def open_door(request: Any) -> Iterator[Callable[..., Door]]:
+    """Make a door to a Housekeeper: the application bare, mounted in Flask, or served."""
+    contexts: list[Any] = []
+
+    def make_door(housekeeper: hk.Housekeeper, **options: Any) -> Door:
+        if request.param == "bare":
+            return bare_door(housekeeper, **options)
+        if request.param == "flask":
+            return flask_door(housekeeper, **options)
+        context = served(housekeeper.mount(hk._lead_to_page, **options))
+        contexts.append(context)
+        return Door(over_http(context.__enter__()))
+
+    yield make_door
+    for context in contexts:
+        context.__exit__(None, None, None)
+
+
+def fail() -> None:
+    raise ValueError("no such table: tokens")
+
+
+class Held:
+    """A task that runs until it is let go or cancelled."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self) -> None:
+        run = current_run()
+        run.progress(1, 3, "files")
+        logging.getLogger("held").warning("holding on")
+        run.on_cancel(self.go.set)
+        self.begun.set()
+        assert self.go.wait(PATIENCE)
+        run.check_cancelled()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    task = Held()
+    yield task
+    task.go.set()
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait for what has no event to wait on; fail when it does not come."""
+    until, never = time.monotonic() + PATIENCE, threading.Event()
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        never.wait(0.02)
+
+
+def ok() -> None:
+    pass
+
+
+# The API, through each door.
+
+
+def test_the_tasks_and_their_status_are_the_seeds_fields_and_more(make, open_door) -> None:
+    tasks = (
+        Task("sweep", ok, schedule="30 2 * * *", description="Sweep.", timezone="Europe/Berlin"),
+        Task("by-hand", ok),
+    )
+    housekeeper = make(*tasks)
+    door = open_door(housekeeper, token=TOKEN)
+    answer = door.get("/tasks")
+    by_hand, sweep = answer["tasks"]
+    assert (by_hand["name"], by_hand["schedule"], by_hand["next_run"]) == ("by-hand", None, None)
+    assert sweep["schedule"] == "30 2 * * *"
+    assert sweep["schedule_in_words"] == "every day at 02:30"
+    assert (sweep["running"], sweep["scheduled"], sweep["paused"]) == (False, True, False)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:30:00Z", sweep["next_run"])
+    assert datetime.fromisoformat(answer["now"].replace("Z", "+00:00")).tzinfo is not None
+    status = door.get("/tasks/sweep/status")
+    assert status.items() <= {"registered": True, **sweep}.items()
+    assert door("GET", "/tasks/swep/status").status == 404
+
+
+def test_a_run_by_hand_answers_at_once_or_with_its_outcome(make, open_door) -> None:
+    housekeeper = make(Task("good", ok), Task("bad", fail))
+    door = open_door(housekeeper, token=TOKEN)
+    at_once = door.post("/tasks/good/run")
+    assert at_once.status in (200, 202), "it may have ended by then"
+    assert at_once.json["success"] is True
+    eventually(lambda: not housekeeper.get_task_status("good")["running"])
+    waited = door.post("/tasks/good/run?wait=30")
+    assert (waited.status, waited.json["run"]["status"]) == (200, "succeeded")
+    failed = door.post("/tasks/bad/run?wait=30")
+    assert failed.status == 500
+    assert failed.json["error"] == "the run ended as failed: ValueError: no such table: tokens"
+    assert "Traceback" not in failed.body.decode()
+    unknown = door.post("/tasks/goood/run")
+    assert unknown.status == 404
+    assert "did you mean 'good'" in unknown.json["error"]
+
+
+def test_a_double_click_is_one_run_and_the_second_is_told_of_it(make, open_door, held) -> None:
+    housekeeper = make(Task("held", held))
+    door = open_door(housekeeper, token=TOKEN)
+    first = door.post("/tasks/held/run")
+    assert first.status == 202
+    assert held.begun.wait(PATIENCE)
+    second = door.post("/tasks/held/run?wait=30")
+    assert second.status == 409
+    assert second.json["run"]["id"] == first.json["run"]["id"]
+    assert "running already" in second.json["error"]
+    assert len(housekeeper.history("held")) == 1
+
+
+def test_a_running_run_shows_progress_and_output_and_can_be_cancelled(
+    make, open_door, held
+) -> None:
+    housekeeper = make(Task("held", held))
+    door = open_door(housekeeper, token=TOKEN)
+    run_id = door.post("/tasks/held/run").json["run"]["id"]
+    assert held.begun.wait(PATIENCE)
+    live = door.get(f"/runs/{run_id}")
+    assert (live["status"], "holding on" in live["output"]) == ("running", True)
+    (task,) = door.get("/tasks")["tasks"]
+    assert task["running"] is True
+    assert task["progress"] == {"done": 1, "total": 3, "unit": "files"}
+    assert door.post("/tasks/held/cancel").status == 202
+    eventually(lambda: door.get(f"/runs/{run_id}")["status"] == "cancelled")
+    eventually(lambda: door.post("/tasks/held/cancel").status == 409)
+
+
+def test_a_pause_is_told_and_ended(make, open_door) -> None:
+    door = open_door(make(Task("sweep", ok, schedule="@daily")), token=TOKEN)
+    assert door.post("/tasks/sweep/pause").json == {"success": True, "changed": True}
+    assert door.post("/tasks/sweep/pause").json == {"success": True, "changed": False}
+    status = door.get("/tasks/sweep/status")
+    assert (status["paused"], status["scheduled"], status["next_run"]) == (True, False, None)
+    assert door.post("/tasks/sweep/resume").json == {"success": True, "changed": True}
+    assert door.get("/tasks/sweep/status")["scheduled"] is True
+
+
+def test_runs_come_in_pages_without_their_texts_and_one_with_them(make, open_door) -> None:
+    housekeeper = make(Task("good", ok), Task("bad", fail))
+    door = open_door(housekeeper, token=TOKEN)
+    for _ in range(5):
+        housekeeper.run_task_manually("good")
+    with pytest.raises(ValueError, match="no such table"):
+        housekeeper.run_task_manually("bad")
+    ids, page = [], {"before": ""}
+    while page["before"] is not None:
+        query = f"&before={page['before']}" if page["before"] else ""
+        page = door.get(f"/tasks/good/runs?limit=2{query}")
+        ids += [run["id"] for run in page["runs"]]
+    assert ids == [run.id for run in housekeeper.history("good")]
+    assert len(ids) == 5
+    (brief,) = door.get("/tasks/bad/runs")["runs"]
+    assert "output" not in brief
+    whole = door.get(f"/runs/{brief['id']}")
+    assert "ValueError: no such table" in whole["error"]
+    assert whole["started_at"].endswith("Z")
+    assert door("GET", "/runs/none").status == 404
+    assert door("GET", "/tasks/none/runs").status == 404
+
+
+def test_the_agenda_names_each_tick_of_a_day_and_the_tasks_that_come_all_the_time(
+    make, open_door
+) -> None:
+    tasks = [Task(name, ok, schedule="30 2 * * *") for name in ("one", "two", "paused")]
+    tasks += [Task("often", ok, schedule="*/5 * * * *"), Task("hourly", ok, schedule="@hourly")]
+    housekeeper = make(*tasks)
+    housekeeper.pause_task("paused")
+    agenda = open_door(housekeeper, token=TOKEN).get("/agenda")
+    assert agenda["often"] == ["often"]
+    named = {each["at"]: each["tasks"] for each in agenda["ticks"]}
+    assert [each for each in named.values() if "two" in each] == [["one", "two"]]
+    assert sum(each == ["hourly"] for each in named.values()) in (24, 25)
+    assert list(named) == sorted(named)
+
+
+def test_why_takes_an_instant_with_an_offset_or_in_the_tasks_zone(
+    make, open_door, monkeypatch
+) -> None:
+    asked: list[datetime | None] = []
+    real = hk.Housekeeper.why
+
+    def why(self: hk.Housekeeper, name: str, instant: datetime | None = None) -> Any:
+        asked.append(instant)
+        return real(self, name, instant)
+
+    monkeypatch.setattr(hk.Housekeeper, "why", why)
+    housekeeper = make(Task("sweep", ok, schedule="30 2 * * *", timezone="Europe/Berlin"))
+    door = open_door(housekeeper, token=TOKEN)
+    for text in ("2026-07-01T02:30", "2026-07-01T00:30:00Z", "2026-07-01T02:30:00%2B02:00"):
+        assert door.get(f"/tasks/sweep/why?instant={text}")["sentences"]
+    assert asked == [datetime(2026, 7, 1, 0, 30, tzinfo=UTC)] * 3
+    assert door.get("/tasks/sweep/why")["task"] == "sweep"
+    assert door("GET", "/tasks/sweep/why?instant=yesterday").status == 400
+    assert door("GET", "/tasks/none/why").status == 404
+
+
+def test_health_is_one_word_for_strangers_and_503_when_critical(
+    make, open_door, monkeypatch
+) -> None:
+    housekeeper = make(Task("sweep", ok))
+    door = open_door(housekeeper, token=TOKEN)
+    assert door("GET", "/health", token=None).json == {"status": "ok"}
+    assert door.get("/health").items() >= {"status": "ok", "version": hk.__version__}.items()
+    critical = {**housekeeper.health(), "status": "critical", "problems": ["it is broken"]}
+    monkeypatch.setattr(hk.Housekeeper, "health", lambda self: critical)
+    answer = door("GET", "/health", token=None)
+    assert (answer.status, answer.json) == (503, {"status": "critical"})
+    assert door("GET", "/health").json["problems"] == ["it is broken"]
+
+
+def test_the_answers_are_the_ledgers_in_every_process(make, tmp_path, held) -> None:
+    ledger = f"sqlite:///{tmp_path}/ledger.db"
+    one, other = (make(Task("held", held), ledger=ledger) for _ in range(2))
+    first = bare_door(one, token=TOKEN).post("/tasks/held/run")
+    assert held.begun.wait(PATIENCE)
+    door = bare_door(other, token=TOKEN)
+    second = door.post("/tasks/held/run")
+    assert (second.status, second.json["run"]["id"]) == (409, first.json["run"]["id"])
+    assert door.get("/tasks/held/status")["running"] is True
+    cancelled = door.post("/tasks/held/cancel")
+    assert cancelled.json["run"]["stop_reason"] == "cancelled"
+
+
+# Who may use it.
+
+
+def test_mounted_without_token_or_authorize_all_is_refused(make, open_door, caplog) -> None:
+    door = open_door(make(Task("sweep", ok)))
+    for path in ("/", "/health", "/tasks", "/dashboard.js", "/nothing"):
+        answer = door("GET", path)
+        assert answer.status == 403
+        assert "token= or authorize=" in answer.json["error"]
+    assert "Web: refused 'GET' '/tasks'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "token", [None, "", "wrong-token-wrong", TOKEN + "x", TOKEN[:-1], "ü" * 20]
+)
+def test_without_the_right_token_there_is_nothing_but_the_page_and_one_word(
+    make, open_door, token, caplog
+) -> None:
+    housekeeper = make(Task("sweep", ok))
+    door = open_door(housekeeper, token=TOKEN)
+    value = token if token is None else token.encode().decode("latin-1")
+    for route in hk.ROUTES:
+        path = re.sub("<.*>", "sweep", route.path)
+        answer = door(route.method, path, token=value)
+        if route.is_open:
+            assert answer.status == 200
+            continue
+        assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert f"Web: refused '{route.method}' '{path}' from" in caplog.text
+    assert door("GET", "/nothing", token=value).status == 401, "what exists is not told"
+    assert housekeeper.history() == []
+    assert TOKEN not in caplog.text
+
+
+def test_the_right_token_may_have_any_characters(make, open_door) -> None:
+    door = open_door(make(), token="schlüssel-für-alles")
+    assert (
+        door("GET", "/tasks", token="schlüssel-für-alles".encode().decode("latin-1")).status == 200
+    )
+    assert door("GET", "/tasks", token="schlussel-fur-alles").status == 401
+
+
+def test_the_applications_own_rule_opens_the_door_and_a_form_still_cannot_post(
+    make, open_door
+) -> None:
+    housekeeper = make(Task("sweep", ok))
+    door = open_door(housekeeper, authorize=lambda environ: "admin" in environ["HTTP_COOKIE"])
+    admin = {"Cookie": "session=admin"}
+    assert door("GET", "/tasks", token=None, **admin).status == 200
+    assert door("GET", "/tasks", token=None, Cookie="session=guest").status == 403
+    assert door("GET", "/tasks", token=None).status == 403, "authorize raised KeyError"
+    forged = door("POST", "/tasks/sweep/run", token=None, **admin)
+    assert (forged.status, housekeeper.history()) == (403, [])
+    meant = {**admin, "X-Housekeeper": "1"}
+    assert door("POST", "/tasks/sweep/run?wait=30", token=None, **meant).status == 200
+
+
+def test_weak_tokens_and_wrong_options_are_refused_when_it_is_made(make) -> None:
+    housekeeper = make()
+    for token in ("", "short", 7):
+        with pytest.raises(ConfigurationError, match="could be guessed"):
+            housekeeper.web_app(token=token)
+    with pytest.raises(ConfigurationError, match="authorize='yes' is not callable"):
+        housekeeper.web_app(authorize="yes")
+    for prefix in ("", "/", "api", "/api/", "/a b"):
+        with pytest.raises(ConfigurationError, match="is not a path such as"):
+            housekeeper.mount(ok, prefix)
+
+
+def test_who_is_refused_cannot_write_lines_into_the_log(make, caplog) -> None:
+    door = bare_door(make(), token=TOKEN)
+    assert door("GET", "/tasks\r\nERROR all is lost", token="x").status == 401
+    assert "\nERROR all is lost" not in caplog.text
+    assert r"\r\nERROR all is lost" in caplog.text
+
+
+# Limits, methods, headers, errors.
+
+
+def test_each_answer_forbids_what_a_page_could_be_made_to_do(make, open_door) -> None:
+    door = open_door(make(Task("sweep", ok)), token=TOKEN)
+    for path in ("/", "/dashboard.css", "/dashboard.js", "/tasks", "/health", "/nothing"):
+        headers = door("GET", path).headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert "Access-Control-Allow-Origin" not in headers
+    page = door("GET", "/").body.decode()
+    assert not re.search(r"https?://|<script>|<style|style=| on\w+=", page)
+
+
+def test_methods_that_a_path_does_not_have_get_405_with_those_it_has(make, open_door) -> None:
+    door = open_door(make(Task("sweep", ok)), token=TOKEN)
+    for method, path, allow in (
+        ("POST", "/tasks", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/tasks/sweep/status", "GET, HEAD, OPTIONS"),
+        ("GET", "/tasks/sweep/run", "POST, OPTIONS"),
+    ):
+        answer = door(method, path)
+        assert (answer.status, answer.headers["Allow"]) == (405, allow)
+        assert allow in answer.json["error"]
+    options = door("OPTIONS", "/tasks/sweep/run")
+    assert (options.status, options.headers["Allow"], options.body) == (204, "POST, OPTIONS", b"")
+    head, get = door("HEAD", "/tasks/sweep/status"), door("GET", "/tasks/sweep/status")
+    assert (head.status, head.body) == (200, b"")
+    assert head.headers["Content-Length"] == str(len(get.body))
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/tasks/" + "x" * 600 + "/status", 414),
+        ("/tasks?" + "x" * 3000, 414),
+        ("/tasks/sweep/runs?limit=201", 400),
+        ("/tasks/sweep/runs?limit=-1", 400),
+        ("/tasks/sweep/runs?limit=x", 400),
+        ("/tasks/sweep/runs?limit=", 400),
+        ("/tasks/sweep/runs?before=%00", 400),
+        ("/tasks/sweep/runs?before=<b>", 400),
+        ("/tasks/sweep/why?instant=0001-01-01T00:00:00%2B14:00", 400),
+        ("/tasks/..%2F..%2Fetc%2Fpasswd/status", 404),
+        ("/tasks/%00/status", 404),
+        ("/tasks//status", 404),
+        ("/runs/%ff", 404),
+        ("//tasks", 404),
+        ("/tasks/", 404),
+    ],
+)
+def test_what_is_too_long_or_malformed_is_told_so(make, open_door, path, status) -> None:
+    assert open_door(make(Task("sweep", ok)), token=TOKEN)("GET", path).status == status
+
+
+def test_bodies_are_bounded(make) -> None:
+    app = make(Task("sweep", ok)).web_app(token=TOKEN)
+    trusted = {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
+    for size, status in (("65536", 200), ("65537", 413), ("-1", 400), ("many", 400)):
+        # The validator itself would refuse the last two.
+        environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "PATH_INFO": "/tasks/sweep/pause"}
+        got: list[str] = []
+        b"".join(
+            app(
+                {**environ, **trusted, "CONTENT_LENGTH": size},
+                lambda line, headers, got=got: got.append(line),
+            )
+        )
+        assert got[0].startswith(str(status)), size
+
+
+def test_a_ledger_out_of_reach_is_503_and_neither_its_place_nor_a_trace_is_told(
+    make, open_door, monkeypatch
+) -> None:
+    housekeeper = make(Task("sweep", ok))
+    door = open_door(housekeeper, token=TOKEN)
+
+    def away(*_: object) -> Any:
+        raise LedgerUnavailable("postgresql://shop:secret@db.internal/shop is away")
+
+    monkeypatch.setattr(housekeeper.ledger, "_execute", away)
+    for method, path in (("GET", "/tasks/sweep/runs"), ("POST", "/tasks/sweep/run"),
+                         ("GET", "/runs/1"), ("POST", "/tasks/sweep/pause")):  # fmt: skip
+        answer = door(method, path)
+        assert (answer.status, answer.json) == (503, {"error": "the ledger cannot be reached"})
+    (task,) = door.get("/tasks")["tasks"]
+    assert task["source"] == "this process"
+    monkeypatch.undo()
+    (failures,) = metrics_of(door)["housekeeper_ledger_errors"]
+    assert failures.value >= 4
+
+
+def test_a_fault_of_housekeepers_own_is_500_with_the_trace_in_the_log_only(
+    make, open_door, monkeypatch, caplog
+) -> None:
+    door = open_door(make(Task("sweep", ok)), token=TOKEN)
+    monkeypatch.setattr(hk.Housekeeper, "list_tasks", lambda self: {}["of the internals"])
+    answer = door("GET", "/tasks")
+    assert (answer.status, answer.json) == (500, {"error": "this failed; the log says why"})
+    assert "KeyError: 'of the internals'" in caplog.text
+
+
+def test_disabled_and_not_started_are_said(make) -> None:
+    for options, why in (({"enabled": False}, "disabled"), ({"start": False}, "initialize")):
+        answer = bare_door(make(Task("sweep", ok), **options), token=TOKEN).post(
+            "/tasks/sweep/run"
+        )
+        assert answer.status == 503
+        assert why in answer.json["error"]
+
+
+# Where it is mounted.
+
+
+def test_mount_leaves_the_rest_to_the_application_and_leads_to_the_page(make) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def shop(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append((environ["SCRIPT_NAME"], environ["PATH_INFO"]))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"shop"]
+
+    app = make().mount(shop, "/ops/keeper", token=TOKEN)
+    for path in ("/", "/ops", "/ops/keepers", "/tasks", "/api/housekeeper/tasks"):
+        assert call_wsgi(app, "GET", path).body == b"shop"
+    assert seen[-1] == ("", "/api/housekeeper/tasks")
+    bare = call_wsgi(app, "GET", "/ops/keeper")
+    assert (bare.status, bare.headers["Location"]) == (302, "keeper/")
+    page = call_wsgi(app, "GET", "/ops/keeper/")
+    assert b'<script src="dashboard.js" defer>' in page.body
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    trusted = {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
+    assert call_wsgi(app, "GET", "/ops/keeper/tasks", **trusted).status == 200
+
+
+# What it reads in the ledger.
+
+
+def test_a_run_of_another_namespace_is_not_shown(make, tmp_path) -> None:
+    ledger = f"sqlite:///{tmp_path}/ledger.db"
+    shop, other = (make(Task("sweep", ok), ledger=ledger, namespace=name) for name in ("s", "o"))
+    run = shop.run_task_manually("sweep")
+    assert shop.get_run(run.id).id == run.id
+    assert other.get_run(run.id) is None
+    assert bare_door(other, token=TOKEN)("GET", f"/runs/{run.id}").status == 404
+
+
+def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path) -> None:
+    housekeeper = make(ledger=f"sqlite:///{tmp_path}/ledger.db")
+    asked: list[tuple[str, Any]] = []
+    execute = housekeeper.ledger._execute
+
+    def keep(sql: str, values: Any) -> Any:
+        asked.append((sql, values))
+        return execute(sql, values)
+
+    housekeeper.ledger._execute = keep
+    housekeeper.history("sweep", 30, "0" * 24)
+    housekeeper.history(None, 30, "0" * 24)
+    housekeeper.ledger.last_success("/sweep")
+    housekeeper.get_run("0" * 24)
+    assert len(asked) == 4
+    for sql, values in asked:
+        rows, _ = execute(f"EXPLAIN QUERY PLAN {sql}", values)
+        plan = [str(row[3]) for row in rows if "housekeeper_runs" in row[3]]
+        assert plan, sql
+        assert all("USING" in step and "INDEX" in step for step in plan), plan
+
+
+def test_the_last_success_is_told_although_later_runs_failed(make) -> None:
+    works = [True]
+    housekeeper = make(Task("sweep", lambda: None if works[0] else fail()))
+    assert housekeeper.get_task_status("sweep")["last_success"] is None
+    good = housekeeper.run_task_manually("sweep")
+    row = housekeeper.get_run(good.id)
+    assert housekeeper.get_task_status("sweep")["last_success"] == row.finished_at
+    works[0] = False
+    with pytest.raises(ValueError, match="no such table"):
+        housekeeper.run_task_manually("sweep")
+    status = housekeeper.get_task_status("sweep")
+    assert status["last_run"].status is Status.FAILED
+    assert status["last_success"] == row.finished_at
+
+
+# Metrics.
+
+
+def metrics_of(door: Door) -> dict[str, list[Any]]:
+    """Return the samples of each metric, as Prometheus' own parser reads them."""
+    answer = door("GET", "/metrics")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = list(text_string_to_metric_families(answer.body.decode()))
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    assert all(family.documentation and family.type != "unknown" for family in families)
+    return {family.name: family.samples for family in families}
+
+
+def value_of(samples: list[Any], suffix: str = "", **labels: str) -> float:
+    (found,) = (
+        sample.value
+        for sample in samples
+        if sample.name.endswith(suffix) and labels.items() <= sample.labels.items()
+    )
+    return float(found)
+
+
+def test_metrics_count_outcomes_durations_lateness_and_what_goes_on(make, open_door, held) -> None:
+    ticked = threading.Event()
+    housekeeper = make(
+        Task("good", ok),
+        Task("bad", fail),
+        Task("held", held),
+        Task("ticks", ticked.set, schedule="* * * * * *"),
+        max_workers=3,
+    )
+    door = open_door(housekeeper, token=TOKEN)
+    before = time.time()
+    for _ in range(3):
+        housekeeper.run_task_manually("good")
+    with pytest.raises(ValueError, match="no such table"):
+        housekeeper.run_task_manually("bad")
+    housekeeper.run_task_manually("held", wait=False)
+    assert held.begun.wait(PATIENCE)
+    assert ticked.wait(PATIENCE)
+    lateness = "housekeeper_lateness_seconds"
+    eventually(lambda: value_of(metrics_of(door)[lateness], "_count") >= 1)
+    found = metrics_of(door)
+    runs, seconds = found["housekeeper_runs"], found["housekeeper_run_seconds"]
+    assert value_of(runs, task="good", status="succeeded") == 3
+    assert value_of(runs, task="bad", status="failed") == 1
+    assert value_of(seconds, "_count", task="good") == 3
+    assert value_of(seconds, "_bucket", task="good", le="+Inf") == 3
+    assert 0 <= value_of(seconds, "_sum", task="good") < PATIENCE
+    assert value_of(found["housekeeper_running"], task="held") == 1
+    assert value_of(found["housekeeper_running"], task="good") == 0
+    assert value_of(found["housekeeper_last_success_timestamp_seconds"], task="good") >= before - 1
+    assert value_of(found["housekeeper_workers"]) == 3
+    assert value_of(found["housekeeper_workers_busy"]) >= 1
+    assert value_of(found["housekeeper_build_info"], version=hk.__version__) == 1
+    assert value_of(found["housekeeper_overdue_seconds"], task="good") == 0
+
+
+def test_metrics_count_the_ticks_that_were_skipped(make, held) -> None:
+    task = Task("held", held, schedule="* * * * * *")
+    housekeeper = make(task)
+    assert held.begun.wait(PATIENCE)
+    eventually(lambda: housekeeper._registrations["held"].passed() is not None)
+    held.go.set()
+    door = bare_door(housekeeper, token=TOKEN)
+
+    def skipped() -> float:
+        runs = metrics_of(door)["housekeeper_runs"]
+        return sum(run.value for run in runs if run.labels["status"] == "skipped")
+
+    eventually(skipped)
+    rows = [run for run in housekeeper.history("held") if run.status is Status.SKIPPED]
+    assert skipped() >= sum(row.count for row in rows[-1:])
+
+
+def test_buckets_of_a_histogram_hold_what_is_at_most_their_bound() -> None:
+    histogram = hk.Histogram(1, 5)
+    for seconds in (0.5, 1.0, 3.0, 100.0):
+        histogram.observe(seconds)
+    samples = histogram.samples(task="a")
+    assert [(each.labels.get("le"), each.value) for each in samples] == [
+        ("1", 2), ("5", 3), ("+Inf", 4), (None, 104.5), (None, 4)
+    ]  # fmt: skip
+
+
+def test_a_full_pool_shows_in_the_workload(make) -> None:
+    several = [Held() for _ in range(3)]
+    housekeeper = make(
+        *(Task(f"held-{number}", each) for number, each in enumerate(several)), max_workers=2
+    )
+    try:
+        for number in range(3):
+            housekeeper.run_task_manually(f"held-{number}", wait=False)
+        eventually(lambda: sum(each.begun.is_set() for each in several) == 2)
+        load = housekeeper.workload()
+        assert load["workers"] == 2
+        assert load["running"] + load["queued"] == 3
+    finally:
+        for each in several:
+            each.go.set()
+
+
+# Schedules in words.
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("* * * * *", "every minute"),
+        ("*/10 * * * *", "every 10 minutes"),
+        ("*/10 * * * MON-FRI", "every 10 minutes, Monday to Friday"),
+        ("*/7 * * * *", None),
+        ("*/60 * * * *", None),
+        ("5-59/10 * * * *", None),
+        ("5 * * * *", "every hour, at minute 5"),
+        ("@hourly", "every hour, on the hour"),
+        ("15 */6 * * *", "every 6 hours, at minute 15"),
+        ("15 */5 * * *", None),
+        ("*/10 9 * * *", None),
+        ("* */2 * * *", None),
+        ("@daily", "every day at 00:00"),
+        ("30 2 * * *", "every day at 02:30"),
+        ("30 2 ? * ?", "every day at 02:30"),
+        ("30 14,2 * * *", "every day at 02:30 and 14:30"),
+        ("0 1,9,17 * * *", "every day at 01:00, 09:00 and 17:00"),
+        ("0,30 2 * * *", None),
+        ("30 2-4 * * *", None),
+        ("0 6 * * mon-fri", "Monday to Friday at 06:00"),
+        ("0 6 * * 1-5", "Monday to Friday at 06:00"),
+        ("0 6 * * FRI-MON", "Friday to Monday at 06:00"),
+        ("0 4 * * 0", "Sundays at 04:00"),
+        ("0 4 * * 7", "Sundays at 04:00"),
+        ("0 4 * * MON,THU", "Mondays and Thursdays at 04:00"),
+        ("0 4 * * MON-WED,FRI", None),
+        ("0 4 * * FRI#2", None),
+        ("0 4 * * L5", None),
+        ("@monthly", "on the 1st of each month at 00:00"),
+        ("0 4 2 * *", "on the 2nd of each month at 04:00"),
+        ("0 4 23 * *", "on the 23rd of each month at 04:00"),
+        ("0 4 12 * *", "on the 12th of each month at 04:00"),
+        ("0 4 31 * *", "on the 31st of each month that has it at 04:00"),
+        ("0 4 L * *", None),
+        ("0 4 15W * *", None),
+        ("0 4 1,15 * *", None),
+        ("0 4 */2 * *", None),
+        ("0 4 1 * MON", None),
+        ("0 4 * 6 *", None),
+        ("@yearly", "on 1 January at 00:00"),
+        ("0 4 24 dec *", "on 24 December at 04:00"),
+        ("0 4 24 12 *", "on 24 December at 04:00"),
+        ("* * * * * *", "every second"),
+        ("*/15 * * * * *", "every 15 seconds"),
+        ("*/7 * * * * *", None),
+        ("0 30 2 * * *", "every day at 02:30"),
+        ("15 30 2 * * *", None),
+    ],
+)
+def test_schedules_are_said_in_words_when_words_are_exact(
+    expression: str, words: str | None
+) -> None:
+    assert hk.schedule_in_words(hk.CronTrigger(expression).text) == words
+
+
+def test_what_is_no_cron_expression_is_not_said_in_words() -> None:
+    for text in ("", "every 3 days at 09:00", "H 2 * * *", "every monday at 9:00 or so"):
+        assert hk.schedule_in_words(text) is None
+
+
+# The server of --http.
+
+
+def talk(port: int, *parts: bytes) -> bytes:
+    """Send bytes as they are; return all that comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        for part in parts:
+            connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /api/housekeeper/health HTTP/1.1\r\nHost: x\r\n\r\n", b"200"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"302"),
+        (b"GET /elsewhere HTTP/1.0\r\n\r\n", b"404"),
+        (b"GET /api/housekeeper/tasks HTTP/1.0\r\n\r\n", b"401"),
+        (b"GET / HTTP/2.0\r\n\r\n", b"400"),
+        (b"get / HTTP/1.0\r\n\r\n", b"400"),
+        (b"GET  / HTTP/1.0\r\n\r\n", b"400"),
+        (b"GET http://x/ HTTP/1.0\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\nHost: x\n\n\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\nNo colon\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\nX: 1\r\n folded\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\nX\0: 1\r\n\r\n", b"400"),
+        (b"GET /%00 HTTP/1.0\r\n\r\n", b"404"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
+        (b"GET / HTTP/1.0\r\nX: " + b"a" * 20000 + b"\r\n\r\n", b"431"),
+        (b"GET /" + b"a" * 40000, b"431"),
+    ],
+)
+def test_the_server_answers_what_is_http_and_refuses_the_rest(make, sent, status) -> None:
+    with served(make().mount(hk._lead_to_page, token=TOKEN)) as port:
+        assert talk(port, sent).split(b" ", 2)[1] == status
+
+
+def test_the_server_reads_a_request_in_pieces_and_its_body_away(make) -> None:
+    head = f"POST {PREFIX}/tasks/sweep/pause HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n"
+    with served(make(Task("sweep", ok)).mount(hk._lead_to_page, token=TOKEN)) as port:
+        whole = f"{head}Content-Length: 5\r\n\r\n".encode() + b"12345"
+        answer = talk(port, *(whole[at : at + 7] for at in range(0, len(whole), 7)))
+        assert answer.startswith(b"HTTP/1.0 200 ")
+        assert talk(port, f"{head}Content-Length: 5\r\n\r\n12".encode()) == b"", "it broke off"
+
+
+class HurriedClock(hk.SystemClock):
+    """A clock on which three seconds pass each time that it is looked at."""
+
+    looks = 0
+
+    def monotonic(self) -> float:
+        self.looks += 1
+        return super().monotonic() + 3.0 * self.looks
+
+
+def test_a_request_that_trickles_in_is_given_up_after_its_time(make) -> None:
+    with (
+        served(make().mount(hk._lead_to_page, token=TOKEN), HurriedClock()) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as slow,
+    ):
+        # Each byte would begin a plain socket's timeout anew; the limit is for the whole request.
+        pieces = 0
+        with contextlib.suppress(OSError):
+            while not select.select([slow], [], [], 0.05)[0]:
+                slow.sendall(b"GET / HTTP/1.0\r\nX-Slow: "[pieces : pieces + 1] or b"x")
+                pieces += 1
+        assert pieces < 100
+
+
+def test_connections_beyond_the_limit_get_503_and_later_ones_are_served(make) -> None:
+    with served(make().mount(hk._lead_to_page, token=TOKEN)) as port:
+        held = [
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+            for _ in range(hk.HttpServer.AT_A_TIME)
+        ]
+        try:
+            eventually(lambda: talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 503 ")
+        finally:
+            for connection in held:
+                connection.close()
+        eventually(lambda: talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 302 ")
+
+
+def test_two_hundred_slow_clients_do_not_hold_up_the_schedule(make, capsys) -> None:
+    starts: list[float] = []
+    changed = threading.Condition()
+
+    def note() -> None:
+        run = current_run()
+        with changed:
+            assert run.scheduled_for is not None
+            starts.append((run.started_at - run.scheduled_for).total_seconds())
+            changed.notify_all()
+
+    housekeeper = make(Task("ticks", note, schedule="* * * * * *"))
+
+    def lateness_of_three() -> float:
+        with changed:
+            starts.clear()
+            assert changed.wait_for(lambda: len(starts) >= 3, PATIENCE)
+            return sorted(starts)[1]
+
+    alone = lateness_of_three()
+    with served(housekeeper.mount(hk._lead_to_page, token=TOKEN)) as port:
+        slow = [socket.create_connection(("127.0.0.1", port), PATIENCE) for _ in range(200)]
+        for connection in slow:
+            connection.sendall(b"GET / HTT")
+        beside = lateness_of_three()
+        for connection in slow:
+            connection.close()
+    with capsys.disabled():
+        print(f"\nlateness: {alone * 1e3:.2f} ms alone, {beside * 1e3:.2f} ms beside 200 clients")
+
+
+# The option --http.
+
+
+def start_http(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    (tmp_path / "tasks").mkdir(exist_ok=True)
+    (tmp_path / "tasks/sweep.py").write_text(
+        "from housekeeper import Task\ntask = Task('sweep', lambda: None, schedule='@daily')\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, hk.__file__, "--ledger", "memory://", "--tasks", "tasks", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def dashboard_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("Dashboard: "):
+            return line.removeprefix("Dashboard: ").strip()
+    raise AssertionError("it printed no address")
+
+
+def test_the_scheduler_serves_the_dashboard_with_a_token_that_it_makes(tmp_path: Path) -> None:
+    process = start_http(tmp_path, "--http", "127.0.0.1:0")
+    try:
+        address, _, token = dashboard_line(process).partition("#token=")
+        assert len(token) >= 32
+        request = urllib.request.Request(
+            f"{address}tasks", headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            assert [task["name"] for task in json.load(answer)["tasks"]] == ["sweep"]
+        root = address.removesuffix("api/housekeeper/")
+        with urllib.request.urlopen(root, timeout=PATIENCE) as page:
+            assert page.url == address
+            assert b"<title>Housekeeper</title>" in page.read()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_given_token_is_used_and_not_printed(tmp_path: Path) -> None:
+    process = start_http(
+        tmp_path, HOUSEKEEPER_HTTP="127.0.0.1:0", HOUSEKEEPER_TOKEN="given-given-given"
+    )
+    try:
+        address = dashboard_line(process)
+        assert address.endswith("/api/housekeeper/")
+        request = urllib.request.Request(
+            f"{address}tasks", headers={"Authorization": "Bearer given-given-given"}
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            assert answer.status == 200
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "why"),
+    [
+        ("0.0.0.0:0", "", "can be reached from other hosts; set HOUSEKEEPER_TOKEN first"),
+        ("[::]:0", "", "can be reached from other hosts"),
+        ("example.org:80", "", "can be reached from other hosts"),
+        ("8080", "", "is not of the form HOST:PORT"),
+        ("127.0.0.1:99999", "", "is not of the form HOST:PORT"),
+        ("127.0.0.1:0", "short", "could be guessed"),
+        ("192.0.2.1:8080", "given-given-given", "cannot be listened at"),
+    ],
+)
+def test_an_address_that_cannot_or_must_not_be_listened_at_is_refused(
+    make, monkeypatch, address: str, token: str, why: str
+) -> None:
+    if token:
+        monkeypatch.setenv("HOUSEKEEPER_TOKEN", token)
+    with pytest.raises(ConfigurationError, match=re.escape(why)):
+        hk._listen(make(), address)
+
+
+def test_any_address_may_be_listened_at_with_a_token(make, monkeypatch) -> None:
+    monkeypatch.setenv("HOUSEKEEPER_TOKEN", "given-given-given")
+    server, page = hk._listen(make(), "0.0.0.0:0")
+    server.server_close()
+    assert re.fullmatch(r"http://0\.0\.0\.0:\d+/api/housekeeper/", page)
