@@ -538,11 +538,44 @@ class TestEveryLedger:
 
     def test_history_of_a_namespace_leaves_the_others_out(self, bench: Bench) -> None:
         for key in ("/sweep", "shop/sweep", "shop/sweep@alpha", "shop/other", "shop2/sweep"):
+            bench.ledger.register([(key, "", "")])
             bench.finished(key=key)
         assert len(bench.ledger.history("", "shop/", 50)) == 3
         assert len(bench.ledger.history("", "/", 50)) == 1
         assert len(bench.ledger.history("shop/sweep", "shop/sweep@", 50)) == 2
         assert {run.task for run in bench.ledger.history("", "shop/", 50)} == {"sweep", "other"}
+
+    def test_history_goes_on_before_a_run(self, bench: Bench) -> None:
+        keys = (KEY, f"{KEY}@alpha", "/other")
+        for key in keys:
+            bench.ledger.register([(key, "", "")])
+        ids = [bench.finished(key=keys[number % 3]).id for number in range(9)]
+        own = [run_id for number, run_id in enumerate(ids) if number % 3 < 2][::-1]
+        pages, before = [], None
+        while page := bench.ledger.history(KEY, f"{KEY}@", 4, before):
+            pages.append([run.id for run in page])
+            before = page[-1].id
+        assert pages == [own[:4], own[4:]]
+        everything = bench.ledger.history("", "/", 100, ids[4])
+        assert [run.id for run in everything] == ids[3::-1]
+
+    def test_the_last_success_is_the_end_of_the_newest_run_that_succeeded(
+        self, bench: Bench
+    ) -> None:
+        assert bench.ledger.last_success(KEY) is None
+        bench.finished()
+        bench.clock.advance(60)
+        assert bench.finish(bench.claimed())
+        bench.clock.advance(60)
+        assert bench.finish(bench.claimed(), Status.FAILED)
+        bench.finished(key="/other")
+        bench.claimed()
+        assert bench.ledger.last_success(KEY) == minutes(1)
+
+    def test_a_run_is_found_by_its_id_within_a_prefix_only(self, bench: Bench) -> None:
+        run = bench.finished(key="shop/sweep")
+        for prefix, found in (("", True), ("shop/", True), ("/", False), ("shop2/", False)):
+            assert (bench.ledger.get(run.id, prefix) is not None) == found
 
     def test_instants_come_back_in_utc_to_the_microsecond(self, bench: Bench) -> None:
         bench.clock.advance(3600.000_001)

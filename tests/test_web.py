@@ -600,9 +600,9 @@ def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path) -> None:
     asked: list[tuple[str, Any]] = []
     execute = housekeeper.ledger._execute
 
-    def keep(sql: str, values: Any) -> Any:
+    def keep(sql: str, values: Any, until: float) -> Any:
         asked.append((sql, values))
-        return execute(sql, values)
+        return execute(sql, values, until)
 
     housekeeper.ledger._execute = keep
     housekeeper.history("sweep", 30, "0" * 24)
@@ -611,7 +611,7 @@ def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path) -> None:
     housekeeper.get_run("0" * 24)
     assert len(asked) == 4
     for sql, values in asked:
-        rows, _ = execute(f"EXPLAIN QUERY PLAN {sql}", values)
+        rows, _ = execute(f"EXPLAIN QUERY PLAN {sql}", values, time.monotonic() + PATIENCE)
         plan = [str(row[3]) for row in rows if "housekeeper_runs" in row[3]]
         assert plan, sql
         assert all("USING" in step and "INDEX" in step for step in plan), plan
