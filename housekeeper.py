@@ -5241,7 +5241,7 @@ PAGE_CSS = """\
   color-scheme: light dark;
   --ground: #f6f6f3; --card: #fff; --line: #e2e2dc; --text: #20242a; --soft: #5b636c;
   --good: #2c6e5a; --bar: #8fb8a9; --bad: #b3261e; --bad-ground: #fbeceb;
-  --warn: #8a5300; --warn-ground: #fbf1df; --live: #2759b0; --off: #767d86;
+  --warn: #8a5300; --warn-ground: #fbf1df; --live: #2759b0; --off: #646b74;
   font: 15px/1.45 system-ui, sans-serif;
 }
 @media (prefers-color-scheme: dark) {
@@ -5549,7 +5549,8 @@ function makeRow(task) {
   row.next = make("strong");
   row.exact = make("span", {class: "exact"});
   row.svg = make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"});
-  row.bars = make("button", {type: "button", class: "bars"}, row.svg);
+  row.bars = make("button",
+    {type: "button", class: "bars", "aria-label": `Runs of ${task.name}`}, row.svg);
   row.bars.addEventListener("click", (event) => {
     const bar = event.target.closest("[data-run]");
     openDetail(task.name, bar ? bar.dataset.run : null);
@@ -5761,8 +5762,8 @@ function quarterWords() {
   };
   const names = [...day.names[chosen]];
   const some = names.slice(0, 12).join(", ") + (names.length > 12 ? ", ..." : "");
-  return `${at(chosen)} to ${at(chosen + 1)}: ${names.length ? `${names.length} tasks: ${some}`
-    : "nothing"}`;
+  const number = names.length === 1 ? "1 task" : `${names.length} tasks`;
+  return `${at(chosen)} to ${at(chosen + 1)}: ${names.length ? `${number}: ${some}` : "nothing"}`;
 }
 
 function choose(index) {
@@ -5776,7 +5777,7 @@ function moveInDay(event) {
   event.preventDefault();
   let index = chosen + step;
   // To the next quarter that has something.
-  while (index > 0 && index < QUARTERS - 1 && !day.names[index].size) index += step;
+  while (index >= 0 && index < QUARTERS - 1 && !day.names[index].size) index += step;
   choose(Math.max(0, index));
 }
 

@@ -1,0 +1,355 @@
+"""The dashboard in a real browser: Chromium, driven by Playwright, at desktop and phone width."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import housekeeper as hk
+from housekeeper import SkipRun, Task
+from tests.test_web import PATIENCE, TOKEN, Held, eventually, fail, ok, served
+
+SHOTS = Path(__file__).parent / "screenshots"
+AXE = Path(os.environ.get("AXE_CORE", "/opt/axe/node_modules/axe-core")) / "axe.min.js"
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = {"desktop": 1280, "phone": 360}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        reason = "no browser: install Debian's chromium"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=SWITCHES)
+        yield launched
+        launched.close()
+
+
+def skip() -> None:
+    raise SkipRun("there is nothing old")
+
+
+def log_markup() -> None:
+    logging.getLogger("markup").warning("<img src=x onerror=alert(1)>")
+
+
+class Dashboard:
+    """A page that is open on a Housekeeper with some tasks, and what went wrong on it."""
+
+    def __init__(self, page: Any, housekeeper: hk.Housekeeper, address: str) -> None:
+        self.page = page
+        self.housekeeper = housekeeper
+        self.address = address
+        self.troubles: list[str] = []
+        page.set_default_timeout(PATIENCE * 1000)
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        page.on("console", lambda message: self.troubles.append(message.text))
+        page.on("requestfailed", self._note_failure)
+        page.on("response", self._note)
+        page.goto(address)
+
+    def _note(self, response: Any) -> None:
+        if response.status >= 400 or not response.url.startswith(self.address):
+            self.troubles.append(f"{response.status} {response.url}")
+
+    def _note_failure(self, request: Any) -> None:
+        # Leaving a page breaks off what it was asking for.
+        if request.failure != "net::ERR_ABORTED":
+            self.troubles.append(f"{request.failure} {request.url}")
+
+    def sign_in(self, token: str = TOKEN) -> None:
+        self.page.fill("#token", token)
+        self.page.click("#sign-in button")
+
+    def row(self, name: str) -> Any:
+        return self.page.locator(f'.task[data-task="{name}"]')
+
+    def open_detail(self, name: str) -> None:
+        self.row(name).get_by_role("button", name=name, exact=True).click()
+        self.page.wait_for_selector("#detail[open] #detail-runs > *")
+
+    def screenshot(self, name: str) -> None:
+        SHOTS.mkdir(exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+    def check_accessibility(self) -> None:
+        if not AXE.exists():
+            reason = f"no axe-core at {AXE}: npm install axe-core, and set AXE_CORE"
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+        # The page's own policy keeps foreign scripts out, so it comes by the debugger.
+        self.page.evaluate(AXE.read_text())
+        result = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        found = [
+            (each["id"], [node["html"][:200] for node in each["nodes"]])
+            for each in result["violations"]
+        ]
+        assert found == []
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    task = Held()
+    yield task
+    task.go.set()
+
+
+@pytest.fixture
+def open_dashboard(make: Any, browser: Any, held: Held) -> Iterator[Any]:
+    """Open the dashboard, at a width and in a colour scheme; see that nothing went wrong."""
+    opened: list[Dashboard] = []
+    tasks = [
+        Task("backup", ok, schedule="30 2 * * *", description="Dump it.", timezone="Asia/Tokyo"),
+        Task("broken", fail, schedule="0 6 * * mon-fri", description="Mail the report."),
+        Task("held", held, schedule="0 4 * * 0"),
+        Task("idle", skip, schedule="*/10 * * * *"),
+        Task(
+            "markup", log_markup, description="<b onclick=x>bold</b> & <script>alert(1)</script>"
+        ),
+    ]
+    housekeeper = make(*tasks)
+    for name in ("backup", "backup", "backup", "idle", "markup"):
+        housekeeper.run_task_manually(name)
+    with pytest.raises(ValueError, match="no such table"):
+        housekeeper.run_task_manually("broken")
+    with served(housekeeper.mount(hk._lead_to_page, token=TOKEN)) as port:
+
+        def open_one(width: str = "desktop", scheme: str = "light") -> Dashboard:
+            size = {"width": WIDTHS[width], "height": 900}
+            context = browser.new_context(viewport=size, color_scheme=scheme)
+            address = f"http://127.0.0.1:{port}/api/housekeeper/"
+            opened.append(Dashboard(context.new_page(), housekeeper, address))
+            return opened[-1]
+
+        yield open_one
+        for dashboard in opened:
+            dashboard.page.context.close()
+            assert dashboard.troubles == []
+
+
+def test_a_wrong_token_is_refused_and_the_right_one_lasts_as_long_as_the_tab(
+    open_dashboard: Any,
+) -> None:
+    dashboard = open_dashboard()
+    page = dashboard.page
+    page.wait_for_selector("#sign-in:visible")
+    assert page.locator("#health").inner_text().endswith("All is well"), "strangers see the word"
+    assert not page.locator("#board").is_visible()
+    dashboard.sign_in("not-the-right-token")
+    page.get_by_text("This token is not the right one.").wait_for()
+    dashboard.sign_in()
+    dashboard.row("backup").wait_for()
+    assert not page.locator("#sign-in").is_visible()
+    page.reload()
+    dashboard.row("backup").wait_for()
+    assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+    other = page.context.new_page()
+    other.goto(dashboard.address)
+    other.wait_for_selector("#sign-in:visible")
+
+
+def test_the_printed_address_opens_it_and_the_token_leaves_the_address_bar(
+    open_dashboard: Any,
+) -> None:
+    dashboard = open_dashboard()
+    dashboard.page.wait_for_selector("#sign-in:visible")
+    dashboard.page.goto(f"{dashboard.address}#token={TOKEN}")
+    dashboard.row("backup").wait_for()
+    assert dashboard.page.url == dashboard.address
+
+
+def test_each_task_shows_what_a_person_on_call_asks(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    backup, broken = dashboard.row("backup"), dashboard.row("broken")
+    backup.locator("g.succeeded").nth(2).wait_for(state="attached")
+    text = backup.inner_text()
+    assert re.search(r"Dump it\.\s+every day at 02:30\s*30 2 \* \* \*", text)
+    assert re.search(r"in \d+ (min|h)", text)
+    assert re.search(r", 02:30 Asia/Tokyo", text), "exact, in the task's zone"
+    assert re.search(r"succeeded \d+ s ago, took \d+", text)
+    label = backup.locator(".bars").get_attribute("aria-label")
+    assert label == "Runs of backup: 3 succeeded"
+    broken.locator("g.failed").wait_for(state="attached")
+    assert "failed" in broken.inner_text()
+    names = dashboard.page.locator(".task").evaluate_all("rows => rows.map(r => r.dataset.task)")
+    assert names == ["broken", "backup", "held", "idle", "markup"], (
+        "what is in trouble comes first"
+    )
+    assert dashboard.page.locator("#day rect").count() >= 1
+    dashboard.page.get_by_text("every half hour or oftener: 1").wait_for()
+
+
+def test_run_cancel_pause_and_resume_are_one_click_and_show_without_reloading(
+    open_dashboard: Any, held: Held
+) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    row = dashboard.row("held")
+    row.get_by_role("button", name="Run now").click()
+    assert held.begun.wait(PATIENCE)
+    row.get_by_text("1 of 3 files").wait_for()
+    assert row.locator("progress").get_attribute("value") == "1"
+    row.get_by_role("button", name="Cancel").click()
+    row.locator(".outcome.cancelled").wait_for()
+    row.locator("g.cancelled").wait_for(state="attached")
+    row.get_by_role("button", name="Pause").click()
+    row.get_by_role("button", name="Resume").wait_for()
+    row.get_by_text("no next run").wait_for()
+    assert dashboard.housekeeper.get_task_status("held")["paused"] is True
+    row.get_by_role("button", name="Resume").click()
+    row.get_by_role("button", name="Pause").wait_for()
+    eventually(lambda: not dashboard.housekeeper.get_task_status("held")["paused"])
+
+
+def test_a_run_opens_with_its_output_and_error_and_markup_stays_text(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    page = dashboard.page
+    dashboard.sign_in()
+    dashboard.open_detail("broken")
+    page.locator("#detail-runs summary").click()
+    page.locator("pre", has_text="ValueError: no such table: tokens").wait_for()
+    page.get_by_role("button", name="Close").click()
+    dashboard.open_detail("markup")
+    page.locator("#detail-runs summary").click()
+    page.locator("pre", has_text="<img src=x onerror=alert(1)>").wait_for()
+    assert page.locator("#detail-about").inner_text().startswith("<b onclick=x>bold</b>")
+    assert page.locator("#detail img, #detail b, .task b, .task script").count() == 0
+
+
+def test_a_bar_opens_its_run(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    newest = dashboard.housekeeper.history("backup")[0]
+    dashboard.row("backup").locator(f'g[data-run="{newest.id}"] .mark').click()
+    opened = dashboard.page.locator("details[open]")
+    opened.get_by_text(newest.id).wait_for()
+    assert opened.count() == 1
+
+
+def test_why_is_answered_in_sentences(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    dashboard.open_detail("backup")
+    dashboard.page.get_by_role("button", name="Ask").click()
+    sentences = dashboard.housekeeper.why("backup")["sentences"]
+    dashboard.page.locator("#why-answer li").first.wait_for()
+    shown = dashboard.page.locator("#why-answer li").all_inner_texts()
+    assert len(shown) == len(sentences)
+    dashboard.page.fill("#why-instant", "2026-01-01T02:30")
+    dashboard.page.get_by_role("button", name="Ask").click()
+    eventually(lambda: dashboard.page.locator("#why-answer li").all_inner_texts() != shown)
+
+
+def test_older_runs_come_on_demand(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    for _ in range(40):
+        dashboard.housekeeper.run_task_manually("backup")
+    dashboard.sign_in()
+    dashboard.open_detail("backup")
+    runs = dashboard.page.locator("#detail-runs details")
+    eventually(lambda: runs.count() >= 30)
+    dashboard.page.get_by_role("button", name="Older runs").click()
+    eventually(lambda: runs.count() == 43)
+    assert not dashboard.page.locator("#more").is_visible()
+
+
+def test_search_and_filters_find_one_of_five_hundred_tasks(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    for number in range(500):
+        task = Task(f"task-{number:03}", ok, schedule=f"{number % 60} {number % 24} * * *")
+        dashboard.housekeeper.register_task(task)
+    dashboard.sign_in()
+    visible = dashboard.page.locator(".task:visible")
+    eventually(lambda: visible.count() == 505)
+    dashboard.page.fill("#search", "task-123")
+    eventually(lambda: visible.count() == 1)
+    assert visible.get_attribute("data-task") == "task-123"
+    dashboard.page.fill("#search", "nothing like it")
+    dashboard.page.get_by_text("No task is like that.").wait_for()
+    dashboard.page.fill("#search", "")
+    dashboard.page.get_by_role("button", name="Attention 1").click()
+    eventually(lambda: visible.count() == 1)
+    assert visible.get_attribute("data-task") == "broken"
+
+
+def test_it_is_used_with_the_keyboard_alone(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    page = dashboard.page
+    page.wait_for_selector("#token:focus")
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    dashboard.row("backup").wait_for()
+    page.locator("#day").focus()
+    eventually(lambda: page.locator("#day rect").count())
+    page.keyboard.press("ArrowRight")
+    eventually(lambda: "1 task: " in (page.locator("#day").get_attribute("aria-valuetext") or ""))
+    dashboard.row("broken").locator(".name").focus()
+    page.keyboard.press("Enter")
+    page.locator("#detail-runs summary").first.wait_for()
+    page.locator("#detail-runs summary").first.focus()
+    page.keyboard.press("Space")
+    page.locator("pre").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#detail").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == "broken", "focus comes back"
+
+
+def test_a_server_that_goes_away_is_said_and_comes_back(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    dashboard.row("backup").wait_for()
+    dashboard.page.route("**/health", lambda route: route.abort())
+    dashboard.page.get_by_text("No answer, trying again").wait_for()
+    assert dashboard.row("backup").is_visible(), "what was known stays"
+    dashboard.page.unroute("**/health")
+    dashboard.page.get_by_text("All is well").wait_for()
+    assert all("health" in each or "Failed to load" in each for each in dashboard.troubles)
+    dashboard.troubles.clear()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_is_readable_and_accessible(
+    open_dashboard: Any, held: Held, width: str, scheme: str
+) -> None:
+    dashboard = open_dashboard(width, scheme)
+    page = dashboard.page
+    page.wait_for_selector("#sign-in:visible")
+    dashboard.screenshot(f"{width}-{scheme}-sign-in")
+    dashboard.check_accessibility()
+    dashboard.housekeeper.run_task_manually("held", wait=False)
+    assert held.begun.wait(PATIENCE)
+    dashboard.housekeeper.pause_task("idle")
+    dashboard.sign_in()
+    dashboard.row("broken").locator("g.failed").wait_for(state="attached")
+    dashboard.row("held").get_by_text("1 of 3 files").wait_for()
+    # At rest, so that no colour is caught in the middle of its animation.
+    page.emulate_media(reduced_motion="reduce")
+    dashboard.screenshot(f"{width}-{scheme}")
+    dashboard.check_accessibility()
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
+    dashboard.open_detail("broken")
+    page.locator("#detail-runs summary").click()
+    page.locator("pre").first.wait_for()
+    dashboard.screenshot(f"{width}-{scheme}-detail")
+    dashboard.check_accessibility()
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
