@@ -6199,8 +6199,15 @@ def answer_file(body: str, type_: str) -> Answer:
 def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
     """Say how it is, with 503 when critical; to strangers in one word."""
     health = housekeeper.health()
-    shown = health if request.trusted else {"status": health["status"]}
-    return json_response(shown, 503 if health["status"] == "critical" else 200)
+    status = 503 if health["status"] == "critical" else 200
+    if not request.trusted:
+        return json_response({"status": health["status"]}, status)
+    # Why a ledger cannot be reached names files and hosts.
+    problems = [
+        re.sub("(The ledger cannot be reached).*", r"\1.", text, flags=re.DOTALL)
+        for text in cast("list[str]", health["problems"])
+    ]
+    return json_response({**health, "problems": problems}, status)
 
 
 def answer_tasks(housekeeper: Housekeeper, request: Request) -> Response:
@@ -6295,7 +6302,8 @@ def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
     text = request.query.get("instant", "")
     instant = _instant_of_task(housekeeper, request.name, text) if text else None
     why = housekeeper.why(request.name, instant)
-    return json_response({**why, "run": _brief(why["run"]) if why["run"] else None})
+    run = _brief(why["run"]) if isinstance(why["run"], Run) else None
+    return json_response({**why, "run": run})
 
 
 def _instant_of_task(housekeeper: Housekeeper, name: str, text: str) -> datetime:
@@ -6343,7 +6351,8 @@ def _ticks_until(housekeeper: Housekeeper, name: str, end: datetime) -> list[dat
 def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
     """Return the metrics: counters are of this process, the states of tasks the ledger's."""
     health, tasks, load = housekeeper.health(), housekeeper.list_tasks(), housekeeper.workload()
-    overdue = {each["task"]: each["seconds"] for each in health["overdue"]}
+    late = cast("list[dict[str, object]]", health["overdue"])
+    overdue = {each["task"]: each["seconds"] for each in late}
     metrics = [
         *housekeeper.metrics.read(),
         _gauge("build_info", "Which version this is.", 1, version=__version__),

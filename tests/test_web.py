@@ -535,6 +535,9 @@ def test_a_ledger_out_of_reach_is_503_and_neither_its_place_nor_a_trace_is_told(
         assert (answer.status, answer.json) == (503, {"error": "the ledger cannot be reached"})
     (task,) = door.get("/tasks")["tasks"]
     assert task["source"] == "this process"
+    health = door("GET", "/health")
+    assert (health.status, health.json["status"]) == (503, "critical")
+    assert health.json["problems"] == ["The ledger cannot be reached."]
     monkeypatch.undo()
     (failures,) = metrics_of(door)["housekeeper_ledger_errors"]
     assert failures.value >= 4
