@@ -132,15 +132,17 @@ def run_scheduler(folder: Path, lines: list[str]) -> None:
 def test_the_flask_application_and_its_task_work_as_shown(folder: Path) -> None:
     (folder / "app.py").write_text(block("app.py").text)
     (folder / "tasks/report.py").write_text(block("tasks/report.py").text)
+    (folder / "mount.py").write_text(block("mount.py").text)
     program = """
-import app
+import app, mount
+assert app.app.test_client().get("/api/housekeeper/health").json["status"]
 run = app.housekeeper.run_task_manually("report")
 print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
-        env=environment(),
+        env={**environment(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"},
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -157,6 +159,42 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
         check=True,
     )
     assert re.search(r"^report +0 6 \* \* MON-FRI +Europe/Berlin", listed.stdout, re.MULTILINE)
+
+
+def test_the_calls_over_http_answer_what_is_shown(folder: Path) -> None:
+    variables = {**environment(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"}
+    process = subprocess.Popen(
+        [sys.executable, "housekeeper.py", "--http", "127.0.0.1:0"],
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        port = next(
+            re.findall(r":(\d+)/", line)[0]
+            for line in process.stdout
+            if line.startswith("Dashboard: ")
+        )
+        (console,) = (each for each in blocks() if each.language == "bash")
+        shown = commands(console.text)
+        assert len(shown) == 2
+        for command, lines in shown:
+            done = subprocess.run(
+                command.replace(":8080", f":{port}"),
+                shell=True,
+                env=variables,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                check=True,
+            )
+            assert done.stdout.splitlines() == lines
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_the_line_for_the_tests_is_the_one_that_decides_what_lands() -> None:
