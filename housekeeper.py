@@ -1984,21 +1984,21 @@ class Ledger:
 
         With `before`, those that were made before the run of that id.
         """
-        which = "substr(task, 1, length(:prefix)) = :prefix"
-        if key:
-            # The keys of its hosts come from the small table, so that the index by task finds the
-            # rows among millions.
-            hosts = f"SELECT name FROM housekeeper_tasks WHERE {which.replace('task', 'name')}"
-            which = f"task IN (SELECT :key UNION ALL {hosts})"
-        earlier = "AND id < :before" if before is not None else ""
-        return self._runs(
-            f"WHERE id IN (SELECT id FROM housekeeper_runs WHERE {which} {earlier}"
-            " ORDER BY id DESC LIMIT :limit) ORDER BY id DESC",
-            key=key,
+        values = {"prefix": prefix, "limit": limit, "before": before}
+        page = f"{'AND id < :before' if before else ''} ORDER BY id DESC LIMIT :limit"
+        if not key:
+            return self._runs(f"WHERE substr(task, 1, length(:prefix)) = :prefix {page}", **values)
+        hosts = self._rows(
+            "SELECT name FROM housekeeper_tasks WHERE substr(name, 1, length(:prefix)) = :prefix",
             prefix=prefix,
-            limit=limit,
-            before=before,
         )
+        # Key by key, so that each is found by the index among millions of rows.
+        found = [
+            run
+            for own_key in (key, *(name for (name,) in hosts))
+            for run in self._runs(f"WHERE task = :key {page}", key=own_key, **values)
+        ]
+        return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
 
     def _runs(self, where: str, **values: object) -> list[Run]:
         rows = self._rows(f"SELECT {RUN_COLUMNS} FROM housekeeper_runs {where}", **values)
