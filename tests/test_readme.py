@@ -132,9 +132,11 @@ def run_scheduler(folder: Path, lines: list[str]) -> None:
 def test_the_flask_application_and_its_task_work_as_shown(folder: Path) -> None:
     (folder / "app.py").write_text(block("app.py").text)
     (folder / "tasks/report.py").write_text(block("tasks/report.py").text)
-    (folder / "mount.py").write_text(block("mount.py").text)
-    program = """
-import app, mount
+    (mount,) = re.findall(r"^`(app\.wsgi_app = .*)`\.$", README, re.MULTILINE)
+    program = f"""
+import os, app
+from app import housekeeper
+{mount.replace("app.wsgi_app", "app.app.wsgi_app")}
 assert app.app.test_client().get("/api/housekeeper/health").json["status"]
 run = app.housekeeper.run_task_manually("report")
 print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
