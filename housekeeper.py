@@ -84,7 +84,7 @@ import time
 import traceback
 import urllib.parse
 import weakref
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -3138,7 +3138,9 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._outcomes: Counter[tuple[str, Status]] = Counter()
-        self._seconds: dict[str, Histogram] = {}
+        self._seconds: defaultdict[str, Histogram] = defaultdict(
+            lambda: Histogram(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
+        )
         self._lateness = Histogram(0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 
     def ended(self, run: Run) -> None:
@@ -3147,8 +3149,7 @@ class Metrics:
             self._outcomes[run.task, run.status] += run.count
             if run.duration is None or run.started_at is None:
                 return
-            bounds = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400)
-            self._seconds.setdefault(run.task, Histogram(*bounds)).observe(run.duration)
+            self._seconds[run.task].observe(run.duration)
             if run.scheduled_for is not None:
                 late = (run.started_at - run.scheduled_for).total_seconds()
                 self._lateness.observe(max(0.0, late))
@@ -5468,13 +5469,19 @@ function relative(instant) {
 
 const formats = new Map();
 function exact(instant, zone) {
-  if (!formats.has(zone)) {
-    formats.set(zone, new Intl.DateTimeFormat("en-GB", {
-      timeZone: zone, weekday: "short", day: "numeric", month: "short", hour: "2-digit",
-      minute: "2-digit", second: "2-digit", hourCycle: "h23",
-    }));
-  }
+  if (!formats.has(zone)) formats.set(zone, formatIn(zone));
   return formats.get(zone).format(Date.parse(instant)).replace(/:00$/, "");
+}
+
+function formatIn(zone) {
+  const parts = {weekday: "short", day: "numeric", month: "short", hour: "2-digit",
+    minute: "2-digit", second: "2-digit", hourCycle: "h23"};
+  try {
+    return new Intl.DateTimeFormat("en-GB", {...parts, timeZone: zone});
+  } catch {
+    // A zone that the server knows and this browser does not.
+    return new Intl.DateTimeFormat("en-GB", {...parts, timeZone: "UTC", timeZoneName: "short"});
+  }
 }
 
 // A run as a bar: its height is the duration, its shape and colour are the outcome.
@@ -5815,13 +5822,13 @@ function showFacts(task) {
 async function loadRuns(wanted = null, before = null) {
   const name = opened;
   const page = before ? `runs?limit=30&before=${before}` : "runs?limit=30";
-  const {runs = [], before: next = null} = await call(pathOf(name, page));
-  if (opened !== name) return;
+  const {runs = [], before: next = null, error} = await call(pathOf(name, page));
+  if (opened !== name || !rows.has(name)) return;
   oldest = next;
   $("more").hidden = !next;
   const made = runs.map((run) => makeRun(run));
   $("detail-runs").append(...made);
-  if (!runs.length && !before) $("detail-runs").append(make("p", {}, "None yet."));
+  if (error || !runs.length) $("detail-runs").append(make("p", {}, error || "No more."));
   const found = made.find((element) => element.dataset.run === wanted);
   if (found) {
     found.open = true;
@@ -5974,6 +5981,7 @@ function begin() {
   setInterval(() => rows.forEach((row) => row.seen && tell(row)), 1000);
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   addEventListener("hashchange", takeTokenFromAddress);
+  addEventListener("unhandledrejection", () => say("The server did not answer."));
   takeTokenFromAddress();
   refresh();
 }
@@ -5987,7 +5995,8 @@ begin();
 # ================================================================================================
 
 LONGEST_PATH, LONGEST_QUERY, LARGEST_BODY = 512, 2048, 65536  # bytes
-LONGEST_ANSWER_WAIT = 60  # seconds that POST .../run?wait= may wait
+# Seconds that POST .../run?wait= may wait: gunicorn kills a worker that is silent for 30 s.
+LONGEST_ANSWER_WAIT = 25
 WEB_CALL_LIMIT = 5.0  # seconds that each ledger call of a request may take
 SHORTEST_TOKEN = 16  # characters
 
@@ -6556,7 +6565,11 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection a thread, if one is free."""
         if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # There is no thread to be had, and so none that releases it.
+                self._free.release()
+                raise
             return
         with contextlib.suppress(OSError):
             request.setblocking(False)

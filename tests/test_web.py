@@ -232,9 +232,9 @@ def test_a_run_by_hand_answers_at_once_or_with_its_outcome(make, open_door) -> N
     assert at_once.status in (200, 202), "it may have ended by then"
     assert at_once.json["success"] is True
     eventually(lambda: not housekeeper.get_task_status("good")["running"])
-    waited = door.post("/tasks/good/run?wait=30")
+    waited = door.post("/tasks/good/run?wait=25")
     assert (waited.status, waited.json["run"]["status"]) == (200, "succeeded")
-    failed = door.post("/tasks/bad/run?wait=30")
+    failed = door.post("/tasks/bad/run?wait=25")
     assert failed.status == 500
     assert failed.json["error"] == "the run ended as failed: ValueError: no such table: tokens"
     assert "Traceback" not in failed.body.decode()
@@ -249,7 +249,7 @@ def test_a_double_click_is_one_run_and_the_second_is_told_of_it(make, open_door,
     first = door.post("/tasks/held/run")
     assert first.status == 202
     assert held.begun.wait(PATIENCE)
-    second = door.post("/tasks/held/run?wait=30")
+    second = door.post("/tasks/held/run?wait=25")
     assert second.status == 409
     assert second.json["run"]["id"] == first.json["run"]["id"]
     assert "running already" in second.json["error"]
@@ -423,7 +423,7 @@ def test_the_applications_own_rule_opens_the_door_and_a_form_still_cannot_post(
     forged = door("POST", "/tasks/sweep/run", token=None, **admin)
     assert (forged.status, housekeeper.history()) == (403, [])
     meant = {**admin, "X-Housekeeper": "1"}
-    assert door("POST", "/tasks/sweep/run?wait=30", token=None, **meant).status == 200
+    assert door("POST", "/tasks/sweep/run?wait=25", token=None, **meant).status == 200
 
 
 def test_weak_tokens_and_wrong_options_are_refused_when_it_is_made(make) -> None:
