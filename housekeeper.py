@@ -46,7 +46,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import bisect
-import calendar
 import concurrent.futures.thread
 import contextlib
 import contextvars
@@ -5324,7 +5323,7 @@ button.main { background: var(--good); border-color: var(--good); color: var(--c
 .name:hover { text-decoration: underline; }
 .tag { margin-left: 8px; font-size: 12px; font-weight: 600; color: var(--warn); }
 .when code { color: var(--soft); display: inline-block; }
-.when span:not(:empty) + code { margin-left: 8px; }
+.when span:not(.exact):not(:empty) { margin-right: 8px; }
 .bars { display: block; width: 100%; height: 34px; padding: 0; border: 0; background: none; }
 .bars svg { display: block; width: 240px; height: 34px; max-width: 100%; }
 .outcome { font-weight: 600; }
@@ -6525,14 +6524,19 @@ def _weekdays_in_words(text: str) -> str | None:
     return _joined(f"{day}s" for (day,) in names)
 
 
+# Not from the calendar module, whose names follow the process's locale.
+LONG_MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
+LONG_WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 MONTH_NAMES = {
     text: name
-    for number, name in enumerate(calendar.month_name)
-    for text in (str(number), f"{number:02d}", name[:3].upper())
-    if number
+    for number, name in enumerate(LONG_MONTHS, start=1)
+    for text in (str(number), f"{number:02d}", MONTHS[number - 1])
 }
 WEEKDAY_NAMES = {
-    text: calendar.day_name[number - 1]
+    text: LONG_WEEKDAYS[number % 7]
     for number in range(8)
     for text in (str(number), WEEKDAYS[number % 7])
 }
