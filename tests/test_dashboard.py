@@ -313,6 +313,25 @@ def test_it_is_used_with_the_keyboard_alone(open_dashboard: Any) -> None:
     assert page.evaluate("document.activeElement.textContent") == "broken", "focus comes back"
 
 
+def test_problems_and_overdue_tasks_are_on_top(open_dashboard: Any, monkeypatch: Any) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    dashboard.page.get_by_text("All is well").wait_for()
+    late = {"task": "markup", "tick": None, "seconds": 7200.0}
+    health = {
+        **dashboard.housekeeper.health(),
+        "status": "warning",
+        "problems": ["Task markup is <late>."],
+        "overdue": [late],
+    }
+    monkeypatch.setattr(hk.Housekeeper, "health", lambda self: health)
+    dashboard.page.locator("#problems li", has_text="Task markup is <late>.").wait_for()
+    dashboard.page.locator("#health.warning", has_text="Warning").wait_for()
+    dashboard.row("markup").get_by_text("overdue").wait_for()
+    dashboard.page.get_by_role("button", name="Attention 2").wait_for()
+    dashboard.check_accessibility()
+
+
 def test_a_server_that_goes_away_is_said_and_comes_back(open_dashboard: Any) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
