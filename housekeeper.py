@@ -5895,7 +5895,8 @@ async function refresh() {
   if (refreshing) return;
   refreshing = true;
   clearTimeout(timer);
-  const begun = performance.now();
+  const begun = performance.now(), used = token;
+  let pause = 0;
   try {
     const health = await call("health");
     const inside = "version" in health;
@@ -5903,15 +5904,16 @@ async function refresh() {
     $("sign-in").hidden = inside;
     $("board").hidden = !inside;
     if (inside) await refreshBoard(health);
-    else askForToken();
+    else if (token === used) askForToken();
   } catch {
     $("health").className = "lost";
     write($("health"), "No answer, trying again");
   }
   refreshing = false;
-  // A tenth of the time at most is spent on it, however many tasks there are.
-  const pause = document.hidden ? 60000 : Math.max(2000, 9 * (performance.now() - begun));
-  if ($("sign-in").hidden) timer = setTimeout(refresh, pause);
+  // A token that was given meanwhile is tried at once.  Else a tenth of the time at most is spent
+  // on this, however many tasks there are.
+  if (token === used) pause = document.hidden ? 60000 : 2000 + 9 * (performance.now() - begun);
+  if ($("sign-in").hidden || token) timer = setTimeout(refresh, pause);
 }
 
 async function refreshBoard(health) {
