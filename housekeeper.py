@@ -1943,10 +1943,11 @@ class Ledger:
         """Return the running runs by their tasks' keys, of all that begin with `prefix`."""
         rows = self._rows(
             f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE status = 'running'"
-            " AND substr(task, 1, length(:prefix)) = :prefix ORDER BY id",
+            " AND substr(task, 1, length(:prefix)) = :prefix",
             prefix=prefix,
         )
-        return {row[1]: self._run_of(row) for row in rows}
+        # Sorted here: asked to, SQLite walks all rows by their ids (150 ms for a million).
+        return {row[1]: self._run_of(row) for row in sorted(rows)}
 
     def running_run(self, key: str) -> Run | None:
         """Return the running run of a task."""
