@@ -323,6 +323,21 @@ def instant_of(wall: datetime, zone: tzinfo) -> datetime:
     return first_transition(zone, before, instant) or instant
 
 
+def parse_instant(text: str, zone: tzinfo) -> datetime:
+    """Read an instant in ISO 8601; without an offset it is what a clock in the zone shows.
+
+    Raises ConfigurationError.
+    """
+    try:
+        # A final Z is understood from Python 3.11 on.
+        given = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text.strip()))
+        return given.astimezone(UTC) if given.tzinfo else instant_of(given, zone)
+    except (ValueError, OverflowError) as error:
+        raise ConfigurationError(
+            f"{text[:40]!r} is not an instant such as '2026-03-29 02:30' or '2026-03-29T00:30Z'"
+        ) from error
+
+
 class Trigger:
     """The ticks of a schedule: whole seconds, the same from any process and any start.
 
@@ -4619,16 +4634,19 @@ class Housekeeper:
         return mounted(WebApp(self, token, authorize), prefix, wsgi_app)
 
     @public
-    def why(self, name: str, instant: datetime | None = None) -> dict[str, object]:
+    def why(self, name: str, instant: datetime | str | None = None) -> dict[str, object]:
         """Tell what became of a tick, and why, in sentences.
 
-        It is the tick in the minute that begins at an instant, or the latest one.  The keys:
-        "task", "instant", "tick" and "outcome" (None when there is none), "run" (the row),
-        "runner", "next_run", "sentences".  Raises UnknownTask, LedgerUnavailable.
+        It is the tick in the minute that begins at an instant, or the latest one; a text such as
+        ``2026-03-29 02:30`` is read in the task's zone.  The keys: "task", "instant", "tick" and
+        "outcome" (None when there is none), "run" (the row), "runner", "next_run", "sentences".
+        Raises UnknownTask, LedgerUnavailable, and ConfigurationError for what is no instant.
         """
         registration = self._registration(name)
         trigger, now = self._trigger_of(registration), self.clock.now()
         zone = trigger.zone if trigger else zone_named(self.timezone)
+        if isinstance(instant, str):
+            instant = parse_instant(instant, zone)
         told = Explanation(registration, trigger, zone)
         tick = told.tick_at(instant, now)
         run = None
@@ -6310,24 +6328,12 @@ def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
 
 def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
     """Say why a task did or did not run, at an instant or lately."""
-    text = request.query.get("instant", "")
-    instant = _instant_of_task(housekeeper, request.name, text) if text else None
-    why = housekeeper.why(request.name, instant)
+    try:
+        why = housekeeper.why(request.name, request.query.get("instant") or None)
+    except ConfigurationError as error:
+        raise Refusal(400, str(error)) from error
     run = _brief(why["run"]) if isinstance(why["run"], Run) else None
     return json_response({**why, "run": run})
-
-
-def _instant_of_task(housekeeper: Housekeeper, name: str, text: str) -> datetime:
-    """Read an instant; without an offset it is what a clock in the task's zone shows."""
-    zones = {each["name"]: each["timezone"] for each in housekeeper.list_tasks()}
-    try:
-        instant = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
-        if instant.tzinfo is None:
-            instant = instant_of(instant, zone_named(zones.get(name, "UTC")))
-        return instant.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        form = "2026-11-24T02:30:00Z, or without the Z in the task's zone"
-        raise Refusal(400, f"instant is not of the form {form}") from error
 
 
 def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
@@ -7196,31 +7202,12 @@ def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> int
 def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """Tell what became of a tick, and why."""
     _need_ledger(housekeeper)
-    answer = housekeeper.why(options.NAME, _instant_given(housekeeper, options))
+    answer = housekeeper.why(options.NAME, options.INSTANT)
     if options.json:
         _print_json(answer)
         return 0
     print("\n".join(cast("list[str]", answer["sentences"])))
     return 0
-
-
-def _instant_given(housekeeper: Housekeeper, options: argparse.Namespace) -> datetime | None:
-    """Return the instant that was asked for; without an offset it is in the task's zone."""
-    if options.INSTANT is None:
-        return None
-    # A final Z is understood from Python 3.11 on.
-    text = re.sub("[Zz]$", "+00:00", options.INSTANT.strip())
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"{options.INSTANT!r} is not an instant such as '2026-03-29 02:30' or"
-            " '2026-03-29T00:30Z'"
-        ) from error
-    if given.tzinfo is not None:
-        return given
-    zones = {str(each["name"]): str(each["timezone"]) for each in housekeeper.list_tasks()}
-    return instant_of(given, zone_named(zones.get(options.NAME, housekeeper.timezone)))
 
 
 def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
