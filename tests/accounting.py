@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -22,7 +23,7 @@ def assert_accounted(rows: Iterable[hk.Run], trigger: hk.Trigger) -> list[hk.Run
     """Assert that each tick from the first on record to the last is in exactly one row."""
     ordered = with_ticks(rows)
     assert ordered, "nothing is on record"
-    for before, row in zip(ordered, ordered[1:], strict=False):
+    for before, row in itertools.pairwise(ordered):
         assert before.scheduled_for is not None
         assert row.scheduled_for is not None
         between = trigger.count(before.scheduled_for, row.scheduled_for, limit=100_000)

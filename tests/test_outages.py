@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -324,3 +327,200 @@ def test_a_shutdown_is_bounded_while_the_server_is_frozen(
         took = time.monotonic() - began
     let_go.set()
     assert took < 1.0 + 5.0 + 2.0, "the time promised, and 2 s for a loaded machine"
+
+
+def test_once_a_shutdown_has_begun_what_is_queued_is_not_claimed_any_more(
+    make: Any, tmp_path: Path
+) -> None:
+    inside, let_go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        inside.set()
+        let_go.wait(PATIENCE)
+
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    queued = Task("queued", lambda: None, schedule=EVERY_SECOND)
+    housekeeper = make(Task("work", work, startup=True), queued, ledger=url, max_workers=1)
+    assert inside.wait(PATIENCE)
+    lock = housekeeper._registrations["queued"].lock
+    eventually(lock.locked, "the tick that waits for a worker")
+    before = len(housekeeper.history("queued"))
+    stopping = threading.Thread(target=housekeeper.shutdown)
+    stopping.start()
+    eventually(lambda: housekeeper._stopping, "the shutdown's beginning")
+    let_go.set()
+    stopping.join(PATIENCE)
+    assert len(housekeeper.history("queued")) == before
+    assert [run.status for run in housekeeper.history("work")] == [Status.SUCCEEDED]
+
+
+def test_a_shutdown_waits_for_a_claim_that_is_under_way_and_for_its_run(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claiming, answered = threading.Event(), threading.Event()
+    claim = hk.Ledger.claim
+
+    def slow(ledger: hk.Ledger, run: hk.LiveRun) -> hk.Claim:
+        verdict = claim(ledger, run)
+        claiming.set()
+        assert answered.wait(PATIENCE)
+        return verdict
+
+    monkeypatch.setattr(hk.Ledger, "claim", slow)
+    task = Task("sweep", lambda: None, schedule=EVERY_SECOND)
+    housekeeper = make(task, ledger=f"sqlite:///{tmp_path}/ledger.db", shutdown_timeout=PATIENCE)
+    assert claiming.wait(PATIENCE)
+    stopping = threading.Thread(target=housekeeper.shutdown)
+    stopping.start()
+    eventually(lambda: housekeeper._stopping, "the shutdown's beginning")
+    answered.set()
+    stopping.join(PATIENCE)
+    (row,) = housekeeper.history()
+    assert row.status is Status.SUCCEEDED
+
+
+# What the administrator of a PostgreSQL may have decided.
+
+
+def test_a_role_that_may_not_make_tables_gets_statements_that_work(
+    server: PostgresServer, url: str
+) -> None:
+    role, database = f"limited_{time.monotonic_ns()}", url.partition("/outage_")[2]
+    database = "outage_" + database.partition("?")[0]
+    server.execute(f"CREATE ROLE {role} LOGIN")
+    server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", database)
+    limited = url.replace("postgres:@", f"{role}:@", 1)
+    housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=limited)
+    with pytest.raises(hk.ConfigurationError, match="may not make tables") as caught:
+        housekeeper.initialize()
+    server.execute(str(caught.value).partition("to the role:\n")[2], database)
+    server.execute(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON housekeeper_meta, housekeeper_tasks,"
+        f" housekeeper_pauses, housekeeper_runs TO {role}",
+        database,
+    )
+    housekeeper.register_task(Task("work", lambda: None))
+    housekeeper.initialize()
+    assert housekeeper.run_task_manually("work").status is Status.SUCCEEDED
+    assert [run.task for run in settled(housekeeper)] == ["work"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def bouncer(server: PostgresServer, tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """PgBouncer in transaction mode before the server, with fewer connections than clients."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("pgbouncer is not installed")
+        pytest.skip("pgbouncer is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="pgb"))
+    port = free_port()
+    (folder / "ini").write_text(
+        f"[databases]\n* = host={server.folder} user=postgres pool_size=2\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+        "auth_type = any\npool_mode = transaction\n"
+    )
+    os.chmod(folder, 0o755)
+    # It refuses to be root, and the server's socket is its owner's alone.
+    owner = ["-u", server.folder.owner()] if os.geteuid() == 0 else []
+    with open(tmp_path / "bouncer.log", "w") as log:
+        process = subprocess.Popen([program, *owner, str(folder / "ini")], stdout=log, stderr=log)
+
+    def listens() -> bool:
+        assert process.poll() is None, (tmp_path / "bouncer.log").read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        eventually(listens, "pgbouncer listens")
+        yield lambda database: f"postgresql://postgres@127.0.0.1:{port}/{database}"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_three_housekeepers_share_two_connections_of_pgbouncer_in_transaction_mode(
+    url: str, make: Any, ticks: Ticks, bouncer: Callable[[str], str]
+) -> None:
+    through = bouncer("outage_" + url.partition("/outage_")[2].partition("?")[0])
+    crew = [make(ticks.task(), ledger=through) for _ in range(3)]
+    ticks.wait_for_more(3)
+    assert crew[0].health()["status"] == "ok"
+    for housekeeper in crew[1:]:
+        settled(housekeeper)
+    rows = settled(crew[0])
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert_ran_once(ticks.seen, rows)
+
+
+# SQLite.
+
+
+def test_a_file_that_another_process_has_locked_runs_nothing_unclaimed_and_loses_nothing(
+    make: Any, ticks: Ticks, tmp_path: Path
+) -> None:
+    housekeeper = make(ticks.task(), ledger=f"sqlite:///{tmp_path}/ledger.db")
+    ticks.wait_for_more(1)
+    code = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('BEGIN IMMEDIATE'); print('locked', flush=True); sys.stdin.readline()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "ledger.db")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == "locked\n"
+        seen = len(ticks.seen)
+        eventually(lambda: ticks.failed, "a claim that is given up")
+        began = time.monotonic()
+        assert housekeeper.health()["ledger"]["reachable"]  # who only reads does not wait
+        assert time.monotonic() - began < hk.HEALTH_LIMIT + 5.0
+        assert len(ticks.seen) <= seen + 1
+        other.stdin.write("go\n")
+    ticks.wait_for_more()
+    rows = settled(housekeeper)
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert_ran_once(ticks.seen, rows)
+
+
+def test_a_full_disk_runs_nothing_unclaimed_and_what_was_missed_is_recorded_afterwards(
+    make: Any, ticks: Ticks, tmp_path: Path
+) -> None:
+    housekeeper = make(ticks.task(), ledger=f"sqlite:///{tmp_path}/ledger.db")
+    ticks.wait_for_more(1)
+    connection: sqlite3.Connection = housekeeper.ledger._connection
+
+    def set_room(pages: int) -> None:
+        with housekeeper.ledger.lock:
+            connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        with housekeeper.ledger.lock, pytest.raises(sqlite3.OperationalError, match="full"):
+            for number in range(10_000):
+                connection.execute(
+                    "INSERT INTO housekeeper_runs (id, task, reason, status, runner)"
+                    " VALUES (?, '/filler', 'manual', 'skipped', '')",
+                    (f"{number}",),
+                )
+
+    set_room(1)  # as many as there are
+    fill()
+    eventually(lambda: ticks.failed, "a claim that fails")
+    assert "full" in str(next(e for _, e in ticks.claims if isinstance(e, LedgerUnavailable)))
+    seen = list(ticks.seen)
+    more = time.monotonic() + 2.5
+    eventually(lambda: time.monotonic() > more, "two ticks")
+    assert housekeeper.health()["ledger"]["reachable"]
+    assert ticks.seen == seen, "something was run unclaimed"
+    set_room(1_000_000)
+    ticks.wait_for_more()
+    rows = [row for row in settled(housekeeper) if row.task == "sweep"]
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert_ran_once(ticks.seen, rows)
+    assert {row.status for row in rows} & {Status.MISSED, Status.SKIPPED}
