@@ -3660,25 +3660,28 @@ class Housekeeper:
             if not unbound:
                 return
             try:
-                triggers = [self._make_trigger(registration) for registration, _ in unbound]
+                triggers = [self._make_trigger(each) for each, _ in unbound]
                 entries = [
-                    _entry_of(registration, trigger)
-                    for (registration, _), trigger in zip(unbound, triggers, strict=True)
+                    _entry_of(each, trigger)
+                    for (each, _), trigger in zip(unbound, triggers, strict=True)
                 ]
                 standings = self.ledger.register(entries)
+                now = self.ledger.now()
             except LedgerUnavailable as error:
                 self._later_again("Tasks could not be entered in the ledger", error, self._bind)
                 return
             for (registration, task), trigger in zip(unbound, triggers, strict=True):
                 self._sentry.register(registration.key, task, trigger)
-                self._bind_one(registration, task, trigger, standings)
+                # What was entered by a clock that stood in the future does not count.
+                floor = min(standings[registration.key].floor, now)
+                self._bind_one(registration, task, trigger, floor)
 
     def _bind_one(
         self,
         registration: Registration,
         task: Task,
         trigger: Trigger | None,
-        standings: Mapping[str, Standing],
+        accounted: datetime,
     ) -> None:
         with self._lock:
             if registration.task is not task:
@@ -3687,8 +3690,8 @@ class Housekeeper:
             if registration.gone:
                 return
             registration.trigger = trigger
-            registration.accounted = standings[registration.key].floor
-            self._arm(registration, registration.accounted)
+            registration.accounted = accounted
+            self._arm(registration, accounted)
 
     def _make_trigger(self, registration: Registration) -> Trigger | None:
         task = registration.task
@@ -3767,11 +3770,10 @@ class Housekeeper:
         if self._live:
             self._in_upkeep(self._beat)
         if jump < 0:
-            # Ticks that come a second time are on record already, and lose their claims.
-            for registration in self._registrations.values():
-                if registration.accounted is not None:
-                    registration.accounted = min(registration.accounted, now)
-                    self._arm(registration, registration.accounted)
+            # The ledger knows up to where ticks are accounted for; those that come a second time
+            # are on record already, and lose their claims.
+            self._unbound.update(dict.fromkeys(self._registrations.values()))
+            self._in_upkeep(self._bind)
 
     def _tick(self, registration: Registration, tick: datetime) -> None:
         """Handle a tick that is due."""
@@ -3849,6 +3851,10 @@ class Housekeeper:
         try:
             run, verdict = self._claim_due(registration)
             wait = self._wait_for_claim(run, verdict)
+            tick = run.scheduled_for
+            late = self._too_late(registration, tick, self.clock.now())
+            # The host may be ahead by more than grace.
+            late = late and self._too_late(registration, tick, self._due_until())
         except LedgerUnavailable as error:
             what = f"Task {registration.task.name} could not be claimed"
             again = functools.partial(self._soon, self._in_worker, self._run_due, registration)
@@ -3862,7 +3868,7 @@ class Housekeeper:
         self._set_accounted(registration, run.scheduled_for)
         if verdict is Claim.MINE:
             self._start(registration, run)
-            if self._too_late(registration, run.scheduled_for, self.clock.now()):
+            if late:
                 run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
             return run
         self._tell_verdict(run, verdict)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import housekeeper as hk
+
 _numbers = itertools.count()
 
 
@@ -51,6 +53,18 @@ class PostgresServer:
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
+
+
+class ClockedPostgresLedger(hk.PostgresLedger):
+    """A ledger in a real PostgreSQL whose clock is the test's: the only one that tests advance."""
+
+    NOW = "CAST(%(now)s AS TIMESTAMPTZ)"
+    SHIFTED = "(CAST(%(now)s AS TIMESTAMPTZ) + interval '{}')"
+
+    def _statement(self, sql: str, values: Any, until: float) -> Any:
+        if values is not None:
+            values = {"now": self._clock.now(), **values}
+        return super()._statement(sql, values, until)
 
 
 @pytest.fixture(scope="session")

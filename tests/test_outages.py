@@ -501,13 +501,13 @@ def test_a_full_disk_runs_nothing_unclaimed_and_what_was_missed_is_recorded_afte
             connection.execute(f"PRAGMA max_page_count = {pages}")
 
     def fill() -> None:
+        sql = (
+            "INSERT INTO housekeeper_runs (id, task, reason, status, runner)"
+            " VALUES (?, '/filler', 'manual', 'skipped', '')"
+        )
+        rows = [(str(number),) for number in range(10_000)]
         with housekeeper.ledger.lock, pytest.raises(sqlite3.OperationalError, match="full"):
-            for number in range(10_000):
-                connection.execute(
-                    "INSERT INTO housekeeper_runs (id, task, reason, status, runner)"
-                    " VALUES (?, '/filler', 'manual', 'skipped', '')",
-                    (f"{number}",),
-                )
+            connection.executemany(sql, rows)
 
     set_room(1)  # as many as there are
     fill()

@@ -49,7 +49,7 @@ file = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 def work():
     run = hk.current_run()
     os.write(file, f"{run.task} {run.scheduled_for.isoformat()} {run.id}\\n".encode())
-    run.wait(0.05)
+    run.wait(0.4)
 
 housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=sys.argv[1])
 for name in sys.argv[3:]:
@@ -127,7 +127,7 @@ def torment(crew: Crew, dice: random.Random, server: PostgresServer | None) -> N
     end = time.monotonic() + SECONDS
     restart_at = end - SECONDS / 2
     while time.monotonic() < end:
-        time.sleep(dice.uniform(0.3, 3.0))
+        time.sleep(dice.uniform(0.3, 2.0))
         crew.kill_one(dice)
         if server is not None and time.monotonic() > restart_at:
             server.stop()
