@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,24 @@ class ClockedPostgresLedger(hk.PostgresLedger):
         return super()._statement(sql, values, until)
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+@contextmanager
+def temporary_server() -> Iterator[PostgresServer]:
+    """Run a server of one's own."""
     # A short path: the socket's name is limited to about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     os.chmod(folder, 0o755)
     server = PostgresServer(folder / "data")
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with temporary_server() as server:
+        yield server
 
 
 @pytest.fixture

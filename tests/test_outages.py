@@ -27,7 +27,7 @@ import pytest
 import housekeeper as hk
 from housekeeper import LedgerUnavailable, Status, Task, current_run
 from tests.accounting import assert_accounted, assert_ran_once
-from tests.postgres import PostgresServer
+from tests.postgres import PostgresServer, temporary_server
 
 PATIENCE = 30.0  # seconds after which something hangs that must not
 CALL = 1.5  # seconds that a ledger call may take in these tests
@@ -36,12 +36,8 @@ EVERY_SECOND = "* * * * * *"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    os.chmod(folder, 0o755)
-    server = PostgresServer(folder / "data")
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with temporary_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 
 from tests.benchmarks import ledgers
-from tests.postgres import PostgresServer
+from tests.postgres import temporary_server
 
 
 def main() -> None:
@@ -19,18 +18,12 @@ def main() -> None:
     parser.add_argument("--sqlite-rows", type=int, default=1_000_000)
     parser.add_argument("--postgres-rows", type=int, default=10_000_000)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    folder.chmod(0o755)
-    server = PostgresServer(folder / "data")
-    try:
+    with temporary_server() as server, tempfile.TemporaryDirectory() as folder:
         if options.what == "ledgers":
-            ledgers.print_claims(server, folder, options.processes, options.seconds)
+            ledgers.print_claims(server, Path(folder), options.processes, options.seconds)
         else:
             rows = {"sqlite": options.sqlite_rows, "postgres": options.postgres_rows}
-            ledgers.print_retention(server, folder, rows, options.seconds)
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+            ledgers.print_retention(server, Path(folder), rows, options.seconds)
 
 
 main()
