@@ -186,7 +186,7 @@ def with_rows(ledger: hk.Ledger, kind: str, rows: int) -> None:
             return
         assert isinstance(ledger, hk.PostgresLedger)
         until = time.monotonic() + 3600.0
-        for statement in (sql, "VACUUM (ANALYZE) housekeeper_runs"):
+        for statement in (sql, "VACUUM (ANALYZE) housekeeper_runs", "CHECKPOINT"):
             ledger._statement(statement, None, until)
 
 
