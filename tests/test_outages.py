@@ -173,9 +173,11 @@ def test_a_restart_while_a_claim_is_under_way_runs_the_tick_once(
 ) -> None:
     import psycopg2
 
-    housekeeper = make(ticks.task(once_in(5)), ledger=url)
+    housekeeper = make(ledger=url)
     other = psycopg2.connect(url)
     other.cursor().execute("LOCK TABLE housekeeper_runs IN EXCLUSIVE MODE")
+    # Only now, so that its tick comes when the lock is there, however slow the machine.
+    housekeeper.register_task(ticks.task(once_in(3)))
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     eventually(lambda: server.execute(waiting)[0][0] >= 1, "a claim that waits for the lock")
     with away(server):
@@ -190,9 +192,9 @@ def test_a_restart_while_a_claim_is_under_way_runs_the_tick_once(
 def test_a_server_that_is_away_longer_than_grace_leaves_a_missed_row_and_nothing_runs_unclaimed(
     server: PostgresServer, url: str, make: Any, ticks: Ticks
 ) -> None:
-    housekeeper = make(ticks.task(once_in(5), grace=0.5), ledger=url)
+    housekeeper = make(ticks.task(once_in(10), grace=0.5), ledger=url)
     with away(server):
-        late = datetime.now(timezone.utc) + timedelta(seconds=6)
+        late = datetime.now(timezone.utc) + timedelta(seconds=11)
         eventually(lambda: datetime.now(timezone.utc) > late, "the end of grace")
         assert housekeeper.health()["status"] == "critical"
     eventually(lambda: housekeeper.history(), "a row")
@@ -252,7 +254,7 @@ def test_a_server_that_is_away_at_the_start_is_a_warning_and_its_ticks_are_caugh
 def test_a_claim_that_a_frozen_server_commits_after_its_client_gave_up_runs_once(
     server: PostgresServer, url: str, make: Any, ticks: Ticks
 ) -> None:
-    housekeeper = make(ticks.task(once_in(5)), ledger=url)
+    housekeeper = make(ticks.task(once_in(10)), ledger=url)
     with frozen(server):
         eventually(lambda: ticks.failed, "a claim that is given up")
         assert not ticks.seen
