@@ -1560,9 +1560,8 @@ class Ledger:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close the kept connection; the next call makes another."""
-        self._check_process()
-        with self.lock:
+        """Close the kept connection, unless a call hangs in it; the next call makes another."""
+        with contextlib.suppress(LedgerUnavailable), self._turn():
             self._disconnect()
 
     def forget(self) -> None:
@@ -2196,7 +2195,7 @@ class SqliteLedger(Ledger):
             raise LedgerUnavailable(f"ledger {self.path}: {error}") from error
 
     def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
-        seconds = float(max(1, math.ceil(seconds)))
+        seconds = float(max(0, math.ceil(seconds)))
         if seconds != self._waits:
             connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
             self._waits = seconds
@@ -3537,6 +3536,7 @@ class Housekeeper:
         self._agenda = Agenda()
         self._live: dict[str, LiveRun] = {}  # by run id: on record as running, and mine
         self._waiting: dict[str, Waiting] = {}  # by run id
+        self._claiming: set[Registration] = set()
         self._unbound = dict.fromkeys(self._registrations.values())  # unknown to the ledger yet
         self._stale: dict[str, tuple[datetime | None, float]] = {}
         self._identity: str | None = None
@@ -3676,25 +3676,28 @@ class Housekeeper:
             if not unbound:
                 return
             try:
-                triggers = [self._make_trigger(registration) for registration, _ in unbound]
+                triggers = [self._make_trigger(each) for each, _ in unbound]
                 entries = [
-                    _entry_of(registration, trigger)
-                    for (registration, _), trigger in zip(unbound, triggers, strict=True)
+                    _entry_of(each, trigger)
+                    for (each, _), trigger in zip(unbound, triggers, strict=True)
                 ]
                 standings = self.ledger.register(entries)
+                now = self.ledger.now()
             except LedgerUnavailable as error:
                 self._later_again("Tasks could not be entered in the ledger", error, self._bind)
                 return
             for (registration, task), trigger in zip(unbound, triggers, strict=True):
                 self._sentry.register(registration.key, task, trigger)
-                self._bind_one(registration, task, trigger, standings)
+                # What was entered by a clock that stood in the future does not count.
+                floor = min(standings[registration.key].floor, now)
+                self._bind_one(registration, task, trigger, floor)
 
     def _bind_one(
         self,
         registration: Registration,
         task: Task,
         trigger: Trigger | None,
-        standings: Mapping[str, Standing],
+        accounted: datetime,
     ) -> None:
         with self._lock:
             if registration.task is not task:
@@ -3703,8 +3706,8 @@ class Housekeeper:
             if registration.gone:
                 return
             registration.trigger = trigger
-            registration.accounted = standings[registration.key].floor
-            self._arm(registration, registration.accounted)
+            registration.accounted = accounted
+            self._arm(registration, accounted)
 
     def _make_trigger(self, registration: Registration) -> Trigger | None:
         task = registration.task
@@ -3783,11 +3786,10 @@ class Housekeeper:
         if self._live:
             self._in_upkeep(self._beat)
         if jump < 0:
-            # Ticks that come a second time are on record already, and lose their claims.
-            for registration in self._registrations.values():
-                if registration.accounted is not None:
-                    registration.accounted = min(registration.accounted, now)
-                    self._arm(registration, registration.accounted)
+            # The ledger knows up to where ticks are accounted for; those that come a second time
+            # are on record already, and lose their claims.
+            self._unbound.update(dict.fromkeys(self._registrations.values()))
+            self._in_upkeep(self._bind)
 
     def _tick(self, registration: Registration, tick: datetime) -> None:
         """Handle a tick that is due."""
@@ -3839,28 +3841,55 @@ class Housekeeper:
 
     def _run_due(self, registration: Registration) -> None:
         """Claim the newest due tick of a task and run it; the task's lock is held."""
+        self._run_claimed(registration, self._start_due)
+
+    def _run_claimed(
+        self, registration: Registration, claim: Callable[[Registration], LiveRun | None]
+    ) -> None:
+        """Run what a claim wins.  A shutdown waits for claims, and lets none be made any more."""
+        with self._lock:
+            claiming, stopping = self._claiming, self._stopping
+            if not stopping:
+                claiming.add(registration)
+        if stopping:
+            self._release(registration)
+            return
+        try:
+            run = claim(registration)
+        finally:
+            with self._lock:
+                claiming.discard(registration)
+                self._ended.notify_all()
+        if run is not None:
+            self._perform_in_worker(registration, run)
+
+    def _start_due(self, registration: Registration) -> LiveRun | None:
         try:
             run, verdict = self._claim_due(registration)
             wait = self._wait_for_claim(run, verdict)
+            tick = run.scheduled_for
+            late = self._too_late(registration, tick, self.clock.now())
+            # The host may be ahead by more than grace.
+            late = late and self._too_late(registration, tick, self._due_until())
         except LedgerUnavailable as error:
             what = f"Task {registration.task.name} could not be claimed"
             again = functools.partial(self._soon, self._in_worker, self._run_due, registration)
             self._later_again(what, error, again)
-            return
+            return None
         self._ledger_failures = 0
         registration.unsure = None
         if wait is not None:
             self._delayed(wait, self._in_worker, self._run_due, registration)
-            return
+            return None
         self._set_accounted(registration, run.scheduled_for)
         if verdict is Claim.MINE:
             self._start(registration, run)
-            if self._too_late(registration, run.scheduled_for, self.clock.now()):
+            if late:
                 run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
-            self._perform_in_worker(registration, run)
-            return
+            return run
         self._tell_verdict(run, verdict)
         self._release(registration)
+        return None
 
     def _claim_due(self, registration: Registration) -> tuple[LiveRun, Claim]:
         """Try to claim the newest due tick; raises LedgerUnavailable.
@@ -3981,6 +4010,9 @@ class Housekeeper:
 
     def _run_startup(self, registration: Registration) -> None:
         """Make the startup run of a task, unless another process does; the task's lock is held."""
+        self._run_claimed(registration, self._start_startup)
+
+    def _start_startup(self, registration: Registration) -> LiveRun | None:
         # The same run when it is tried again: it may be on record already.
         run = registration.unsure or self._new_run(registration, Reason.STARTUP)
         registration.unsure = run
@@ -3992,18 +4024,18 @@ class Housekeeper:
             what = f"Task {run.task} could not be started"
             again = functools.partial(self._soon, self._in_worker, self._run_startup, registration)
             self._later_again(what, error, again)
-            return
+            return None
         if wait is not None:
             self._delayed(wait, self._in_worker, self._run_startup, registration)
-            return
+            return None
         registration.unsure = None
         if verdict is Claim.MINE:
             self._start(registration, run)
-            self._perform_in_worker(registration, run)
-            return
+            return run
         if mine:
             logger.warning("Task %s made no startup run: it is running already", run.task)
         self._release(registration)
+        return None
 
     def _new_run(
         self, registration: Registration, reason: Reason, tick: datetime | None = None
@@ -4022,6 +4054,8 @@ class Housekeeper:
     def _start(self, registration: Registration, run: LiveRun) -> None:
         """Take a claimed run among the live ones: from here on it has heartbeats."""
         with self._lock:
+            if self._closed:
+                run.stop(Status.CANCELLED, "its claim outlasted a shutdown")
             registration.run = self._live[run.id] = run
             if self._beating is None:
                 self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
@@ -4773,29 +4807,38 @@ class Housekeeper:
             waiting = list(self._waiting)
         until = self.clock.monotonic() + limit
         for taken in filter(None, map(self._take_waiting, waiting)):
-            self._conclude_unretried(taken.registration, taken.run)
-        with ledger_calls_within(STOP_WAIT), contextlib.suppress(LedgerUnavailable):
+            with self._calls_until(until):
+                self._conclude_unretried(taken.registration, taken.run)
+        with contextlib.suppress(LedgerUnavailable):
             for run in list(self._live.values()):
-                self.ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
+                with self._calls_until(until):
+                    self.ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
         if not self._await_ended(until):
             for run in list(self._live.values()):
                 note = f"it did not end within the {limit:g} s of a shutdown"
                 self._stop_run(run, Status.CANCELLED, note, None)
             self._await_ended(self.clock.monotonic() + STOP_WAIT)
         abandoned = list(self._live.values())
-        with ledger_calls_within(STOP_WAIT):
-            self._abandon(abandoned)
-        self._sentry.close(STOP_WAIT)
+        rest = self.clock.monotonic() + STOP_WAIT + 0.5
+        self._abandon(abandoned)
+        self._sentry.close(min(STOP_WAIT, rest - self.clock.monotonic()))
         self._close()
         return not abandoned
 
+    def _calls_until(self, until: float) -> AbstractContextManager[None]:
+        """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
+        return ledger_calls_within(min(STOP_WAIT, until - self.clock.monotonic()))
+
     def _await_ended(self, until: float) -> bool:
         with self._ended:
-            while self._live and (left := until - self.clock.monotonic()) > 0:
+            while self._live or self._claiming:
+                if (left := until - self.clock.monotonic()) <= 0:
+                    break
                 self.clock.wait(self._ended, left)
             return not self._live
 
     def _abandon(self, runs: Iterable[LiveRun]) -> None:
+        until = self.clock.monotonic() + STOP_WAIT
         for run in runs:
             abandoned = run.finished_at is None
             if abandoned:
@@ -4806,7 +4849,8 @@ class Housekeeper:
             else:
                 logger.error("Task %s ended, and its record or on_finish did not", run.task)
             try:
-                self.ledger.finish(run)
+                with self._calls_until(until):
+                    self.ledger.finish(run)
             except Exception as error:
                 logger.error("Task %s: its end could not be recorded: %s", run.task, error)
             self._sentry.ended(run, abandoned=abandoned)
@@ -4823,7 +4867,8 @@ class Housekeeper:
         for pool in (self._workers, self._upkeep):
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
-        self.ledger.close()
+        with ledger_calls_within(0.5):
+            self.ledger.close()
         with self._lock:
             self._started = False
         level = logging.INFO if self._scheduling else logging.DEBUG

@@ -7,10 +7,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import housekeeper as hk
 
 _numbers = itertools.count()
 
@@ -53,15 +56,36 @@ class PostgresServer:
             connection.close()
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+class ClockedPostgresLedger(hk.PostgresLedger):
+    """A ledger in a real PostgreSQL whose clock is the test's: the only one that tests advance."""
+
+    NOW = "CAST(%(now)s AS TIMESTAMPTZ)"
+    SHIFTED = "(CAST(%(now)s AS TIMESTAMPTZ) + interval '{}')"
+
+    def _statement(self, sql: str, values: Any, until: float) -> Any:
+        if values is not None:
+            values = {"now": self._clock.now(), **values}
+        return super()._statement(sql, values, until)
+
+
+@contextmanager
+def temporary_server() -> Iterator[PostgresServer]:
+    """Run a server of one's own."""
     # A short path: the socket's name is limited to about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     os.chmod(folder, 0o755)
     server = PostgresServer(folder / "data")
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with temporary_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from housekeeper import (
     Status,
     Task,
 )
+from tests.postgres import ClockedPostgresLedger
 from tests.virtual_time import VirtualClock, utc
 
 START = utc(2024, 1, 1)
@@ -43,18 +44,6 @@ LIMIT = 60  # seconds after which something hangs that must not
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock(START)
-
-
-class ClockedPostgresLedger(hk.PostgresLedger):
-    """A ledger in a real PostgreSQL whose clock is the test's: the only one that tests advance."""
-
-    NOW = "CAST(%(now)s AS TIMESTAMPTZ)"
-    SHIFTED = "(CAST(%(now)s AS TIMESTAMPTZ) + interval '{}')"
-
-    def _statement(self, sql: str, values: Any, until: float) -> Any:
-        if values is not None:
-            values = {"now": self._clock.now(), **values}
-        return super()._statement(sql, values, until)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
