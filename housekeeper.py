@@ -4970,9 +4970,11 @@ def forking_server() -> str:
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != "gunicorn.arbiter":
         frame = frame.f_back
-    # A worker has its arbiter on its stack as well, which has another pid (None during preload).
-    arbiter = frame.f_locals.get("self") if frame is not None else None
-    return "gunicorn's arbiter" if getattr(arbiter, "pid", 0) in (None, os.getpid()) else ""
+    if frame is None:
+        return ""
+    # A worker has its arbiter on its stack too, with another pid; before it starts it has none.
+    pid = getattr(frame.f_locals.get("self"), "pid", None)
+    return "gunicorn's arbiter" if pid in (None, os.getpid()) else ""
 
 
 def _uwsgi_master(uwsgi: Any) -> str:

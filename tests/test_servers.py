@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -41,7 +42,7 @@ SLOW = """
 
     def slow():
         pathlib.Path("begun").touch()
-        time.sleep(1.5)
+        time.sleep(2.5)
         pathlib.Path("ended").touch()
 
     task = Task("slow", slow, startup=True)
@@ -184,7 +185,9 @@ class Site:
     @property
     def workers(self) -> int:
         words = [str(word) for word in list(self.process.args)]  # type: ignore[arg-type]
-        return int(words[max(words.index(name) for name in ("-w", "-p") if name in words) + 1])
+        return next(
+            (int(words[words.index(name) + 1]) for name in ("-w", "-p") if name in words), 1
+        )
 
     @property
     def log(self) -> str:
@@ -204,13 +207,17 @@ class Site:
             os.killpg(self.process.pid, number)
         else:
             self.process.send_signal(number)
-        return self.process.wait(LIMIT)
+        return self.ends()
+
+    def ends(self) -> int:
+        try:
+            return self.process.wait(LIMIT)
+        finally:
+            print(self.log)  # Shown by pytest when the test fails.
 
     def kill(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 
@@ -279,9 +286,12 @@ UWSGI_END = 30  # how a worker of uWSGI ends that has no master
 
 
 def stop(site: Site) -> int:
-    """End a server as its operator does: most at SIGINT, to all processes of the terminal."""
-    gunicorn = "gunicorn" in str(site.process.args)
-    return site.stop(signal.SIGTERM if gunicorn else signal.SIGINT, group=not gunicorn)
+    """End a server as its operator does."""
+    command = " ".join(map(str, site.process.args))  # type: ignore[arg-type]
+    if "gunicorn" in command:
+        return site.stop(signal.SIGTERM)
+    # Ctrl-C reaches all processes of the terminal; a master passes it on.
+    return site.stop(signal.SIGINT, group="--master" not in command)
 
 
 @pytest.mark.parametrize("name", ["gunicorn, preload", "Django, preload", "uWSGI, master"])
@@ -301,7 +311,9 @@ def test_nothing_is_started_in_a_master_and_each_worker_starts(site: Site, name:
 def test_a_running_task_ends_before_the_server_does(site: Site, name: str) -> None:
     site.write("tasks/slow.py", SLOW)
     site.start(SERVERS[name])
-    wait_until(site.has("begun"), site)
+    # uWSGI itself may hang when it is ended while it comes up, without any Housekeeper too.
+    wait_until(lambda: site.answers() and site.has("begun")(), site)
+    wait_until(lambda: site.log.count(" started with 2 tasks") == site.workers, site)
     assert stop(site) == 0
     assert site.has("ended")()
     assert [row.status for row in site.rows("slow")] == [Status.SUCCEEDED]
@@ -363,16 +375,10 @@ def test_a_reloader_runs_no_old_code(site: Site) -> None:
 
 # Children of tasks.
 
-CHILDREN = """
-    import multiprocessing, os, socketserver, sys
+SPREAD = """
+    import multiprocessing, os
     from housekeeper import task
-    import flask_app
-
-    def ask():
-        text = flask_app.app.test_client().get("/started").text
-        with open("children", "a") as children:
-            children.write(text)
-        flask_app.housekeeper.shutdown()
+    from children import ask
 
     @task()
     def spread():
@@ -386,17 +392,29 @@ CHILDREN = """
         os.wait()
 """
 
+CHILDREN = """
+    import flask_app
+
+    def ask():
+        text = flask_app.app.test_client().get("/started").text
+        with open("children", "a") as children:
+            children.write(text)
+"""
+
+PROGRAM = """
+    import flask_app
+
+    if __name__ == "__main__":
+        print(flask_app.housekeeper.run_task_manually("spread").status)
+"""
+
 
 def test_what_a_task_forks_never_schedules(site: Site) -> None:
-    site.write("tasks/spread.py", CHILDREN)
-    program = (
-        "import flask_app\n"
-        "if __name__ == '__main__':\n"
-        "    print(flask_app.housekeeper.run_task_manually('spread').status)\n"
-    )
-    site.write("program.py", program)
+    site.write("tasks/spread.py", SPREAD)
+    site.write("children.py", CHILDREN)
+    site.write("program.py", PROGRAM)
     site.start("python program.py")
-    assert site.process.wait(LIMIT) == 0
+    assert site.ends() == 0
     assert "succeeded" in site.log
     assert site.log.count(" started with 2 tasks") == 1
     children = (site.folder / "children").read_text().split()
