@@ -2562,7 +2562,10 @@ def run_command(task: Task, run: LiveRun) -> None:
 
     def end_it() -> None:
         work = functools.partial(_end_group, process.pid, run, ended)
-        threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:  # Python 3.12 starts none while the interpreter exits.
+            work()
 
     forget: Callable[[], None] = run.on_cancel(end_it)
     try:
@@ -4160,7 +4163,11 @@ class Housekeeper:
 
     def _apart(self, work: Action) -> None:
         """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
-        threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:
+            # Python 3.12 starts none while the interpreter exits; the ledger's is there.
+            self._in_upkeep(work)
 
     def _mark_stop(self, run: LiveRun) -> None:
         with contextlib.suppress(LedgerUnavailable):

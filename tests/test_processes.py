@@ -384,6 +384,23 @@ def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World, end: s
     assert "Fatal" not in world.stderr()
 
 
+def test_the_end_of_a_program_ends_the_command_that_runs(world: World) -> None:
+    path = world.folder / "program.py"
+    path.write_text(EMBEDDED.format(body="pass", end="housekeeper.run_task_manually('x', False)"))
+    command = "trap 'echo told > told; exit' TERM; touch begun; while :; do sleep 0.1; done"
+    source = path.read_text().replace(
+        "housekeeper.initialize()",
+        f"housekeeper.register_task(hk.Task('x', command={command!r}))\nhousekeeper.initialize()",
+    )
+    path.write_text(source + "while not os.path.exists('begun'): time.sleep(0.05)\n")
+    process = world.start(sys.executable, str(path), world.ledger, "0.2")
+    assert ends(process) == 0
+    wait_until((world.folder / "told").exists)
+    (row,) = world.history("x")
+    assert row.status is Status.CANCELLED
+    assert "Traceback" not in world.stderr()
+
+
 def test_a_program_that_leaves_sigterm_alone_is_ended_by_it_and_its_run_stays_on_record(
     world: World,
 ) -> None:
