@@ -339,7 +339,7 @@ def test_the_recipe_for_djangos_connections_wraps_each_run(make: Any, monkeypatc
 
 def test_a_session_of_flask_sqlalchemy_ends_with_the_run(make: Any, postgres_url: str) -> None:
     app = flask.Flask("shop")
-    app.config["SQLALCHEMY_DATABASE_URI"] = postgres_url
+    app.config["SQLALCHEMY_DATABASE_URI"] = postgres_url.replace("://", "+psycopg2://", 1)
     database = flask_sqlalchemy.SQLAlchemy(app)
     sessions = []
 
