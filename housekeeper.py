@@ -3647,7 +3647,7 @@ class Housekeeper:
                 return False
             if self._closed:
                 self._renew()
-            self._started = True
+            self._started, self._to_wake = True, False
             return True
 
     def _check_process(self) -> None:

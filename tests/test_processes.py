@@ -11,12 +11,14 @@ import sys
 import textwrap
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 
 import housekeeper as hk
@@ -529,6 +531,73 @@ def test_forks_at_any_moment_never_hang_the_child(make: Any, tmp_path: Path) -> 
     finally:
         stop.set()
         stirrer.join()
+
+
+class FakeUwsgi(types.ModuleType):
+    """What uWSGI tells of a process; the real one is in test_servers.py."""
+
+    def __init__(self, worker: int, has_threads: int) -> None:
+        super().__init__("uwsgi")
+        self.has_threads, self.numproc, self.worker = has_threads, 2, worker
+        self.calls: list[str] = []
+        self.post_fork_hook = lambda: self.calls.append("the application's own hook")
+
+    def worker_id(self) -> int:
+        return self.worker
+
+    def masterpid(self) -> int:
+        return 1
+
+
+def test_a_master_of_uwsgi_waits_for_its_forks_and_leaves_mules_alone(
+    make: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    uwsgi = FakeUwsgi(worker=0, has_threads=1)
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    housekeeper = make(hk.Task("quick", lambda: None))
+    assert "not started in uWSGI's master" in caplog.text
+    with pytest.raises(hk.HousekeeperError, match="not running"):
+        housekeeper.run_task_manually("quick")
+    uwsgi.post_fork_hook()
+    with pytest.raises(hk.HousekeeperError, match="not running"):
+        housekeeper.run_task_manually("quick")
+    uwsgi.worker = 1
+    uwsgi.post_fork_hook()
+    assert housekeeper.run_task_manually("quick").status is Status.SUCCEEDED
+    assert uwsgi.calls == ["the application's own hook"] * 2
+
+
+def test_uwsgi_without_threads_is_warned_of(make: Any, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", FakeUwsgi(worker=1, has_threads=0))
+    assert make(hk.Task("quick", lambda: None)).run_task_manually("quick")
+    assert "set enable-threads = true" in caplog.text
+
+
+def test_the_first_request_in_a_forked_process_starts_it_there(make: Any) -> None:
+    app = flask.Flask("shop")
+    app.add_url_rule("/", "run", lambda: housekeeper.run_task_manually("quick").runner)
+    housekeeper = make(hk.Task("quick", lambda: None), app=app)
+
+    def ask() -> object:
+        runner = app.test_client().get("/").text
+        return f":{os.getpid()}:" in runner, housekeeper.shutdown()
+
+    assert in_child(ask) == "(True, True)"
+    housekeeper.shutdown()
+    assert "500" in in_child(lambda: app.test_client().get("/").status), "it was ended before"
+
+
+def test_a_start_that_fails_in_a_worker_does_not_take_the_site_down(
+    make: Any, tmp_path: Path, caplog: Any
+) -> None:
+    app = flask.Flask("shop")
+    app.add_url_rule("/", "page", lambda: "page")
+    housekeeper = make(app=app, ledger=f"sqlite:///{tmp_path}/ledger.db")
+    housekeeper.ledger.open = lambda: 1 / 0
+    housekeeper._started, housekeeper._to_wake = False, True
+    assert app.test_client().get("/").text == "page"
+    assert "could not be started in this process" in caplog.text
+    housekeeper._started = True
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:
