@@ -249,8 +249,9 @@ def systemd(request: Any, tmp_path: Path) -> Iterator[socket.socket]:
 
 def heard(systemd: socket.socket, word: str) -> str:
     """Return the first message that holds a word."""
+    until = time.monotonic() + LIMIT
     while word not in (message := systemd.recv(4096).decode()):
-        pass
+        assert time.monotonic() < until, word
     return message
 
 
