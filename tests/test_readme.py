@@ -17,7 +17,6 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import flask
 import flask_sqlalchemy
@@ -292,16 +291,6 @@ def test_the_webhook_gets_each_outcome(make: Any, served: Any, monkeypatch: Any)
     ]
 
 
-def test_the_ping_tells_success_from_failure(make: Any, served: Any, monkeypatch: Any) -> None:
-    url, asked = served
-    monkeypatch.setenv("PING_URL", f"{url}/uuid")
-    ping = recipe("A ping")["ping"]
-    make(hk.Task("backup", lambda: None), on_finish=ping).run_task_manually("backup")
-    with pytest.raises(ValueError, match="no such table"):
-        make(hk.Task("backup", fail), on_finish=ping).run_task_manually("backup")
-    assert [path for path, _ in asked] == ["/uuid", "/uuid/fail"]
-
-
 def test_the_mail_goes_out_on_failure_only(make: Any, monkeypatch: Any) -> None:
     mails: list[str] = []
 
@@ -382,9 +371,6 @@ def test_what_comes_from_elsewhere_keeps_its_times_and_hands_off_its_work(
     assert {tick.minute % 10 for tick in ticks["refresh"]} == {0}
     assert {(tick.weekday(), tick.hour, tick.minute) for tick in ticks["digest"]} == {(0, 6, 0)}
     assert {(tick.hour % 4, tick.minute) for tick in ticks["tidy"]} == {(0, 0)}
-    local = [tick.astimezone(ZoneInfo("Europe/Berlin")) for tick in ticks["dump"]]
-    assert {(tick.hour, tick.minute) for tick in local} == {(2, 15)}
-    assert {tick.weekday() for tick in local} == {0, 1, 2, 3, 4}
 
 
 def test_the_unit_of_the_readme_has_settings_that_systemd_knows(folder: Path) -> None:
