@@ -2561,7 +2561,10 @@ def run_command(task: Task, run: LiveRun) -> None:
 
     def end_it() -> None:
         work = functools.partial(_end_group, process.pid, run, ended)
-        threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:  # Python 3.12 starts none while the interpreter exits.
+            work()
 
     forget: Callable[[], None] = run.on_cancel(end_it)
     try:
@@ -3520,13 +3523,14 @@ class Housekeeper:
         self._registrations: dict[str, Registration] = {}
         self.problems: list[str] = []
         self._discovered = False
+        self._to_wake = False  # initialize() was called before this process was forked
+        self._wakes_at_requests = False
         self._fresh()
         watch_process(self)
 
     def _fresh(self) -> None:
         """Set up what belongs to one process and one start: locks, agenda, runs, threads."""
         self.runner = f"{self.host}:{os.getpid()}:{secrets.token_hex(3)}"
-        self._pid = os.getpid()
         # Guards everything below and all registrations.  Never held over I/O or a task.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # the agenda, for the timer thread
@@ -3550,6 +3554,7 @@ class Housekeeper:
         self._upkeep: Executor | None = None
         self._last_look: tuple[datetime, float] | None = None
         self._sentry = SentryReporter(self.clock)
+        self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
 
     # Starting.
 
@@ -3557,12 +3562,13 @@ class Housekeeper:
         """Discover tasks, open the ledger, start the threads, catch up, and make the startup runs.
 
         scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A
-        second call does nothing.  Raises ConfigurationError when the ledger's place is wrong, or
-        when Sentry is enabled and has no DSN; a ledger that cannot be reached for now is a
-        warning, and tried again.
+        second call does nothing.  In a process that only forks a server's workers (uWSGI's master,
+        gunicorn's arbiter with --preload) the start is left to the workers.  Raises
+        ConfigurationError when the ledger's place is wrong, or when Sentry is enabled and has no
+        DSN; a ledger that cannot be reached for now is a warning, and tried again.
         """
         self._check_process()
-        if _held_back or not self._begin():
+        if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
             return
         try:
             if self.sentry_enabled:
@@ -3588,6 +3594,48 @@ class Housekeeper:
             self.ledger.url,
         )
 
+    def _left_to_workers(self) -> bool:
+        """Tell whether the start is put off until a server has forked its workers from here."""
+        if not self.enabled:
+            return False
+        self._wake_at_requests()
+        server = forking_server()
+        if server:
+            self._to_wake = True
+            logger.warning("Housekeeper is not started in %s, but in each of its workers", server)
+        return bool(server)
+
+    def _wake_at_requests(self) -> None:
+        """Have the first request in a forked process start it there: in Flask's place for that."""
+        inner = getattr(self.app, "wsgi_app", None)
+        if self._wakes_at_requests or not callable(inner):
+            return
+        self._wakes_at_requests = True
+
+        def waking(environ: object, start_response: object) -> object:
+            self.wake()
+            return inner(environ, start_response)
+
+        cast(Any, self.app).wsgi_app = waking
+
+    def wake(self) -> None:
+        """Start here too when initialize() was called in the process that this was forked from.
+
+        Called at each request through a Flask application, it is cheap, and it never raises: the
+        site does not go down with its maintenance.
+        """
+        self._check_process()
+        if not self._to_wake:
+            return
+        self._to_wake = False
+        logger.info(
+            "Housekeeper starts in %s as well: initialize() came before the fork", self.runner
+        )
+        try:
+            self.initialize()
+        except Exception:
+            logger.exception("Housekeeper could not be started in this process")
+
     def _begin(self) -> bool:
         """Tell whether there is a start to make; only the first who asks is told so."""
         if not self.enabled:
@@ -3599,16 +3647,24 @@ class Housekeeper:
                 return False
             if self._closed:
                 self._renew()
-            self._started = True
+            self._started, self._to_wake = True, False
             return True
 
     def _check_process(self) -> None:
         """Notice a fork that Python was not told of (uWSGI forks in C)."""
         if self._pid != os.getpid():
-            self.after_fork_in_child()
+            with _noticing_fork:
+                if self._pid != os.getpid():
+                    self.after_fork_in_child()
 
-    def after_fork_in_child(self) -> None:
-        """Forget the parent's threads, runs and connection: this process has not been started."""
+    def after_fork_in_child(self, *, worker: bool = True) -> None:
+        """Forget the parent's threads, runs and connection: this process has not been started.
+
+        A server's worker starts with its first request when the parent had been started; what a
+        task has forked does not.
+        """
+        scheduled = self._to_wake or (self._started and self._scheduling)
+        self._to_wake = worker and scheduled and _current_run.get() is None
         self.ledger.forget()
         self._renew()
         for registration in self._registrations.values():
@@ -3805,7 +3861,9 @@ class Housekeeper:
 
     def _dispatch(self, registration: Registration, work: Callable[[Registration], None]) -> None:
         """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
-        if registration.lock.acquire(blocking=False):
+        if waits_for_reloaded_child():
+            logger.debug("Task %s is left to the reloaded process", registration.task.name)
+        elif registration.lock.acquire(blocking=False):
             self._in_worker(work, registration)
         else:
             logger.debug("Task %s is queued or running already", registration.task.name)
@@ -3826,6 +3884,11 @@ class Housekeeper:
             number = self._agenda.after(self.clock.monotonic() + seconds, action)
             self._changed.notify()
             return number
+
+    def beat_every(self, seconds: float, beat: Action) -> None:
+        """Have the timer thread call something now and again, until it ends: for a watchdog."""
+        beat()
+        self._delayed(seconds, self.beat_every, seconds, beat)
 
     def _soon(self, work: Callable[..., object], *args: object) -> int:
         return self._delayed(0.0, work, *args)
@@ -4134,7 +4197,11 @@ class Housekeeper:
 
     def _apart(self, work: Action) -> None:
         """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
-        threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:
+            # Python 3.12 starts none while the interpreter exits; the ledger's is there.
+            self._in_upkeep(work)
 
     def _mark_stop(self, run: LiveRun) -> None:
         with contextlib.suppress(LedgerUnavailable):
@@ -4932,7 +4999,76 @@ def holding_back() -> Iterator[None]:
         _held_back = False
 
 
+def held_back() -> bool:
+    """Tell whether the application is imported for something else than to be started.
+
+    A process that multiprocessing has spawned imports the main program for the sake of its names.
+    """
+    spawned = sys.modules.get("multiprocessing.process")
+    return _held_back or (
+        spawned is not None and getattr(spawned.current_process(), "_inheriting", False)
+    )
+
+
+def forking_server() -> str:
+    """Name the server when this process serves nothing itself and only forks workers.
+
+    Threads started here would be lost to the workers; uWSGI's workers have hung on them (10 of 72
+    starts), and gunicorn's arbiter takes the exit status of every child, commands included.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    if hasattr(uwsgi, "worker_id"):
+        return _uwsgi_master(cast(Any, uwsgi))
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "gunicorn.arbiter":
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    # A worker has its arbiter on its stack too, with another pid; before it starts it has none.
+    pid = getattr(frame.f_locals.get("self"), "pid", None)
+    return "gunicorn's arbiter" if pid in (None, os.getpid()) else ""
+
+
+def _uwsgi_master(uwsgi: Any) -> str:
+    if uwsgi.worker_id() == 0 and (uwsgi.masterpid() != 0 or uwsgi.numproc > 1):
+        earlier = getattr(uwsgi, "post_fork_hook", None)
+        uwsgi.post_fork_hook = functools.partial(_after_uwsgi_fork, uwsgi, earlier)
+        return "uWSGI's master"
+    if not getattr(uwsgi, "has_threads", True):
+        logger.warning(
+            "Housekeeper's threads stand still between requests, because uWSGI runs without"
+            " threads: set enable-threads = true"
+        )
+    return ""
+
+
+def _after_uwsgi_fork(uwsgi: Any, earlier: Action | None) -> None:
+    if earlier is not None:
+        earlier()
+    if uwsgi.worker_id() != 0:  # Mules and spoolers are forked as well.
+        _wake_all()
+
+
+def _wake_all() -> None:
+    for housekeeper in list(_alive):
+        housekeeper.wake()
+
+
+def waits_for_reloaded_child() -> bool:
+    """Tell whether this process only waits for the one that a development server has started.
+
+    It has the code of its own start for ever.  Werkzeug and Django wait in functions of one name.
+    """
+    if sys.modules.keys().isdisjoint(("werkzeug._reloader", "django.utils.autoreload")):
+        return False
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code.co_name != "restart_with_reloader":
+        frame = frame.f_back
+    return frame is not None
+
+
 _held_for_fork: list[threading.Lock] = []
+_noticing_fork = threading.Lock()  # held while a process finds out that it was forked
 
 
 def _before_fork() -> None:
@@ -4952,9 +5088,28 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _noticing_fork
     _held_for_fork.clear()
+    _noticing_fork = threading.Lock()
+    forker = sys._getframe(1)  # whose call of os.fork() this is
+    module = forker.f_globals.get("__name__")
+    # One forks for a function, the other for a single request.
+    worker = module not in ("multiprocessing.popen_fork", "socketserver")
     for housekeeper in _alive:
-        housekeeper.after_fork_in_child()
+        housekeeper.after_fork_in_child(worker=worker)
+    if module == "gunicorn.arbiter" and forker.f_code.co_name == "spawn_worker":
+        _after_gunicorn_fork(forker.f_locals.get("worker"))
+
+
+def _after_gunicorn_fork(worker: Any) -> None:
+    """Start gunicorn's worker once it is set up, and has given up root's rights."""
+    earlier = worker.cfg.post_worker_init
+
+    def post_worker_init(worker: object) -> None:
+        earlier(worker)
+        _wake_all()
+
+    worker.cfg.set("post_worker_init", post_worker_init)
 
 
 def leave_process() -> None:
@@ -6926,22 +7081,21 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     _take_signals(inbox, signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT))
     _init_sentry(housekeeper, options)
     server, page = _listen(housekeeper, options.http) if options.http else (None, "")
+    manager = ServiceManager()
     housekeeper.initialize()
-    if options.json:
-        _print_json(housekeeper.list_tasks())
-    else:
-        print(f"Housekeeper {__version__}, zone {housekeeper.timezone}, ", end="")
-        print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks")
-        _print_columns([row[:4] for row in _task_rows(housekeeper)])
+    _print_start(housekeeper, options, page)
     if server is not None:
         threading.Thread(target=server.serve_forever, name="housekeeper-http", daemon=True).start()
-        print(f"Dashboard: {page}", file=sys.stderr if options.json else sys.stdout)
-    sys.stdout.flush()
+    manager.tell_ready(housekeeper)
     while (number := _next_of(inbox)) == getattr(signal, "SIGHUP", None):
         logger.info("Reloading the tasks")
+        now = int(housekeeper.clock.monotonic() * 1e6)
+        manager.tell("RELOADING=1", f"MONOTONIC_USEC={now}")
         for problem in housekeeper.discover():
             logger.error("Discovery: %s", problem)
+        manager.tell("READY=1")
     logger.info("Shutting down after %s", signal.Signals(number).name)
+    manager.tell("STOPPING=1")
     stopper = threading.Thread(target=lambda: inbox.put(housekeeper.shutdown()), daemon=True)
     stopper.start()
     while not isinstance(answer := _next_of(inbox), bool):
@@ -6952,6 +7106,47 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     if not answer:
         _end_at_once(1)
     return 0
+
+
+def _print_start(housekeeper: Housekeeper, options: argparse.Namespace, page: str) -> None:
+    if options.json:
+        _print_json(housekeeper.list_tasks())
+    else:
+        print(f"Housekeeper {__version__}, zone {housekeeper.timezone}, ", end="")
+        print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks")
+        _print_columns([row[:4] for row in _task_rows(housekeeper)])
+    if page:
+        print(f"Dashboard: {page}", file=sys.stderr if options.json else sys.stdout)
+    sys.stdout.flush()
+
+
+class ServiceManager:
+    """Tells systemd how the scheduler is (sd_notify(3)); elsewhere it tells nobody."""
+
+    def __init__(self) -> None:
+        # Taken out, so that the commands of tasks do not speak for this process.
+        self._address = os.environ.pop("NOTIFY_SOCKET", "")
+        watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
+        self._watchdog = int(microseconds) / 1e6 if watched and microseconds.isdigit() else None
+
+    def tell_ready(self, housekeeper: Housekeeper) -> None:
+        """Say that the scheduler has started, and from now on, when asked to, that it goes on."""
+        if self._watchdog is not None:
+            beat = functools.partial(self.tell, "WATCHDOG=1")
+            housekeeper.beat_every(self._watchdog / 2, beat)
+        self.tell("READY=1")
+
+    def tell(self, *lines: str) -> None:
+        """Send lines such as READY=1, and never wait: the timer thread calls this too."""
+        if not self._address.startswith(("/", "@")):
+            return
+        abstract = self._address.startswith("@")
+        address = f"\0{self._address[1:]}" if abstract else self._address
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with contextlib.suppress(OSError), channel:
+            channel.setblocking(False)
+            channel.sendto("\n".join(lines).encode(), address)
 
 
 def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import flask
 import pytest
 
 import housekeeper as hk
@@ -230,8 +234,101 @@ def test_a_run_whose_process_was_killed_stays_on_record_and_can_be_told(world: W
     assert "running" in shown
 
 
+# As a service.
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request: Any, tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket on which systemd would hear of a service."""
+    abstract = f"\0housekeeper-{os.getpid()}-{tmp_path}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.settimeout(LIMIT)
+        made.bind(abstract if request.param == "abstract" else str(tmp_path / "notify"))
+        yield made
+
+
+def heard(systemd: socket.socket, word: str) -> str:
+    """Return the first message that holds a word."""
+    until = time.monotonic() + LIMIT
+    while word not in (message := systemd.recv(4096).decode()):
+        assert time.monotonic() < until, word
+    return message
+
+
+def test_systemd_hears_of_the_start_of_each_beat_of_a_reload_and_of_the_end(
+    world: World, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write(
+        """
+        from housekeeper import Task
+        task = Task("look", command='echo "socket: $NOTIFY_SOCKET"', startup=True)
+        """
+    )
+    address = systemd.getsockname()
+    name = address if isinstance(address, str) else f"@{address[1:].decode()}"
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
+    monkeypatch.setenv("WATCHDOG_USEC", "200000")
+    process = world.start()
+    heard(systemd, "READY=1")
+    assert heard(systemd, "WATCHDOG=1") == "WATCHDOG=1"
+    before = time.monotonic()
+    process.send_signal(signal.SIGHUP)
+    reloading, _, micros = heard(systemd, "RELOADING=1").partition("\nMONOTONIC_USEC=")
+    assert before <= int(micros) / 1e6 + 1e-3 <= time.monotonic() + 1e-3, reloading
+    heard(systemd, "READY=1")
+    wait_until(lambda: any("socket: \n" in row.output for row in world.history()))
+    process.terminate()
+    heard(systemd, "STOPPING=1")
+    assert ends(process) == 0
+
+
+def test_a_loop_that_hangs_is_not_reported_as_alive(make: Any) -> None:
+    """The timer thread itself sends the beats, so that systemd restarts what does not go on."""
+    housekeeper, beats = make(), []
+    hung, gate = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hung.set()
+        gate.wait(LIMIT)
+
+    housekeeper.beat_every(0.01, lambda: beats.append(threading.current_thread().name))
+    wait_until(lambda: len(beats) > 2)
+    housekeeper._soon(hang)
+    assert hung.wait(LIMIT)
+    stalled = len(beats)
+    threading.Event().wait(0.1)
+    assert len(beats) == stalled
+    gate.set()
+    wait_until(lambda: len(beats) > stalled)
+    assert set(beats[1:]) == {"housekeeper-timer"}
+
+
+@pytest.mark.parametrize(("body", "timeout", "code"), [(FINISH, "20", 0), (HANG, "0.5", 1)])
+def test_it_can_be_the_first_process_of_a_container(
+    world: World, body: str, timeout: str, code: int
+) -> None:
+    """PID 1 has no default handlers: what it does not handle, it never hears."""
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("this machine gives no PID namespaces")
+    world.write(WORK.format(body=body))
+    arguments = ["--tasks", "tasks", "--ledger", world.ledger, "--shutdown-timeout", timeout]
+    outer = world.start(*unshare, sys.executable, str(FILE), *arguments)
+    read_until(outer, "inside")
+    (first,) = children(outer.pid)
+    os.kill(first, signal.SIGTERM)
+    assert ends(outer) == code
+    assert "Shutting down after SIGTERM" in world.stderr()
+    (row,) = world.history()
+    assert row.runner.split(":")[1] == "1"
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 EMBEDDED = """
-import sys, threading, time
+import os, signal, sys, threading, time
 import housekeeper as hk
 
 inside = threading.Event()
@@ -256,22 +353,65 @@ def embedded(world: World, body: str, end: str, timeout: float) -> subprocess.Po
     return world.start(sys.executable, str(path), world.ledger, str(timeout))
 
 
-def test_the_end_of_a_program_waits_for_what_runs_and_keeps_its_exit_code(world: World) -> None:
-    process = embedded(world, FINISH, "sys.exit(7)", timeout=20)
-    assert ends(process) == 7
+ENDS = {
+    "": 0,
+    "sys.exit(7)": 7,
+    "raise ValueError('its own')": 1,
+    "import atexit; atexit.register(lambda: print('at last', flush=True))": 0,
+    "threading.Thread(target=lambda: time.sleep(0.2)).start()": 0,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_program_waits_for_what_runs_and_keeps_its_exit_code(
+    world: World, end: str
+) -> None:
+    process = embedded(world, FINISH, end, timeout=20)
+    assert ends(process) == ENDS[end]
     assert process.stdout is not None
-    assert process.stdout.read() == "finished\n"
+    assert process.stdout.read() == "finished\n" + ("at last\n" if "atexit" in end else "")
     (row,) = world.history()
     assert row.status is Status.SUCCEEDED
+    assert world.stderr().count("\n") == (4 if "raise" in end else 0), world.stderr()
 
 
-def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World) -> None:
-    process = embedded(world, HANG, "sys.exit(7)", timeout=0.2)
-    began = time.monotonic()
-    assert ends(process) == 7
-    assert time.monotonic() - began < 0.2 + 5 + 3  # and the time to start
+@pytest.mark.parametrize("end", ENDS)
+def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World, end: str) -> None:
+    process = embedded(world, HANG, end, timeout=0.2)
+    inside = time.monotonic()
+    assert ends(process) == ENDS[end]
+    assert time.monotonic() - inside < 0.2 + 5 + 10  # and the time to start
     (row,) = world.history()
     assert row.status is Status.CANCELLED
+    assert "Exception ignored" not in world.stderr()
+    assert "Fatal" not in world.stderr()
+
+
+def test_the_end_of_a_program_ends_the_command_that_runs(world: World) -> None:
+    path = world.folder / "program.py"
+    path.write_text(EMBEDDED.format(body="pass", end="housekeeper.run_task_manually('x', False)"))
+    command = "trap 'echo told > told; exit' TERM; touch begun; while :; do sleep 0.1; done"
+    source = path.read_text().replace(
+        "housekeeper.initialize()",
+        f"housekeeper.register_task(hk.Task('x', command={command!r}))\nhousekeeper.initialize()",
+    )
+    path.write_text(source + "while not os.path.exists('begun'): time.sleep(0.05)\n")
+    process = world.start(sys.executable, str(path), world.ledger, "0.2")
+    assert ends(process) == 0
+    wait_until((world.folder / "told").exists)
+    (row,) = world.history("x")
+    assert row.status is Status.CANCELLED
+    assert "Traceback" not in world.stderr()
+
+
+def test_a_program_that_leaves_sigterm_alone_is_ended_by_it_and_its_run_stays_on_record(
+    world: World,
+) -> None:
+    process = embedded(world, HANG, "os.kill(os.getpid(), signal.SIGTERM)", timeout=600)
+    assert ends(process) == -signal.SIGTERM
+    (row,) = world.history()
+    assert row.status is Status.RUNNING, "until another process finds that its heartbeats ended"
+    assert world.stderr() == ""
 
 
 def test_importing_the_file_starts_nothing_and_needs_no_optional_package() -> None:
@@ -392,6 +532,73 @@ def test_forks_at_any_moment_never_hang_the_child(make: Any, tmp_path: Path) -> 
     finally:
         stop.set()
         stirrer.join()
+
+
+class FakeUwsgi(types.ModuleType):
+    """What uWSGI tells of a process; the real one is in test_servers.py."""
+
+    def __init__(self, worker: int, has_threads: int) -> None:
+        super().__init__("uwsgi")
+        self.has_threads, self.numproc, self.worker = has_threads, 2, worker
+        self.calls: list[str] = []
+        self.post_fork_hook = lambda: self.calls.append("the application's own hook")
+
+    def worker_id(self) -> int:
+        return self.worker
+
+    def masterpid(self) -> int:
+        return 1
+
+
+def test_a_master_of_uwsgi_waits_for_its_forks_and_leaves_mules_alone(
+    make: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    uwsgi = FakeUwsgi(worker=0, has_threads=1)
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    housekeeper = make(hk.Task("quick", lambda: None))
+    assert "not started in uWSGI's master" in caplog.text
+    with pytest.raises(hk.HousekeeperError, match="not running"):
+        housekeeper.run_task_manually("quick")
+    uwsgi.post_fork_hook()
+    with pytest.raises(hk.HousekeeperError, match="not running"):
+        housekeeper.run_task_manually("quick")
+    uwsgi.worker = 1
+    uwsgi.post_fork_hook()
+    assert housekeeper.run_task_manually("quick").status is Status.SUCCEEDED
+    assert uwsgi.calls == ["the application's own hook"] * 2
+
+
+def test_uwsgi_without_threads_is_warned_of(make: Any, monkeypatch: Any, caplog: Any) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", FakeUwsgi(worker=1, has_threads=0))
+    assert make(hk.Task("quick", lambda: None)).run_task_manually("quick")
+    assert "set enable-threads = true" in caplog.text
+
+
+def test_the_first_request_in_a_forked_process_starts_it_there(make: Any) -> None:
+    app = flask.Flask("shop")
+    app.add_url_rule("/", "run", lambda: housekeeper.run_task_manually("quick").runner)
+    housekeeper = make(hk.Task("quick", lambda: None), app=app)
+
+    def ask() -> object:
+        runner = app.test_client().get("/").text
+        return f":{os.getpid()}:" in runner, housekeeper.shutdown()
+
+    assert in_child(ask) == "(True, True)"
+    housekeeper.shutdown()
+    assert "500" in in_child(lambda: app.test_client().get("/").status), "it was ended before"
+
+
+def test_a_start_that_fails_in_a_worker_does_not_take_the_site_down(
+    make: Any, tmp_path: Path, caplog: Any
+) -> None:
+    app = flask.Flask("shop")
+    app.add_url_rule("/", "page", lambda: "page")
+    housekeeper = make(app=app, ledger=f"sqlite:///{tmp_path}/ledger.db")
+    housekeeper.ledger.open = lambda: 1 / 0
+    housekeeper._started, housekeeper._to_wake = False, True
+    assert app.test_client().get("/").text == "page"
+    assert "could not be started in this process" in caplog.text
+    housekeeper._started = True
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import json
 import os
@@ -12,11 +13,16 @@ import socketserver
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flask
+import flask_sqlalchemy
+import huey
 import pytest
+import sqlalchemy
 
 import housekeeper as hk
 from housekeeper import Status
@@ -285,16 +291,6 @@ def test_the_webhook_gets_each_outcome(make: Any, served: Any, monkeypatch: Any)
     ]
 
 
-def test_the_ping_tells_success_from_failure(make: Any, served: Any, monkeypatch: Any) -> None:
-    url, asked = served
-    monkeypatch.setenv("PING_URL", f"{url}/uuid")
-    ping = recipe("A ping")["ping"]
-    make(hk.Task("backup", lambda: None), on_finish=ping).run_task_manually("backup")
-    with pytest.raises(ValueError, match="no such table"):
-        make(hk.Task("backup", fail), on_finish=ping).run_task_manually("backup")
-    assert [path for path, _ in asked] == ["/uuid", "/uuid/fail"]
-
-
 def test_the_mail_goes_out_on_failure_only(make: Any, monkeypatch: Any) -> None:
     mails: list[str] = []
 
@@ -322,33 +318,73 @@ def test_the_mail_goes_out_on_failure_only(make: Any, monkeypatch: Any) -> None:
     assert 'raise ValueError("no such table")' in mail
 
 
-@pytest.mark.parametrize(
-    ("title", "name", "module"),
-    [("Django", "fresh_connections", "django.db"), ("SQLAlchemy", "scoped", "sqlalchemy.orm")],
-)
-def test_the_recipes_for_database_connections_wrap_each_run(
-    make: Any, monkeypatch: Any, title: str, name: str, module: str
-) -> None:
-    # The packages themselves are not needed to see that the recipe calls what it says.
+def test_the_recipe_for_djangos_connections_wraps_each_run(make: Any, monkeypatch: Any) -> None:
     calls: list[str] = []
-
-    class Session:
-        @staticmethod
-        def remove() -> None:
-            calls.append("after")
-
-    class Package:
-        close_old_connections = staticmethod(lambda: calls.append("close"))
-        sessionmaker = staticmethod(lambda: None)
-        scoped_session = staticmethod(lambda _: Session)
-
-    monkeypatch.setitem(sys.modules, module.partition(".")[0], Package)
-    monkeypatch.setitem(sys.modules, module, Package)
+    monkeypatch.setattr("django.db.close_old_connections", lambda: calls.append("close"))
     task = hk.Task("backup", lambda: calls.append("run"))
-    make(task, around_run=recipe(title)[name]).run_task_manually("backup")
-    assert calls == (["close", "run", "close"] if title == "Django" else ["run", "after"])
+    make(task, around_run=recipe("Django")["fresh_connections"]).run_task_manually("backup")
+    assert calls == ["close", "run", "close"]
+
+
+def test_a_session_of_flask_sqlalchemy_ends_with_the_run(make: Any, postgres_url: str) -> None:
+    app = flask.Flask("shop")
+    app.config["SQLALCHEMY_DATABASE_URI"] = postgres_url.replace("://", "+psycopg2://", 1)
+    database = flask_sqlalchemy.SQLAlchemy(app)
+    sessions = []
+
+    def query() -> None:
+        assert database.session.execute(sqlalchemy.text("SELECT 1")).scalar() == 1
+        sessions.append(database.session())
+
+    housekeeper = make(hk.Task("query", query), app=app)
+    for _ in range(2):
+        housekeeper.run_task_manually("query")
+        assert not sessions[-1].in_transaction(), "it was closed at the run's end"
+        with app.app_context():
+            assert database.engine.pool.checkedout() == 0, "its connection is back in the pool"
+    assert sessions[0] is not sessions[1]
+    with app.app_context():
+        database.engine.dispose()
 
 
 def test_the_crontab_line_of_the_readme_is_a_task() -> None:
     task = recipe("tasks/backup.py")["task"]
     assert (task.command.split()[0], task.timeout, task.each_host) == ("pg_dump", 3600, True)
+
+
+def test_what_comes_from_elsewhere_keeps_its_times_and_hands_off_its_work(
+    make: Any, monkeypatch: Any
+) -> None:
+    queue, called = huey.MemoryHuey(), []
+    functions = {
+        name: functools.partial(called.append, name) for name in ("digest", "refresh", "tidy")
+    }
+    resize = queue.task(name="resize")(lambda: called.append("resized"))
+    monkeypatch.setitem(sys.modules, "shop", types.SimpleNamespace(resize=resize, **functions))
+    tasks = [each for each in recipe("tasks/moved.py").values() if isinstance(each, hk.Task)]
+    housekeeper = make(*tasks)
+    for name in (*functions, "resize"):
+        housekeeper.run_task_manually(name)
+    assert called == ["digest", "refresh", "tidy"], "what is handed off is for another process"
+    assert [waiting.name for waiting in queue.pending()] == ["resize"]
+    ticks = {each.name: housekeeper.next_runs(each.name, 6) for each in tasks}
+    assert {tick.minute % 10 for tick in ticks["refresh"]} == {0}
+    assert {(tick.weekday(), tick.hour, tick.minute) for tick in ticks["digest"]} == {(0, 6, 0)}
+    assert {(tick.hour % 4, tick.minute) for tick in ticks["tidy"]} == {(0, 0)}
+
+
+def test_the_unit_of_the_readme_has_settings_that_systemd_knows(folder: Path) -> None:
+    unit = block("/etc/systemd").text
+    verify = shutil.which("systemd-analyze")
+    if verify is None:
+        pytest.skip("this machine has no systemd-analyze")
+    here = unit.replace("/srv/shop/.venv/bin/python", sys.executable).replace("User=shop\n", "")
+    (folder / "housekeeper.service").write_text(here)
+    done = subprocess.run(
+        [verify, "verify", str(folder / "housekeeper.service")],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert "housekeeper.service" not in done.stderr

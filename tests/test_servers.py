@@ -1,0 +1,428 @@
+"""At home in real servers: each is started on loopback, and its ticks are counted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import housekeeper as hk
+from housekeeper import Status
+
+FILE = Path(hk.__file__).resolve()
+BIN = Path(sys.executable).parent
+LIMIT = 60.0
+
+EVERY_SECOND = """
+    import os
+    from housekeeper import current_run, task
+
+    @task(schedule="* * * * * *")
+    def every_second():
+        with open("ticks", "a") as ticks:
+            ticks.write(f"{os.getpid()} {current_run().scheduled_for.isoformat()}\\n")
+"""
+
+SLOW = """
+    import pathlib, time
+    from housekeeper import Task
+
+    def slow():
+        pathlib.Path("begun").touch()
+        while not pathlib.Path("release").exists():
+            time.sleep(0.05)
+        pathlib.Path("ended").touch()
+
+    task = Task("slow", slow, startup=True)
+"""
+
+HUNG = """
+    import pathlib, time
+    from housekeeper import Task
+
+    def hung():
+        pathlib.Path("begun").touch()
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+    task = Task("hung", hung, startup=True)
+"""
+
+FALSE = """
+    from housekeeper import Task
+
+    false = Task("false", command="false", schedule="* * * * * *")
+"""
+
+# Default options, started at import: the ledger and tasks/ are beside housekeeper.py.
+FLASK = """
+    import logging, os
+    from flask import Flask
+    from housekeeper import create_housekeeper
+
+    logging.basicConfig(level=logging.INFO)
+    app = Flask(__name__)
+    app.add_url_rule("/", "page", lambda: "page")
+    app.add_url_rule("/started", "started", lambda: {"started": housekeeper._started})
+    housekeeper = create_housekeeper(app)
+    housekeeper.initialize()
+
+    if __name__ == "__main__":
+        app.run(port=int(os.environ["PORT"]), debug=True)
+"""
+
+BOTTLE = """
+    import logging
+    import bottle
+    from housekeeper import create_housekeeper
+
+    logging.basicConfig(level=logging.INFO)
+    app = bottle.Bottle()
+    app.route("/", callback=lambda: "page")
+    housekeeper = create_housekeeper(app)
+    housekeeper.initialize()
+"""
+
+DJANGO = """
+    import logging
+    from django.conf import settings
+    from django.core.wsgi import get_wsgi_application
+    from django.http import HttpResponse
+    from django.urls import path
+
+    logging.basicConfig(level=logging.INFO)
+    settings.configure(
+        ALLOWED_HOSTS=["*"], INSTALLED_APPS=["shop.apps.Shop"], ROOT_URLCONF=__name__,
+        SECRET_KEY="not one", LOGGING_CONFIG=None,
+    )
+    urlpatterns = [path("", lambda request: HttpResponse("page"))]
+    app = get_wsgi_application()
+"""
+
+DJANGO_APP = """
+    from django.apps import AppConfig
+    from housekeeper import create_housekeeper
+
+    class Shop(AppConfig):
+        name = "shop"
+
+        def ready(self):
+            self.housekeeper = create_housekeeper()
+            self.housekeeper.initialize()
+"""
+
+
+class Site:
+    """A folder with an application, and the server that serves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "tasks").mkdir()
+        (folder / "shop").mkdir()
+        shutil.copy(FILE, folder)
+        self.write("tasks/every_second.py", EVERY_SECOND)
+        self.write("flask_app.py", FLASK)
+        self.write("bottle_app.py", BOTTLE)
+        self.write("django_app.py", DJANGO)
+        self.write("shop/apps.py", DJANGO_APP)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.process: subprocess.Popen[bytes]
+
+    def write(self, name: str, source: str) -> None:
+        (self.folder / name).write_text(textwrap.dedent(source))
+
+    def start(self, command: str) -> None:
+        """Start a server; ADDRESS and PORT stand for where it listens."""
+        words = command.replace("ADDRESS", "127.0.0.1:PORT").replace("PORT", str(self.port))
+        program, *rest = words.split()
+        self.process = subprocess.Popen(
+            [str(BIN / program), *rest],
+            cwd=self.folder,
+            env={**os.environ, "PORT": str(self.port), "PYTHONPATH": str(self.folder)},
+            stdout=open(self.folder / "log", "wb"),  # noqa: SIM115
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def get(self, path: str = "/") -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
+            return str(answer.read().decode())
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.log
+        try:
+            return self.get() == "page"
+        except OSError:
+            return False
+
+    def ticks(self) -> list[tuple[int, datetime]]:
+        """Return what the task has written: its process and the tick, run by run."""
+        path = self.folder / "ticks"
+        lines = path.read_text().splitlines() if path.exists() else []
+        pairs = [line.split() for line in lines]
+        return [(int(pid), datetime.fromisoformat(tick)) for pid, tick in pairs]
+
+    def has(self, name: str) -> Callable[[], bool]:
+        return (self.folder / name).exists
+
+    @property
+    def workers(self) -> int:
+        words = [str(word) for word in list(self.process.args)]  # type: ignore[arg-type]
+        return next(
+            (int(words[words.index(name) + 1]) for name in ("-w", "-p") if name in words), 1
+        )
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def rows(self, name: str) -> list[hk.Run]:
+        ledger = f"sqlite:///{self.folder}/housekeeper.db"
+        housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=ledger)
+        try:
+            return housekeeper.history(name, limit=10_000)
+        finally:
+            housekeeper.ledger.close()
+
+    def stop(self, number: signal.Signals, group: bool = False) -> int:
+        """Send a signal, and wait for the end; return the exit code."""
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        return self.ends()
+
+    def ends(self) -> int:
+        try:
+            return self.process.wait(LIMIT)
+        finally:
+            print(self.log)  # Shown by pytest when the test fails.
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    made.kill()
+
+
+def wait_until(condition: Callable[[], object], site: Site) -> None:
+    until = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < until, site.log
+        time.sleep(0.05)
+
+
+def check(site: Site) -> None:
+    """Each tick was run once, none is missing, and nothing has complained."""
+    ran = [tick for _, tick in site.ticks()]
+    assert set(Counter(ran).values()) == {1}, "a tick has run twice"
+    rows = site.rows("every-second")
+    done = [row.scheduled_for for row in rows if row.status is Status.SUCCEEDED]
+    assert sorted(filter(None, done)) == sorted(ran)
+    # A loaded machine may be late; then a row stands for the ticks that were passed over.
+    seconds = (max(ran) - min(ran)) / timedelta(seconds=1) + 1
+    on_record = [row for row in rows if row.scheduled_for and row.scheduled_for >= min(ran)]
+    assert sum(row.count for row in on_record if row.scheduled_for <= max(ran)) == seconds
+    assert "Traceback" not in site.log
+    assert "Exception ignored" not in site.log
+    assert "Fatal" not in site.log
+
+
+GUNICORN = "gunicorn --bind ADDRESS --no-control-socket"
+UWSGI = "uwsgi --http-socket ADDRESS --need-app --module flask_app:app"
+SERVERS = {
+    "gunicorn, four workers": f"{GUNICORN} -w 4 flask_app:app",
+    "gunicorn, gthread": f"{GUNICORN} -w 2 -k gthread --threads 2 flask_app:app",
+    "gunicorn, preload": f"{GUNICORN} -w 4 --preload flask_app:app",
+    "uWSGI, one process": UWSGI,
+    "uWSGI, master": f"{UWSGI} --master -p 2 --enable-threads",
+    "uWSGI, master, lazy": f"{UWSGI} --master -p 2 --lazy-apps",
+    "uWSGI, no master": f"{UWSGI} -p 2",
+    "waitress": "waitress-serve --listen=ADDRESS flask_app:app",
+    "Flask, reloader": "python flask_app.py",
+    "Flask, no reloader": "flask --app flask_app run --debug --no-reload --port PORT",
+    "Django": f"{GUNICORN} -w 2 django_app:app",
+    "Django, preload": f"{GUNICORN} -w 2 --preload django_app:app",
+    "Bottle": f"{GUNICORN} -w 2 bottle_app:app",
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_each_tick_runs_once_pages_are_served_and_the_server_ends(site: Site, name: str) -> None:
+    site.start(SERVERS[name])
+    wait_until(site.answers, site)
+    wait_until(lambda: len(site.ticks()) >= 3, site)
+    assert [site.get() for _ in range(8)] == ["page"] * 8
+    code = stop(site)
+    assert code == (UWSGI_END if "uwsgi" in SERVERS[name] and "master" not in SERVERS[name] else 0)
+    assert " started with 1 tasks" in site.log
+    check(site)
+
+
+UWSGI_END = 30  # how a worker of uWSGI ends that has no master
+
+
+def stop(site: Site) -> int:
+    """End a server as its operator does."""
+    command = " ".join(map(str, site.process.args))  # type: ignore[arg-type]
+    if "gunicorn" in command:
+        return site.stop(signal.SIGTERM)
+    # Ctrl-C reaches all processes of the terminal; a master passes it on.
+    return site.stop(signal.SIGINT, group="--master" not in command)
+
+
+@pytest.mark.parametrize("name", ["gunicorn, preload", "Django, preload", "uWSGI, master"])
+def test_nothing_is_started_in_a_master_and_each_worker_starts(site: Site, name: str) -> None:
+    """A command's exit status would be taken by gunicorn's arbiter, which reaps every child."""
+    site.write("tasks/every_second.py", FALSE + EVERY_SECOND)
+    site.start(SERVERS[name])
+    wait_until(lambda: site.log.count(" started with 2 tasks") == site.workers, site)
+    wait_until(lambda: len(site.ticks()) >= 3 and len(site.rows("false")) >= 3, site)
+    assert stop(site) == 0
+    assert "Housekeeper is not started in " in site.log
+    assert site.process.pid not in {pid for pid, _ in site.ticks()}
+    assert {row.status for row in site.rows("false")} == {Status.FAILED}
+
+
+@pytest.mark.parametrize("name", ["gunicorn, four workers", "uWSGI, master", "waitress"])
+def test_a_running_task_ends_before_the_server_does(site: Site, name: str) -> None:
+    site.write("tasks/slow.py", SLOW)
+    site.start(SERVERS[name])
+    wait_until(site.answers, site)
+    wait_until(site.has("begun"), site)
+    wait_until(lambda: site.log.count(" started with 2 tasks") == site.workers, site)
+    # uWSGI runs no exit hook when it is ended while it comes up or answers, so it gets a moment.
+    seen = len(site.ticks())
+    wait_until(lambda: len(site.ticks()) >= seen + 2, site)
+    threading.Timer(0.5, (site.folder / "release").touch).start()
+    assert stop(site) == 0
+    assert site.has("ended")()
+    assert [row.status for row in site.rows("slow")] == [Status.SUCCEEDED]
+    assert "Traceback" not in site.log
+
+
+@pytest.mark.parametrize("grace", [2, 8])
+def test_a_hung_task_holds_no_worker_beyond_the_servers_grace(site: Site, grace: int) -> None:
+    """With time enough for its shutdown the run is on record; else gunicorn kills the worker."""
+    site.write("tasks/hung.py", HUNG)
+    site.write("flask_app.py", FLASK.replace("(app)", "(app, shutdown_timeout=1)"))
+    site.start(f"{GUNICORN} -w 2 --graceful-timeout {grace} flask_app:app")
+    wait_until(site.has("begun"), site)
+    assert stop(site) == 0
+    (row,) = site.rows("hung")
+    assert row.status is (Status.RUNNING if grace < 1 + hk.STOP_WAIT else Status.CANCELLED)
+    assert "Traceback" not in site.log
+
+
+@pytest.mark.parametrize("preload", ["", "--preload"])
+def test_workers_can_be_replaced_at_any_moment(site: Site, preload: str) -> None:
+    site.start(f"{GUNICORN} -w 2 {preload} flask_app:app")
+    wait_until(lambda: len(site.ticks()) >= 2, site)
+    before = {pid for pid, _ in site.ticks()}
+    site.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len({pid for pid, _ in site.ticks()} - before) >= 1, site)
+    assert site.answers()
+    assert stop(site) == 0
+    check(site)
+
+
+@pytest.mark.torture
+def test_workers_that_are_recycled_lose_no_tick(site: Site) -> None:
+    site.start(f"{GUNICORN} -w 2 --max-requests 3 flask_app:app")
+    wait_until(site.answers, site)
+    while len(site.ticks()) < 8:
+        assert site.get() == "page"
+        time.sleep(0.1)
+    assert stop(site) == 0
+    assert len({pid for pid, _ in site.ticks()}) > 2
+    check(site)
+
+
+def test_a_reloader_runs_no_old_code(site: Site) -> None:
+    """The process that waits for the reloaded one has the code of its own start."""
+    site.start(SERVERS["Flask, reloader"])
+    wait_until(lambda: len(site.ticks()) >= 2, site)
+    new = EVERY_SECOND.replace('"ticks", "a"', '"new", "a"')
+    site.write("tasks/every_second.py", new)
+    os.utime(site.folder / "flask_app.py")
+    wait_until(site.has("new"), site)
+    old = site.ticks()
+    wait_until(lambda: len((site.folder / "new").read_text().splitlines()) >= 4, site)
+    assert site.ticks() == old
+    assert stop(site) == 0
+    assert site.process.pid not in {pid for pid, _ in old[1:]}
+    assert "Traceback" not in site.log
+
+
+# Children of tasks.
+
+SPREAD = """
+    import multiprocessing, os
+    from housekeeper import task
+    from children import ask
+
+    @task()
+    def spread():
+        for method in ("fork", "spawn"):
+            child = multiprocessing.get_context(method).Process(target=ask)
+            child.start()
+            child.join()
+        if os.fork() == 0:
+            ask()
+            os._exit(0)
+        os.wait()
+"""
+
+CHILDREN = """
+    import flask_app
+
+    def ask():
+        text = flask_app.app.test_client().get("/started").text
+        with open("children", "a") as children:
+            children.write(text)
+"""
+
+PROGRAM = """
+    import flask_app
+
+    if __name__ == "__main__":
+        print(flask_app.housekeeper.run_task_manually("spread").status)
+"""
+
+
+def test_what_a_task_forks_never_schedules(site: Site) -> None:
+    site.write("tasks/spread.py", SPREAD)
+    site.write("children.py", CHILDREN)
+    site.write("program.py", PROGRAM)
+    site.start("python program.py")
+    assert site.ends() == 0
+    assert "succeeded" in site.log
+    assert site.log.count(" started with 2 tasks") == 1
+    children = (site.folder / "children").read_text().split()
+    assert children == ['{"started":false}'] * 3
+    assert "Traceback" not in site.log
