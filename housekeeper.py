@@ -770,7 +770,7 @@ class Task:
     startup: run once at each start of the application: True, or after so many seconds.
     timezone: of the schedule; None: the Housekeeper's.
     enabled: False lists the task and leaves it to be run by hand.
-    grace: seconds a tick may be late and still run; math.inf: however late.
+    grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
         at its next Python instruction, which can leave a lock of some library held.
     retries: how often a failed run is tried again, after `retry_delay` seconds that double each
@@ -3201,6 +3201,7 @@ class Metrics:
 # ================================================================================================
 
 R = TypeVar("R")
+LEAST_GRACE = 1.0  # seconds, in which a loaded machine starts what is due now
 LONGEST_BACKOFF = 30.0  # seconds
 LONGEST_RETRY_DELAY = 3600.0  # seconds
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
@@ -4018,7 +4019,8 @@ class Housekeeper:
         return min(self.clock.now(), self.ledger.now() + AHEAD * SECOND)
 
     def _too_late(self, registration: Registration, tick: datetime | None, now: datetime) -> bool:
-        return tick is not None and (now - tick).total_seconds() > registration.task.grace
+        grace = max(registration.task.grace, LEAST_GRACE)
+        return tick is not None and (now - tick).total_seconds() > grace
 
     def _account(self, registration: Registration, until: datetime, status: Status) -> None:
         """Record the ticks up to an instant that are on nobody's record, as one row."""
@@ -4331,6 +4333,8 @@ class Housekeeper:
             self._beating = None
             if live and not self._closed:
                 self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
+        if not live:
+            return
         self._sentry.beat(live)
         for run in live:
             try:

