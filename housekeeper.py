@@ -3463,6 +3463,15 @@ class HealthReport:
         if abs(skew) > SKEW:
             self.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
 
+    def tell_silent(self, running: Iterable[Run], now: datetime) -> None:
+        """Take the running runs; `now` is what the ledger's clock shows."""
+        self.warnings += [
+            f"Task {run.task} runs in {run.runner}, which has sent no heartbeat"
+            f" since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
+            for run in running
+            if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
+        ]
+
     def tell_overdue(self, overdue: list[dict[str, object]]) -> None:
         """Take the ticks that are older than their grace and have no outcome."""
         self.overdue = overdue
@@ -3675,10 +3684,9 @@ class Housekeeper:
         scheduled = self._to_wake or (self._started and self._scheduling)
         self._to_wake = worker and scheduled and _current_run.get() is None
         self.ledger.forget()
-        self._renew()
         for registration in self._registrations.values():
-            registration.lock = threading.Lock()
             registration.run = registration.unsure = None
+        self._renew()
 
     def _renew(self) -> None:
         """Set up another start; the lock of a task whose run was abandoned stays taken."""
@@ -4834,9 +4842,10 @@ class Housekeeper:
             report.tell_loop(self.clock.monotonic() - self._last_look[1])
         try:
             with ledger_calls_within(HEALTH_LIMIT):
-                report.tell_skew(self._skew())
-                report.tell_overdue(self._overdue())
-                report.warnings += self._silent_runs()
+                skew, running = self._skew(), self.ledger.running(f"{self.namespace}/")
+                report.tell_skew(skew)
+                report.tell_silent(running.values(), self.clock.now() - skew * SECOND)
+                report.tell_overdue(self._overdue(running))
         except LedgerUnavailable as error:
             report.critical.append(f"The ledger cannot be reached: {error}.")
         return {
@@ -4846,10 +4855,9 @@ class Housekeeper:
             "version": __version__,
         }
 
-    def _overdue(self) -> list[dict[str, object]]:
+    def _overdue(self, running: Mapping[str, Run]) -> list[dict[str, object]]:
         """Return the tasks with a tick that is older than grace and has no outcome."""
-        prefix = f"{self.namespace}/"
-        standings, running = self.ledger.standings(prefix), self.ledger.running(prefix)
+        standings = self.ledger.standings(f"{self.namespace}/")
         found: list[dict[str, object]] = []
         for registration in list(self._registrations.values()):
             task, key = registration.task, registration.key
@@ -4862,15 +4870,6 @@ class Housekeeper:
             if late > task.grace + 60.0:
                 found.append({"task": task.name, "tick": tick, "seconds": late})
         return found
-
-    def _silent_runs(self) -> list[str]:
-        now = self.ledger.now()
-        return [
-            f"Task {run.task} runs in {run.runner}, which has sent no heartbeat"
-            f" since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
-            for run in self.ledger.running(f"{self.namespace}/").values()
-            if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
-        ]
 
     # Stopping.
 
