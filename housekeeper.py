@@ -87,7 +87,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from datetime import datetime, timedelta, timezone, tzinfo
 from datetime import time as wall_time
 from enum import Enum
@@ -1428,6 +1428,7 @@ STARTUP_ONCE_IN = 60  # seconds in which the processes of one start are expected
 AHEAD = 5  # seconds that a tick may be ahead of the ledger's clock
 SKEW = 2.0  # seconds between the host's clock and the ledger's that are worth a warning
 KEEP_ROWS, KEEP_DAYS = 1000, 90
+LISTED_PAUSES = 100
 
 _call_limit: contextvars.ContextVar[float] = contextvars.ContextVar(
     "housekeeper_call_limit", default=CALL_LIMIT
@@ -1523,11 +1524,574 @@ CREATE INDEX IF NOT EXISTS housekeeper_runs_by_task ON housekeeper_runs (task, i
 
 
 class Ledger:
-    """The store of runs.  One SQL path; a dialect is a few class attributes and `_execute()`.
+    """The store of runs: what each kind of it promises.
 
     Methods take and give the ledger's key of a task: ``namespace/name``, with ``@host`` behind it
     for tasks that run on each host.  Each call raises LedgerUnavailable when it could not be done
     within its limit; it may then have been done or not, and may be tried again.
+    """
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url = mask_secrets(url)
+        self._clock = clock
+        self.lock = threading.Lock()  # held for each step that must be one
+        self.failures = 0  # calls that ended in LedgerUnavailable, for the metrics
+
+    def exists(self) -> bool:
+        """Tell whether there is a ledger to read, without making one."""
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Connect, making what is missing.
+
+        Raises ConfigurationError when the place itself is wrong.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what open() took; the next call takes it anew."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """After a fork: never use or close what is the parent's, or look at its lock."""
+        raise NotImplementedError
+
+    def now(self) -> datetime:
+        """Return what the ledger's clock shows."""
+        raise NotImplementedError
+
+    # Tasks.
+
+    def identity(self) -> str:
+        """Return what tells this ledger from all others; made once."""
+        raise NotImplementedError
+
+    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
+        """Enter tasks, given as (key, schedule, zone), and return where their schedules stand.
+
+        A task that is new, or whose schedule changed, has no past: its ticks count from now.
+        """
+        raise NotImplementedError
+
+    def standings(self, prefix: str) -> dict[str, Standing]:
+        """Return where the schedules stand of all tasks whose key begins with `prefix`."""
+        raise NotImplementedError
+
+    def standing(self, key: str) -> Standing:
+        """Return where a registered task's schedule stands."""
+        raise NotImplementedError
+
+    def pause(self, key: str) -> bool:
+        """Pause a task's schedule everywhere, from now; False when it was paused already."""
+        raise NotImplementedError
+
+    def resume(self, key: str) -> bool:
+        """End a pause, keep its interval, and count ticks from now; False when not paused."""
+        raise NotImplementedError
+
+    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
+        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
+        raise NotImplementedError
+
+    def paused(self, prefix: str) -> set[str]:
+        """Return the keys of the paused tasks whose key begins with `prefix`."""
+        raise NotImplementedError
+
+    # Claiming and finishing.
+
+    def claim(self, run: LiveRun) -> Claim:
+        """Try to make a run mine: a tick at most once, and one run of a task at a time.
+
+        One step, never read-then-write; when it changes nothing, one read tells why.
+        """
+        for _ in range(100):
+            verdict = Claim.MINE if self._try_claim(run) else self._why_not(run)
+            if verdict is not None:
+                return verdict
+        raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
+
+    def _try_claim(self, run: LiveRun) -> bool:
+        """Enter a run as running if nothing stands in its way; tell whether that was done."""
+        raise NotImplementedError
+
+    def _why_not(self, run: LiveRun) -> Claim | None:
+        """Tell why a claim changed nothing; None when the reason has gone meanwhile."""
+        (mine, taken, paused, later, early, running, stale) = self._obstacles(run)
+        if mine:
+            return Claim.MINE
+        going_on = (Claim.BLOCKED if stale else Claim.OVERLAPPED) if running else None
+        if run.scheduled_for is None:
+            return going_on
+        if taken:
+            return Claim.TAKEN
+        if paused:
+            return Claim.PAUSED
+        if early:
+            return Claim.EARLY
+        if later:
+            self._skip(run, "a later tick was on record already", while_running="")
+            return Claim.SUPERSEDED
+        if going_on is Claim.OVERLAPPED:
+            recorded = self._skip(run, f"the run {running} was still going on", str(running))
+            return going_on if recorded else None
+        return going_on
+
+    def _obstacles(self, run: LiveRun) -> Sequence[Any]:
+        """Return what can stand in the way of a claim, in the order in which it counts."""
+        raise NotImplementedError
+
+    def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
+        """Record a tick as skipped, while that run still goes on; tell whether it was done."""
+        raise NotImplementedError
+
+    def claim_startup(self, run: LiveRun) -> bool:
+        """Tell whether this process is the one to make a startup run, and this run it."""
+        raise NotImplementedError
+
+    def record_gap(self, run: Run, key: str, after: datetime) -> bool:
+        """Record the ticks in (after, run.scheduled_for] as one row of so many; once.
+
+        False when one of them is on record meanwhile: look again where the record ends.
+        """
+        raise NotImplementedError
+
+    def beat(self, run: LiveRun) -> Run | None:
+        """Say that a run is alive, and return its row; None when it is not running any more."""
+        raise NotImplementedError
+
+    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
+        """Mark a running row, in whatever process it runs."""
+        raise NotImplementedError
+
+    def finish(self, run: LiveRun) -> bool:
+        """Record the outcome of a run that is mine and still running; False when it is not."""
+        raise NotImplementedError
+
+    def crash(self, run: Run) -> bool:
+        """Record as crashed a row that has had no heartbeat for the lease; False when it had."""
+        raise NotImplementedError
+
+    # Reading.
+
+    def get(self, run_id: str, prefix: str = "") -> Run | None:
+        """Return a run by its id, when its task's key begins with `prefix`."""
+        raise NotImplementedError
+
+    def running(self, prefix: str = "") -> dict[str, Run]:
+        """Return the running runs by their tasks' keys, of all that begin with `prefix`."""
+        raise NotImplementedError
+
+    def running_run(self, key: str) -> Run | None:
+        """Return the running run of a task."""
+        raise NotImplementedError
+
+    def last(self, key: str) -> Run | None:
+        """Return the newest run of a task that was really started."""
+        raise NotImplementedError
+
+    def last_success(self, key: str) -> datetime | None:
+        """Return when the newest run of a task that succeeded had ended."""
+        raise NotImplementedError
+
+    def record_from(self, key: str, tick: datetime) -> Run | None:
+        """Return the row of a tick, or else of the first later tick that is on record."""
+        raise NotImplementedError
+
+    def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
+        """Return the newest runs of a task, or of all with a prefix when `key` is empty.
+
+        With `before`, those that were made before the run of that id.
+        """
+        raise NotImplementedError
+
+    def prune(self, key: str, grace: float) -> int:
+        """Delete a task's old rows; return how many.
+
+        Kept are the newest 1,000 executed and 1,000 other rows of the last 90 days, always the
+        newest row with a tick, because late ticks are counted from it, and all within grace.
+        """
+        raise NotImplementedError
+
+
+def _storable(text: str) -> str:
+    """Return a text as databases take it: without NUL, and without half a surrogate pair.
+
+    That is of a file name that is no UTF-8.
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def _crash_note(run: Run) -> str:
+    return f"its runner {run.runner} sent no heartbeat for more than {LEASE} s"
+
+
+class TaskRecord:
+    """What a MemoryLedger keeps of one task."""
+
+    __slots__ = (
+        "entry",
+        "paused_at",
+        "pauses",
+        "running",
+        "runs",
+        "since",
+        "startup_at",
+        "startup_by",
+        "ticks",
+    )
+
+    def __init__(self) -> None:
+        self.entry: tuple[str, str, str] | None = None  # as it was registered
+        self.since: datetime | None = None  # None: it has only been run so far
+        self.startup_at: datetime | None = None
+        self.startup_by = ""
+        self.paused_at: datetime | None = None
+        self.pauses: list[tuple[datetime, datetime | None]] = []
+        self.runs: list[Run] = []  # in the order in which they were entered
+        self.ticks: list[Run] = []  # those with a tick, in the order of the ticks
+        self.running: Run | None = None
+
+    def add(self, row: Run) -> None:
+        """Enter a row; as a rule its tick is the newest."""
+        self.runs.append(row)
+        if row.scheduled_for is None:
+            return
+        if self.ticks and _tick_of(self.ticks[-1]) > row.scheduled_for:
+            bisect.insort(self.ticks, row, key=_tick_of)
+        else:
+            self.ticks.append(row)
+
+    def first_from(self, tick: datetime) -> Run | None:
+        """Return the first row whose tick is not earlier than this one."""
+        if not self.ticks or _tick_of(self.ticks[-1]) < tick:
+            return None
+        return self.ticks[bisect.bisect_left(self.ticks, tick, key=_tick_of)]
+
+    def first_after(self, tick: datetime) -> Run | None:
+        """Return the first row whose tick is later than this one."""
+        if not self.ticks or _tick_of(self.ticks[-1]) <= tick:
+            return None
+        return self.ticks[bisect.bisect_right(self.ticks, tick, key=_tick_of)]
+
+    def newest_until(self, instant: datetime) -> datetime | None:
+        """Return the newest tick on record that is not later than an instant."""
+        number = bisect.bisect_right(self.ticks, instant, key=_tick_of)
+        return _tick_of(self.ticks[number - 1]) if number else None
+
+
+def _tick_of(row: Run) -> datetime:
+    return cast(datetime, row.scheduled_for)
+
+
+class MemoryLedger(Ledger):
+    """A ledger in the memory of one process: it ends with that."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        super().__init__(url, clock)
+        self.forget()
+
+    def exists(self) -> bool:
+        return True
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        self.lock = threading.Lock()
+        self._identity = secrets.token_hex(16)
+        self._tasks: defaultdict[str, TaskRecord] = defaultdict(TaskRecord)
+        self._runs: dict[str, tuple[str, Run]] = {}  # by id, with the task's key
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    # Tasks.
+
+    def identity(self) -> str:
+        return self._identity
+
+    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
+        now = self.now()
+        with self.lock:
+            for entry in entries:
+                record = self._tasks[entry[0]]
+                if record.entry != entry:
+                    record.entry, record.since = entry, now
+            return {key: self._standing_of(self._tasks[key]) for key, *_ in entries}
+
+    def standings(self, prefix: str) -> dict[str, Standing]:
+        with self.lock:
+            return {
+                key: self._standing_of(record)
+                for key, record in self._of(prefix)
+                if record.since is not None
+            }
+
+    def standing(self, key: str) -> Standing:
+        with self.lock:
+            return self._standing_of(self._tasks[key])
+
+    def _of(self, prefix: str) -> list[tuple[str, TaskRecord]]:
+        return [item for item in self._tasks.items() if item[0].startswith(prefix)]
+
+    def _standing_of(self, record: TaskRecord) -> Standing:
+        newest = record.newest_until(self.now() + AHEAD * SECOND)
+        since = record.since or datetime.min.replace(tzinfo=UTC)
+        return Standing(since, newest, record.paused_at)
+
+    def pause(self, key: str) -> bool:
+        with self.lock:
+            record = self._tasks[key]
+            record.since = record.since or self.now()
+            was_paused = record.paused_at is not None
+            record.paused_at = record.paused_at or self.now()
+            return not was_paused
+
+    def resume(self, key: str) -> bool:
+        with self.lock:
+            record = self._tasks[key]
+            if record.paused_at is None:
+                return False
+            record.since = self.now()
+            record.pauses.append((record.paused_at, record.since))
+            record.paused_at = None
+            return True
+
+    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
+        with self.lock:
+            record = self._tasks[key]
+            now_paused = [(record.paused_at, None)] if record.paused_at is not None else []
+            return [*now_paused, *record.pauses[: -LISTED_PAUSES - 1 : -1]]
+
+    def paused(self, prefix: str) -> set[str]:
+        with self.lock:
+            return {key for key, record in self._of(prefix) if record.paused_at is not None}
+
+    # Claiming and finishing.
+
+    def _try_claim(self, run: LiveRun) -> bool:
+        with self.lock:
+            record, now = self._tasks[run.key], self.now()
+            if record.running is not None or run.id in self._runs:
+                return False
+            tick = run.scheduled_for
+            if tick is not None:
+                row = record.first_from(tick)
+                on_record = row is not None and (_tick_of(row) == tick or _tick_of(row) <= now)
+                if on_record or record.paused_at is not None or tick > now + AHEAD * SECOND:
+                    return False
+            row = Run(
+                id=run.id,
+                task=run.task,
+                reason=run.reason,
+                status=Status.RUNNING,
+                runner=run.runner,
+                scheduled_for=None if tick is None else tick.astimezone(UTC),
+                started_at=now,
+                heartbeat_at=now,
+            )
+            self._enter(run.key, row)
+            record.running = row
+            return True
+
+    def _enter(self, key: str, row: Run) -> None:
+        self._tasks[key].add(row)
+        self._runs[row.id] = key, row
+
+    def _obstacles(self, run: LiveRun) -> Sequence[Any]:
+        with self.lock:
+            record, now, tick = self._tasks[run.key], self.now(), run.scheduled_for
+            mine, paused = run.id in self._runs, record.paused_at is not None
+            running = record.running.id if record.running else None
+            stale = record.running is not None and _is_silent(record.running, now)
+            if tick is None:
+                return mine, False, paused, False, False, running, stale
+            row, later = record.first_from(tick), record.first_after(tick)
+            taken = row is not None and row.scheduled_for == tick
+            passed = later is not None and _tick_of(later) <= now
+            early = tick > now + AHEAD * SECOND
+            return mine, taken, paused, passed, early, running, stale
+
+    def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
+        row = Run(
+            id=new_id(self._clock),
+            task=run.task,
+            reason=Reason.SCHEDULE,
+            status=Status.SKIPPED,
+            runner=run.runner,
+            scheduled_for=cast(datetime, run.scheduled_for).astimezone(UTC),
+            finished_at=self.now(),
+            note=note,
+        )
+        with self.lock:
+            record = self._tasks[run.key]
+            gone = record.running is None or record.running.id != while_running
+            known = record.first_from(_tick_of(row))
+            if (while_running and gone) or (known and known.scheduled_for == row.scheduled_for):
+                return False
+            self._enter(run.key, row)
+            return True
+
+    def claim_startup(self, run: LiveRun) -> bool:
+        with self.lock:
+            record, now = self._tasks[run.key], self.now()
+            before = record.startup_at
+            recent = before is not None and before >= now - STARTUP_ONCE_IN * SECOND
+            if record.since is not None and record.paused_at is None and not recent:
+                record.startup_at, record.startup_by = now, run.id
+            return record.startup_by == run.id
+
+    def record_gap(self, run: Run, key: str, after: datetime) -> bool:
+        with self.lock:
+            record, now, last = self._tasks[key], self.now(), _tick_of(run)
+            known = record.first_after(after)
+            if last > now + AHEAD * SECOND or (known and _tick_of(known) <= last):
+                return False
+            row = Run(
+                id=run.id,
+                task=run.task,
+                reason=Reason.SCHEDULE,
+                status=run.status,
+                runner=run.runner,
+                scheduled_for=last.astimezone(UTC),
+                finished_at=now,
+                count=run.count,
+                note=run.note,
+            )
+            self._enter(key, row)
+            return True
+
+    def beat(self, run: LiveRun) -> Run | None:
+        with self.lock:
+            row = self._running_row(run.id)
+            if row is None:
+                return None
+            row.heartbeat_at = self.now()
+            row.attempt, row.progress_made = run.attempt, run.progress_made
+            return replace(row)
+
+    def _running_row(self, run_id: str) -> Run | None:
+        row = self._runs.get(run_id, ("", None))[1]
+        return row if row is not None and row.status is Status.RUNNING else None
+
+    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
+        with self.lock:
+            row = self._running_row(run_id)
+            if row is not None and row.stop_reason != reason:
+                row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
+
+    def finish(self, run: LiveRun) -> bool:
+        with self.lock:
+            key, row = self._runs.get(run.id, ("", None))
+            if row is None or row.runner != run.runner:
+                return False
+            if row.status is Status.RUNNING:
+                self._tasks[key].running = None
+                row.status, row.finished_at, row.attempt = run.status, self.now(), run.attempt
+                row.note, row.error = _storable(run.note), _storable(run.error)
+                row.output, row.progress_made = _storable(run.output), run.progress_made
+                row.stop_reason = run.stop_reason
+            return row.status is run.status
+
+    def crash(self, run: Run) -> bool:
+        with self.lock:
+            row, now = self._running_row(run.id), self.now()
+            unchanged = row is not None and row.heartbeat_at == run.heartbeat_at
+            if row is None or not unchanged or not _is_silent(row, now):
+                return False
+            self._tasks[self._runs[row.id][0]].running = None
+            row.status, row.finished_at, row.note = Status.CRASHED, now, _crash_note(row)
+            return True
+
+    # Reading: copies, because the rows go on changing.
+
+    def get(self, run_id: str, prefix: str = "") -> Run | None:
+        with self.lock:
+            key, row = self._runs.get(run_id, ("", None))
+            return replace(row) if row is not None and key.startswith(prefix) else None
+
+    def running(self, prefix: str = "") -> dict[str, Run]:
+        with self.lock:
+            return {
+                key: replace(record.running)
+                for key, record in self._of(prefix)
+                if record.running is not None
+            }
+
+    def running_run(self, key: str) -> Run | None:
+        return self._first(key, lambda row: row.status is Status.RUNNING)
+
+    def _first(self, key: str, wanted: Callable[[Run], bool]) -> Run | None:
+        with self.lock:
+            rows = reversed(self._tasks[key].runs)
+            return next((replace(row) for row in rows if wanted(row)), None)
+
+    def last(self, key: str) -> Run | None:
+        return self._first(key, lambda row: row.started_at is not None)
+
+    def last_success(self, key: str) -> datetime | None:
+        row = self._first(key, lambda row: row.status is Status.SUCCEEDED)
+        return row.finished_at if row else None
+
+    def record_from(self, key: str, tick: datetime) -> Run | None:
+        with self.lock:
+            row = self._tasks[key].first_from(tick)
+            return replace(row) if row else None
+
+    def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
+        with self.lock:
+            rows = [
+                row
+                for own_key, record in self._tasks.items()
+                if own_key == key or own_key.startswith(prefix)
+                for row in record.runs
+                if before is None or row.id < before
+            ]
+            return list(map(replace, heapq.nlargest(limit, rows, key=lambda row: row.id)))
+
+    # Retention.
+
+    def prune(self, key: str, grace: float) -> int:
+        now, oldest = self.now(), KEEP_DAYS * 86400
+        young = now - math.ceil(min(grace, oldest)) * SECOND
+        seen: Counter[bool] = Counter()
+        gone: set[str] = set()
+        with self.lock:
+            record = self._tasks[key]
+            newest = record.newest_until(now + AHEAD * SECOND)
+            for row in sorted(record.runs, key=lambda row: row.id, reverse=True):
+                never_ran = row.status in (Status.SKIPPED, Status.MISSED)
+                seen[never_ran] += 1
+                if row.finished_at is None or row.finished_at >= young:
+                    continue
+                old = row.finished_at < now - oldest * SECOND or seen[never_ran] > KEEP_ROWS
+                tick = row.scheduled_for
+                if old and (tick is None or (newest is not None and tick < newest)):
+                    gone.add(row.id)
+                    del self._runs[row.id]
+            record.runs = [row for row in record.runs if row.id not in gone]
+            record.ticks = [row for row in record.ticks if row.id not in gone]
+        return len(gone)
+
+
+def _is_silent(row: Run, now: datetime) -> bool:
+    """Tell whether a running row's heartbeat is older than the lease.
+
+    Or in the future: it is of a host whose clock was wrong.
+    """
+    beat = cast(datetime, row.heartbeat_at)
+    return abs((now - beat).total_seconds()) > LEASE
+
+
+class SqlLedger(Ledger):
+    """A ledger in a database.  One SQL path; a dialect is a few class attributes and `_execute()`.
+
+    Losing a claim is silent, because unique violations would fill a database's log.
     """
 
     # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it, and `:name`
@@ -1538,34 +2102,18 @@ class Ledger:
     VALUE = r":\1"
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self.url = mask_secrets(url)
-        self._clock = clock
-        # Held for each statement: one kept connection serves all threads of the process.
-        self.lock = threading.Lock()
+        super().__init__(url, clock)
+        # The lock is held for each statement: one kept connection serves the whole process.
         self._connection: Any = None
         self._pid = os.getpid()
-        self.failures = 0  # calls that ended in LedgerUnavailable, for the metrics
 
     # Connection.
 
-    def exists(self) -> bool:
-        """Tell whether there is a ledger to read, without making one."""
-        raise NotImplementedError
-
-    def open(self) -> None:
-        """Connect, making the tables when they are missing.
-
-        Raises ConfigurationError when the place itself is wrong.
-        """
-        raise NotImplementedError
-
     def close(self) -> None:
-        """Close the kept connection, unless a call hangs in it; the next call makes another."""
         with contextlib.suppress(LedgerUnavailable), self._turn():
             self._disconnect()
 
     def forget(self) -> None:
-        """After a fork: never use or close the parent's connection, or look at its lock."""
         _inherited.append(self._connection)
         self.lock = threading.Lock()
         self._connection = None
@@ -1624,23 +2172,18 @@ class Ledger:
             return json.dumps(value)
         if isinstance(value, Enum):
             return value.value
-        if isinstance(value, str):
-            # None takes NUL, or half a surrogate pair (of a file name that is no UTF-8).
-            return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-        return value
+        return _storable(value) if isinstance(value, str) else value
 
     def _instant(self, value: object) -> datetime | None:
         """Return a stored instant as an aware datetime in UTC."""
         raise NotImplementedError
 
     def now(self) -> datetime:
-        """Return what the ledger's clock shows."""
         return cast(datetime, self._instant(self._rows("SELECT {now}")[0][0]))
 
     # Tasks.
 
     def identity(self) -> str:
-        """Return what tells this ledger from all others; made once."""
         self._write(
             "INSERT INTO housekeeper_meta (name, value) VALUES ('identity', :fresh)"
             " ON CONFLICT DO NOTHING",
@@ -1649,10 +2192,6 @@ class Ledger:
         return str(self._rows("SELECT value FROM housekeeper_meta WHERE name = 'identity'")[0][0])
 
     def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
-        """Enter tasks, given as (key, schedule, zone), and return where their schedules stand.
-
-        A task that is new, or whose schedule changed, has no past: its ticks count from now.
-        """
         which = "name = :prefix" if len(entries) == 1 else "1 = 1"
         prefix = entries[0][0] if entries else ""
         rows = self._standing_rows(which, prefix)
@@ -1676,11 +2215,9 @@ class Ledger:
         return {key: self._standing_of(rows[key]) for key, *_ in entries}
 
     def standing(self, key: str) -> Standing:
-        """Return where a registered task's schedule stands."""
         return self._standing_of(self._standing_rows("name = :prefix", key)[key])
 
     def standings(self, prefix: str) -> dict[str, Standing]:
-        """Return where the schedules stand of all tasks whose key begins with `prefix`."""
         rows = self._standing_rows("substr(name, 1, length(:prefix)) = :prefix", prefix)
         return {key: self._standing_of(row) for key, row in rows.items()}
 
@@ -1698,7 +2235,6 @@ class Ledger:
         return Standing(since, newest=self._instant(row[5]), paused_at=self._instant(row[4]))
 
     def pause(self, key: str) -> bool:
-        """Pause a task's schedule everywhere, from now; False when it was paused already."""
         self._enter_unknown(key)
         return (
             self._write(
@@ -1717,7 +2253,6 @@ class Ledger:
         )
 
     def resume(self, key: str) -> bool:
-        """End a pause, keep its interval, and count ticks from now; False when not paused."""
         self._write(
             "INSERT INTO housekeeper_pauses (task, paused_at, resumed_at)"
             " SELECT name, paused_at, {now} FROM housekeeper_tasks"
@@ -1735,19 +2270,18 @@ class Ledger:
         )
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
         rows = self._rows(
             "SELECT paused_at, NULL FROM housekeeper_tasks"
             " WHERE name = :key AND paused_at IS NOT NULL"
             " UNION ALL SELECT * FROM (SELECT paused_at, resumed_at FROM housekeeper_pauses"
-            " WHERE task = :key ORDER BY paused_at DESC LIMIT 100) AS past",
+            " WHERE task = :key ORDER BY paused_at DESC LIMIT :most) AS past",
             key=key,
+            most=LISTED_PAUSES,
         )
         found = [(self._instant(paused), self._instant(resumed)) for paused, resumed in rows]
         return [(paused, resumed) for paused, resumed in found if paused is not None]
 
     def paused(self, prefix: str) -> set[str]:
-        """Return the keys of the paused tasks whose key begins with `prefix`."""
         rows = self._rows(
             "SELECT name FROM housekeeper_tasks WHERE paused_at IS NOT NULL"
             " AND substr(name, 1, length(:prefix)) = :prefix",
@@ -1757,14 +2291,9 @@ class Ledger:
 
     # Claiming and finishing.
 
-    def claim(self, run: LiveRun) -> Claim:
-        """Try to make a run mine: a tick at most once, and one run of a task at a time.
-
-        One statement, never read-then-write; when it touches no row, one read tells why.  Losing
-        is silent, because unique violations would fill a database's log.
-        """
-        for _ in range(100):
-            won = self._write(
+    def _try_claim(self, run: LiveRun) -> bool:
+        return (
+            self._write(
                 "INSERT INTO housekeeper_runs"
                 " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
                 " SELECT :id, :key, :reason, :tick, 'running', :runner, {now}, {now}"
@@ -1780,35 +2309,10 @@ class Ledger:
                 tick=run.scheduled_for,
                 runner=run.runner,
             )
-            verdict = Claim.MINE if won else self._why_not(run)
-            if verdict is not None:
-                return verdict
-        raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
-
-    def _why_not(self, run: LiveRun) -> Claim | None:
-        """Tell why a claim touched no row; None when the reason has gone meanwhile."""
-        (mine, taken, paused, later, early, running, stale) = self._obstacles(run)
-        if mine:
-            return Claim.MINE
-        going_on = (Claim.BLOCKED if stale else Claim.OVERLAPPED) if running else None
-        if run.scheduled_for is None:
-            return going_on
-        if taken:
-            return Claim.TAKEN
-        if paused:
-            return Claim.PAUSED
-        if early:
-            return Claim.EARLY
-        if later:
-            self._skip(run, "a later tick was on record already", while_running="")
-            return Claim.SUPERSEDED
-        if going_on is Claim.OVERLAPPED:
-            recorded = self._skip(run, f"the run {running} was still going on", str(running))
-            return going_on if recorded else None
-        return going_on
+            == 1
+        )
 
     def _obstacles(self, run: LiveRun) -> Sequence[Any]:
-        """Return what can stand in the way of a claim, in the order in which it counts."""
         return cast(
             Sequence[Any],
             self._rows(
@@ -1849,7 +2353,6 @@ class Ledger:
         )
 
     def claim_startup(self, run: LiveRun) -> bool:
-        """Tell whether this process is the one to make a startup run, and this run it."""
         won = self._write(
             "UPDATE housekeeper_tasks SET startup_at = {now}, startup_by = :id WHERE name = :key"
             " AND paused_at IS NULL AND (startup_at IS NULL OR startup_at < {ago_60})",
@@ -1861,10 +2364,6 @@ class Ledger:
         return won == 1 or bool(self._rows(sql, key=run.key, id=run.id))
 
     def record_gap(self, run: Run, key: str, after: datetime) -> bool:
-        """Record the ticks in (after, run.scheduled_for] as one row of so many; once.
-
-        False when one of them is on record meanwhile: look again where the record ends.
-        """
         return (
             self._write(
                 "INSERT INTO housekeeper_runs"
@@ -1886,7 +2385,6 @@ class Ledger:
         )
 
     def beat(self, run: LiveRun) -> Run | None:
-        """Say that a run is alive, and return its row; None when it is not running any more."""
         self._write(
             "UPDATE housekeeper_runs SET heartbeat_at = {now}, attempt = :attempt,"
             " progress = :progress WHERE id = :id AND status = 'running'",
@@ -1898,7 +2396,6 @@ class Ledger:
         return row if row is not None and row.status is Status.RUNNING else None
 
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        """Mark a running row, in whatever process it runs."""
         self._write(
             "UPDATE housekeeper_runs"
             " SET stop_asked_at = {now}, stop_reason = :reason, note = :note"
@@ -1909,7 +2406,6 @@ class Ledger:
         )
 
     def finish(self, run: LiveRun) -> bool:
-        """Record the outcome of a run that is mine and still running; False when it is not."""
         touched = self._write(
             "UPDATE housekeeper_runs SET status = :status, finished_at = {now},"
             " attempt = :attempt, note = :note, error = :error, output = :output,"
@@ -1932,7 +2428,6 @@ class Ledger:
         return row is not None and row.status == run.status and row.runner == run.runner
 
     def crash(self, run: Run) -> bool:
-        """Record as crashed a row that has had no heartbeat for the lease; False when it had."""
         return (
             self._write(
                 "UPDATE housekeeper_runs SET status = 'crashed', finished_at = {now}, note = :note"
@@ -1941,7 +2436,7 @@ class Ledger:
                 " AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
                 id=run.id,
                 heartbeat_at=run.heartbeat_at,
-                note=f"its runner {run.runner} sent no heartbeat for more than {LEASE} s",
+                note=_crash_note(run),
             )
             == 1
         )
@@ -1949,12 +2444,10 @@ class Ledger:
     # Reading.
 
     def get(self, run_id: str, prefix: str = "") -> Run | None:
-        """Return a run by its id, when its task's key begins with `prefix`."""
         where = "WHERE id = :id AND substr(task, 1, length(:prefix)) = :prefix"
         return next(iter(self._runs(where, id=run_id, prefix=prefix)), None)
 
     def running(self, prefix: str = "") -> dict[str, Run]:
-        """Return the running runs by their tasks' keys, of all that begin with `prefix`."""
         rows = self._rows(
             f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE status = 'running'"
             " AND substr(task, 1, length(:prefix)) = :prefix",
@@ -1964,11 +2457,9 @@ class Ledger:
         return {row[1]: self._run_of(row) for row in sorted(rows)}
 
     def running_run(self, key: str) -> Run | None:
-        """Return the running run of a task."""
         return next(iter(self._runs("WHERE task = :key AND status = 'running'", key=key)), None)
 
     def last(self, key: str) -> Run | None:
-        """Return the newest run of a task that was really started."""
         found = self._runs(
             "WHERE task = :key AND started_at IS NOT NULL ORDER BY id DESC LIMIT 1",
             key=key,
@@ -1976,7 +2467,6 @@ class Ledger:
         return next(iter(found), None)
 
     def record_from(self, key: str, tick: datetime) -> Run | None:
-        """Return the row of a tick, or else of the first later tick that is on record."""
         found = self._runs(
             "WHERE task = :key AND scheduled_for >= :tick ORDER BY scheduled_for LIMIT 1",
             key=key,
@@ -1985,7 +2475,6 @@ class Ledger:
         return next(iter(found), None)
 
     def last_success(self, key: str) -> datetime | None:
-        """Return when the newest run of a task that succeeded had ended."""
         rows = self._rows(
             "SELECT finished_at FROM housekeeper_runs WHERE task = :key AND status = 'succeeded'"
             " ORDER BY id DESC LIMIT 1",
@@ -1994,10 +2483,6 @@ class Ledger:
         return self._instant(rows[0][0]) if rows else None
 
     def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
-        """Return the newest runs of a task, or of all with a prefix when `key` is empty.
-
-        With `before`, those that were made before the run of that id.
-        """
         values = {"prefix": prefix, "limit": limit, "before": before}
         page = f"{'AND id < :before' if before else ''} ORDER BY id DESC LIMIT :limit"
         if not key:
@@ -2045,11 +2530,6 @@ class Ledger:
     # Retention.
 
     def prune(self, key: str, grace: float) -> int:
-        """Delete a task's old rows; return how many.
-
-        Kept are the newest 1,000 executed and 1,000 other rows of the last 90 days, always the
-        newest row with a tick, because late ticks are counted from it, and all within grace.
-        """
         oldest = KEEP_DAYS * 86400
         young, old = f"{{ago_{math.ceil(min(grace, oldest))}}}", f"{{ago_{oldest}}}"
         never_ran = "status IN ('skipped', 'missed')"
@@ -2098,15 +2578,14 @@ def new_id(clock: Clock) -> str:
     return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{secrets.token_hex(4)}"
 
 
-class SqliteLedger(Ledger):
-    """A ledger in an SQLite file, for the processes of one host, or in memory for one process."""
+class SqliteLedger(SqlLedger):
+    """A ledger in an SQLite file, for the processes of one host."""
 
     # All processes that share the file share the host's clock, so it serves as the ledger's.
     NOW = ":now"
     SHIFTED = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '{}')"
     INSTANT = "TEXT"
     FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
-    IN_MEMORY = ":memory:"
     # Held while a file is made and connected to, so that nobody connects before it is closed.
     connecting = threading.Lock()
 
@@ -2136,8 +2615,7 @@ class SqliteLedger(Ledger):
         SqliteLedger.connecting = threading.Lock()
 
     def _disconnect(self) -> None:
-        # What is in memory lasts as long as the process.
-        if self._connection is not None and self.path != self.IN_MEMORY:
+        if self._connection is not None:
             self._connection.close()
             self._connection = None
 
@@ -2155,13 +2633,12 @@ class SqliteLedger(Ledger):
 
     def _connect(self) -> sqlite3.Connection:
         with SqliteLedger.connecting:
-            if self.path != self.IN_MEMORY:
-                # Made before SQLite makes it, so that nobody else can ever read it.  Only when it
-                # is not there: closing a file drops all locks that this process has on it, and
-                # without them another process takes away the log that SQLite still writes to
-                # (sqlite.org/howtocorrupt.html, 2.2).
-                with contextlib.suppress(FileExistsError):
-                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            # Made before SQLite makes it, so that nobody else can ever read it.  Only when it is
+            # not there: closing a file drops all locks that this process has on it, and without
+            # them another process takes away the log that SQLite still writes to
+            # (sqlite.org/howtocorrupt.html, 2.2).
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             # check_same_thread: the ledger's lock serves one thread at a time instead.
             return sqlite3.connect(
                 self.path,
@@ -2171,8 +2648,7 @@ class SqliteLedger(Ledger):
             )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self.path != self.IN_MEMORY:
-            _switch_to_wal(connection, self._clock)
+        _switch_to_wal(connection, self._clock)
         # NORMAL forgets claims on power loss, and a forgotten claim is a tick run twice.
         connection.execute("PRAGMA synchronous = FULL")
         missing = connection.execute(
@@ -2228,7 +2704,7 @@ def _switch_to_wal(connection: sqlite3.Connection, clock: Clock) -> None:
             clock.wait(threading.Event(), 0.02)
 
 
-class PostgresLedger(Ledger):
+class PostgresLedger(SqlLedger):
     """A ledger in PostgreSQL, for the processes of many hosts.
 
     It needs no state of a session, so that it works behind PgBouncer in transaction mode.  The
@@ -2392,7 +2868,7 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
         raise ConfigurationError(f"ledger {url!r} is not a URL such as 'sqlite:///housekeeper.db'")
     scheme, separator, rest = url.partition("://")
     if scheme == "memory" and separator and not rest:
-        return SqliteLedger(url, SqliteLedger.IN_MEMORY, clock)
+        return MemoryLedger(url, clock)
     if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
         path = str(base / rest[1:])
         return SqliteLedger(f"sqlite:///{path}", path, clock)

@@ -276,7 +276,7 @@ def test_a_long_run_is_not_overdue_and_one_without_heartbeat_is_a_warning(
     assert shell.health()["status"] == "ok"
 
 
-class AheadOfLedger(hk.SqliteLedger):
+class AheadOfLedger(hk.MemoryLedger):
     """A ledger whose clock is behind this host's."""
 
     seconds = 0.0
@@ -286,7 +286,7 @@ class AheadOfLedger(hk.SqliteLedger):
 
 
 def test_a_clock_that_differs_from_the_ledgers_is_a_warning(clock, caplog) -> None:
-    ledger = AheadOfLedger("memory://", ":memory:", clock)
+    ledger = AheadOfLedger("memory://", clock)
     task = Task("sweep", lambda: simulation._beat(), schedule="0 * * * *")
     simulation = simulated(clock, task, ledger=ledger)
     ledger.seconds = 1.9
@@ -317,12 +317,12 @@ def test_health_waits_two_seconds_at_most_for_a_ledger_that_does_not_answer(
 ) -> None:
     limits: list[float] = []
 
-    class Frozen(hk.SqliteLedger):
+    class Frozen(hk.MemoryLedger):
         def now(self) -> datetime:
             limits.append(hk._call_limit.get())
             raise hk.LedgerUnavailable("it does not answer")
 
-    monkeypatch.setattr(hk, "SqliteLedger", Frozen)
+    monkeypatch.setattr(hk, "MemoryLedger", Frozen)
     assert make(start=False).health()["status"] == "critical"
     assert limits == [2.0]
 
