@@ -411,7 +411,8 @@ def test_a_crash_found_later_ends_the_check_in_of_the_dead(sentry: Ingest, tmp_p
     run = dying._new_run(dying._registrations["sweep"], Reason.SCHEDULE, NOON)
     assert ledger.claim(run) is hk.Claim.MINE
     assert dying._registrations["sweep"].lock.acquire(blocking=False)
-    dying._start(dying._registrations["sweep"], run)
+    dying._enter_live(dying._registrations["sweep"], run)
+    dying._sentry.started(run)
     settle(dying)
     clock.advance(hk.LEASE + 1)
     finder = simulate(clock, task, ledger=ledger)

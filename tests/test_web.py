@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import logging
+import math
 import os
 import re
 import select
@@ -705,7 +706,7 @@ def test_metrics_count_the_ticks_that_were_skipped(make, held) -> None:
 
 
 def test_buckets_of_a_histogram_hold_what_is_at_most_their_bound() -> None:
-    histogram = hk.Histogram(1, 5)
+    histogram = hk.Histogram((1, 5, math.inf))
     for seconds in (0.5, 1.0, 3.0, 100.0):
         histogram.observe(seconds)
     samples = histogram.samples(task="a")
