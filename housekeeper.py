@@ -2173,12 +2173,13 @@ class SqlLedger(Ledger):
             self.forget()
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[float]:
+    def _turn(self, until: float | None = None) -> Iterator[float]:
         """Wait for this call's turn; yield the monotonic instant at which it must be over."""
         self._check_process()
         limit = _call_limit.get()
-        until = self._clock.monotonic() + limit
-        if not self.lock.acquire(timeout=limit):
+        if until is None:
+            until = self._clock.monotonic() + limit
+        if not self.lock.acquire(timeout=max(0.0, until - self._clock.monotonic())):
             raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
         try:
             yield until
@@ -2202,11 +2203,15 @@ class SqlLedger(Ledger):
         in_dialect = _in_dialect(sql, self.NOW, self.SHIFTED, self.VALUE)
         stored = {name: self._stored(value) for name, value in values.items()}
         try:
-            with self._turn() as until:
-                return self._execute(in_dialect, stored, until)
+            return self._in_turn(in_dialect, stored)
         except LedgerUnavailable:
             self.failures += 1
             raise
+
+    def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        """Run one statement when its turn has come."""
+        with self._turn() as until:
+            return self._execute(sql, values, until)
 
     def _rows(self, sql: str, **values: object) -> list[Any]:
         return self._run(sql, values)[0]
@@ -2216,11 +2221,11 @@ class SqlLedger(Ledger):
 
     def _stored(self, value: object) -> object:
         """Return a value as the database takes it."""
-        if isinstance(value, Progress):
-            return json.dumps(value)
         if isinstance(value, Enum):
             return value.value
-        return _storable(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return _storable(value)
+        return json.dumps(value) if isinstance(value, Progress) else value
 
     def _instant(self, value: object) -> datetime | None:
         """Return a stored instant as an aware datetime in UTC."""
@@ -2632,6 +2637,19 @@ def new_id(clock: Clock) -> str:
     return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{_origin[1]}"
 
 
+class PendingWrite:
+    """A statement in an SqliteLedger's queue of writes."""
+
+    __slots__ = ("sql", "touched", "values", "woken")
+
+    def __init__(self, sql: str, values: Mapping[str, object]) -> None:
+        self.sql = sql
+        self.values = values
+        self.touched: int | None = None  # how many rows, once it was made
+        self.woken = threading.Lock()  # released when it was made, or is the first in the queue
+        self.woken.acquire()
+
+
 class SqliteLedger(SqlLedger):
     """A ledger in an SQLite file, for the processes of one host."""
 
@@ -2639,13 +2657,15 @@ class SqliteLedger(SqlLedger):
     NOW = ":now"
     SHIFTED = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '{}')"
     INSTANT = "TEXT"
-    FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
     # Held while a file is made and connected to, so that nobody connects before it is closed.
     connecting = threading.Lock()
+    TOGETHER = 50  # statements in one transaction: others wait for the file meanwhile
 
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         super().__init__(url, clock)
         self.path = path
+        self._queueing = threading.Lock()  # guards the queue; never held over I/O
+        self._queue: list[PendingWrite] = []  # the first makes them all, or is making them
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
@@ -2666,6 +2686,7 @@ class SqliteLedger(SqlLedger):
 
     def forget(self) -> None:
         super().forget()
+        self._queueing, self._queue = threading.Lock(), []
         SqliteLedger.connecting = threading.Lock()
 
     def _disconnect(self) -> None:
@@ -2718,11 +2739,77 @@ class SqliteLedger(SqlLedger):
         try:
             connection = self._connected()
             self._wait_at_most(connection, until - self._clock.monotonic())
-            now = self._clock.now().strftime(self.FORMAT)
+            now = _instant_text(self._clock.now())
             cursor = connection.execute(sql, {"now": now, **values})
             return cursor.fetchall(), cursor.rowcount
         except (OSError, sqlite3.Error) as error:
             raise LedgerUnavailable(f"ledger {self.path}: {error}") from error
+
+    # Writes.  A commit waits for the disk, and whoever comes meanwhile waits in a queue; the first
+    # in it then makes one transaction of them all.  Each statement is still a step of its own, but
+    # a hundred tasks at midnight do not wait two hundred times for the disk.  (LevelDB does so.)
+
+    def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        if sql.startswith("SELECT"):
+            return super()._in_turn(sql, values)
+        self._check_process()
+        mine, limit = PendingWrite(sql, values), _call_limit.get()
+        until = self._clock.monotonic() + limit
+        with self._queueing:
+            self._queue.append(mine)
+            first = self._queue[0] is mine
+        try:
+            if not first and not mine.woken.acquire(timeout=limit):
+                raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
+            if mine.touched is None:
+                with self._turn(until):
+                    self._write_queue(mine, until)
+        finally:
+            self._leave_queue(mine)
+        return [], cast(int, mine.touched)
+
+    def _write_queue(self, mine: PendingWrite, until: float) -> None:
+        """Make all writes that wait; when that fails only this one, and the others follow."""
+        with self._queueing:
+            batch = self._queue[: self.TOGETHER]
+        if len(batch) > 1:
+            try:
+                self._execute("BEGIN IMMEDIATE", {}, until)
+                touched = [self._execute(each.sql, each.values, until)[1] for each in batch]
+                self._execute("COMMIT", {}, until)
+            except LedgerUnavailable:
+                self._roll_back()
+            except BaseException:
+                self._roll_back()
+                raise
+            else:
+                for each, number in zip(batch, touched, strict=True):
+                    each.touched = number
+        if mine.touched is None:
+            mine.touched = self._execute(mine.sql, mine.values, until)[1]
+
+    def _leave_queue(self, mine: PendingWrite) -> None:
+        """Leave the queue; the first wakes those that it has made, and who is first after it."""
+        with self._queueing:
+            if mine not in self._queue:
+                return
+            first = self._queue[0] is mine
+            self._queue.remove(mine)
+            if first:
+                made = [each for each in self._queue if each.touched is not None]
+                self._queue = [each for each in self._queue if each.touched is None]
+                for each in (*made, *self._queue[:1]):
+                    each.woken.release()
+
+    def _roll_back(self) -> None:
+        connection = self._connection
+        try:
+            if connection is not None and connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # The transaction would swallow all that comes; it ends with its connection.
+            self._connection = None
+            connection.close()
 
     def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
         seconds = float(max(0, math.ceil(seconds)))
@@ -2731,14 +2818,21 @@ class SqliteLedger(SqlLedger):
             self._waits = seconds
 
     def _stored(self, value: object) -> object:
-        if isinstance(value, datetime):
-            return value.astimezone(UTC).strftime(self.FORMAT)
-        return super()._stored(value)
+        return _instant_text(value) if isinstance(value, datetime) else super()._stored(value)
 
     def _instant(self, value: object) -> datetime | None:
         if value is None:
             return None
-        return datetime.strptime(str(value), self.FORMAT).replace(tzinfo=UTC)
+        # Without its Z, which Python 3.10 does not read.
+        return datetime.fromisoformat(str(value)[:-1]).replace(tzinfo=UTC)
+
+
+def _instant_text(instant: datetime) -> str:
+    """Return the one form in which instants are kept, because they are compared as texts.
+
+    Not by strftime() and strptime(), which take 1.5 and 5 times as long.
+    """
+    return f"{instant.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
 
 
 def _is_busy(error: sqlite3.Error) -> bool:

@@ -783,6 +783,206 @@ def test_rows_are_there_for_the_next_process(path: Path, file: hk.Ledger) -> Non
     assert row.status is Status.RUNNING
 
 
+# Writes of several threads.
+
+
+class Writers:
+    """Threads that claim, each its own task, while somebody keeps the connection busy."""
+
+    def __init__(self, ledger: hk.Ledger) -> None:
+        assert isinstance(ledger, hk.SqliteLedger)
+        ledger.open()
+        self.ledger = ledger
+        self.statements: list[str] = []
+        self.answers: dict[str, object] = {}
+        self.threads: list[threading.Thread] = []
+        ledger._connection.set_trace_callback(self.trace)
+
+    def trace(self, sql: str) -> None:
+        """Take a statement that SQLite executes."""
+        word = sql.split()[0]
+        if word != "PRAGMA":  # of the time limit
+            self.statements.append(word)
+
+    def claim(self, key: str, limit: float = LIMIT) -> None:
+        """Start a thread that claims, and wait until it stands in the queue."""
+
+        def work() -> None:
+            try:
+                with hk.ledger_calls_within(limit):
+                    self.answers[key] = self.ledger.claim(by_hand(key))
+            except BaseException as error:
+                self.answers[key] = error
+
+        before = len(self.ledger._queue)
+        thread = threading.Thread(target=work)
+        self.threads.append(thread)
+        thread.start()
+        while len(self.ledger._queue) == before:
+            assert thread.is_alive()
+            time.sleep(0.001)
+
+    def join(self) -> None:
+        for thread in self.threads:
+            thread.join(LIMIT)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def writers(file: hk.Ledger) -> Writers:
+    return Writers(file)
+
+
+def test_writes_that_wait_for_one_another_are_made_in_one_transaction(writers: Writers) -> None:
+    keys = [f"/sweep-{number}" for number in range(8)]
+    with writers.ledger.lock:
+        for key in keys:
+            writers.claim(key)
+    writers.join()
+    assert writers.answers == dict.fromkeys(keys, Claim.MINE)
+    assert writers.statements == ["BEGIN", *["INSERT"] * 8, "COMMIT"]
+    assert writers.ledger.running().keys() == set(keys)
+    assert writers.ledger._queue == []
+
+
+def test_a_write_that_nobody_waits_for_is_its_own_transaction(writers: Writers) -> None:
+    assert writers.ledger.claim(by_hand()) is Claim.MINE
+    assert writers.statements == ["INSERT"]
+
+
+def test_of_many_threads_at_one_task_one_wins_also_within_a_transaction(writers: Writers) -> None:
+    answers: Counter[object] = Counter()
+
+    def work() -> None:
+        answers[writers.ledger.claim(by_hand())] += 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    with writers.ledger.lock:
+        for thread in threads:
+            thread.start()
+        while len(writers.ledger._queue) < 8:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join(LIMIT)
+    assert answers == {Claim.MINE: 1, Claim.OVERLAPPED: 7}
+
+
+@pytest.mark.parametrize("failing", ["BEGIN IMMEDIATE", "INSERT", "COMMIT"])
+def test_a_transaction_that_fails_is_undone_and_each_write_makes_its_own(
+    writers: Writers, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, made = writers.ledger._execute, Counter[str]()
+
+    def fail_once(sql: str, values: Any, until: float) -> Any:
+        made[failing] += sql.startswith(failing)
+        if sql.startswith(failing) and made[failing] == (3 if failing == "INSERT" else 1):
+            raise LedgerUnavailable("the disk is full")
+        return execute(sql, values, until)
+
+    monkeypatch.setattr(writers.ledger, "_execute", fail_once)
+    keys = [f"/sweep-{number}" for number in range(4)]
+    with writers.ledger.lock:
+        for key in keys:
+            writers.claim(key)
+    writers.join()
+    assert writers.answers == dict.fromkeys(keys, Claim.MINE)
+    assert writers.ledger.running().keys() == set(keys)
+    assert not writers.ledger._connection.in_transaction
+    assert writers.statements.count("ROLLBACK") == (failing != "BEGIN IMMEDIATE")
+
+
+def test_a_write_that_fails_for_its_own_reason_fails_alone(
+    writers: Writers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = writers.ledger._execute
+
+    def refuse(sql: str, values: Any, until: float) -> Any:
+        if values.get("key") == "/sweep-2":
+            raise LedgerUnavailable("not this one")
+        return execute(sql, values, until)
+
+    monkeypatch.setattr(writers.ledger, "_execute", refuse)
+    keys = [f"/sweep-{number}" for number in range(4)]
+    with writers.ledger.lock:
+        for key in keys:
+            writers.claim(key)
+    writers.join()
+    refused = writers.answers.pop("/sweep-2")
+    assert isinstance(refused, LedgerUnavailable)
+    assert list(writers.answers.values()) == [Claim.MINE] * 3
+
+
+def test_a_write_that_waited_too_long_leaves_the_queue_to_the_others(writers: Writers) -> None:
+    with writers.ledger.lock:
+        writers.claim("/first")
+        writers.claim("/impatient", limit=0.05)
+        writers.claim("/patient")
+        writers.threads[1].join(LIMIT)
+    writers.join()
+    impatient = writers.answers.pop("/impatient")
+    assert isinstance(impatient, LedgerUnavailable)
+    assert "was busy" in str(impatient)
+    assert writers.answers == {"/first": Claim.MINE, "/patient": Claim.MINE}
+    assert writers.ledger.running().keys() == {"/first", "/patient"}
+
+
+def test_the_first_that_waited_too_long_hands_the_queue_on(writers: Writers) -> None:
+    with writers.ledger.lock:
+        writers.claim("/first", limit=0.05)
+        writers.claim("/second")
+        writers.threads[0].join(LIMIT)
+        assert isinstance(writers.answers["/first"], LedgerUnavailable)
+    writers.join()
+    assert writers.answers["/second"] is Claim.MINE
+
+
+@pytest.mark.parametrize("interrupted", ["INSERT", "COMMIT"])
+def test_an_interrupt_in_a_transaction_undoes_it_and_the_others_go_on(
+    writers: Writers, interrupted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, seen = writers.ledger._execute, []
+
+    def interrupt(sql: str, values: Any, until: float) -> Any:
+        if sql.startswith(interrupted) and not seen:
+            seen.append(sql)
+            raise KeyboardInterrupt
+        return execute(sql, values, until)
+
+    monkeypatch.setattr(writers.ledger, "_execute", interrupt)
+    keys = [f"/sweep-{number}" for number in range(4)]
+    with writers.ledger.lock:
+        for key in keys:
+            writers.claim(key)
+    writers.join()
+    assert isinstance(writers.answers.pop("/sweep-0"), KeyboardInterrupt)
+    assert writers.answers == dict.fromkeys(keys[1:], Claim.MINE)
+    assert writers.ledger.running().keys() == set(keys[1:])
+
+
+def test_a_transaction_that_cannot_even_be_undone_ends_with_its_connection(
+    writers: Writers, path: Path
+) -> None:
+    ledger = writers.ledger
+    kept = ledger._connection
+
+    class Stuck:
+        in_transaction = True
+        closed = False
+
+        def execute(self, sql: str) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        def close(self) -> None:
+            self.closed = True
+
+    ledger._connection = stuck = Stuck()
+    ledger._roll_back()
+    assert stuck.closed
+    assert ledger._connection is None
+    assert ledger.claim(by_hand()) is Claim.MINE
+    kept.close()
+
+
 @contextmanager
 def ordinary_user() -> Iterator[None]:
     """Take root's rights away, that go past all permissions."""

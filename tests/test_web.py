@@ -512,9 +512,9 @@ def test_bodies_are_bounded(make) -> None:
 
 
 def test_a_ledger_out_of_reach_is_503_and_neither_its_place_nor_a_trace_is_told(
-    make, open_door, monkeypatch
+    make, open_door, monkeypatch, tmp_path
 ) -> None:
-    housekeeper = make(Task("sweep", ok))
+    housekeeper = make(Task("sweep", ok), ledger=f"sqlite:///{tmp_path}/ledger.db")
     door = open_door(housekeeper, token=TOKEN)
 
     def away(*_: object) -> Any:
