@@ -1737,8 +1737,16 @@ class Ledger:
         """Return the newest run of a task that was really started."""
         raise NotImplementedError
 
+    def lasts(self, prefix: str) -> dict[str, Run]:
+        """Return the newest started run of each registered task whose key begins with `prefix`."""
+        raise NotImplementedError
+
     def last_success(self, key: str) -> datetime | None:
         """Return when the newest run of a task that succeeded had ended."""
+        raise NotImplementedError
+
+    def last_successes(self, prefix: str) -> dict[str, datetime]:
+        """Return the same of each registered task whose key begins with `prefix`."""
         raise NotImplementedError
 
     def record_from(self, key: str, tick: datetime) -> Run | None:
@@ -1822,6 +1830,10 @@ class TaskRecord:
         if not self.ticks or _tick_of(self.ticks[-1]) <= tick:
             return None
         return self.ticks[bisect.bisect_right(self.ticks, tick, key=_tick_of)]
+
+    def newest(self, wanted: Callable[[Run], bool]) -> Run | None:
+        """Return the row entered last of those that are wanted."""
+        return next(filter(wanted, reversed(self.runs)), None)
 
     def newest_until(self, instant: datetime) -> datetime | None:
         """Return the newest tick on record that is not later than an instant."""
@@ -2072,19 +2084,27 @@ class MemoryLedger(Ledger):
             }
 
     def running_run(self, key: str) -> Run | None:
-        return self._first(key, lambda row: row.status is Status.RUNNING)
-
-    def _first(self, key: str, wanted: Callable[[Run], bool]) -> Run | None:
         with self.lock:
-            rows = reversed(self._tasks[key].runs)
-            return next((replace(row) for row in rows if wanted(row)), None)
+            row = self._tasks[key].running
+            return replace(row) if row else None
 
     def last(self, key: str) -> Run | None:
-        return self._first(key, lambda row: row.started_at is not None)
+        with self.lock:
+            row = self._tasks[key].newest(lambda row: row.started_at is not None)
+            return replace(row) if row else None
+
+    def lasts(self, prefix: str) -> dict[str, Run]:
+        keys = self.standings(prefix)
+        return {key: row for key in keys if (row := self.last(key)) is not None}
 
     def last_success(self, key: str) -> datetime | None:
-        row = self._first(key, lambda row: row.status is Status.SUCCEEDED)
-        return row.finished_at if row else None
+        with self.lock:
+            row = self._tasks[key].newest(lambda row: row.status is Status.SUCCEEDED)
+            return row.finished_at if row else None
+
+    def last_successes(self, prefix: str) -> dict[str, datetime]:
+        keys = self.standings(prefix)
+        return {key: ended for key in keys if (ended := self.last_success(key)) is not None}
 
     def record_from(self, key: str, tick: datetime) -> Run | None:
         with self.lock:
@@ -2519,6 +2539,17 @@ class SqlLedger(Ledger):
         )
         return next(iter(found), None)
 
+    def lasts(self, prefix: str) -> dict[str, Run]:
+        # One statement, that finds each by the index.
+        rows = self._rows(
+            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE id IN (SELECT"
+            " (SELECT id FROM housekeeper_runs WHERE task = name AND started_at IS NOT NULL"
+            " ORDER BY id DESC LIMIT 1) FROM housekeeper_tasks"
+            " WHERE substr(name, 1, length(:prefix)) = :prefix)",
+            prefix=prefix,
+        )
+        return {row[1]: self._run_of(row) for row in rows}
+
     def record_from(self, key: str, tick: datetime) -> Run | None:
         found = self._runs(
             "WHERE task = :key AND scheduled_for >= :tick ORDER BY scheduled_for LIMIT 1",
@@ -2534,6 +2565,15 @@ class SqlLedger(Ledger):
             key=key,
         )
         return self._instant(rows[0][0]) if rows else None
+
+    def last_successes(self, prefix: str) -> dict[str, datetime]:
+        rows = self._rows(
+            "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE task = name"
+            " AND status = 'succeeded' ORDER BY id DESC LIMIT 1) FROM housekeeper_tasks"
+            " WHERE substr(name, 1, length(:prefix)) = :prefix",
+            prefix=prefix,
+        )
+        return {key: ended for key, text in rows if (ended := self._instant(text)) is not None}
 
     def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
         values = {"prefix": prefix, "limit": limit, "before": before}
@@ -5213,8 +5253,10 @@ class Housekeeper:
         return self._upcoming(self._registration(name), count)
 
     def _upcoming(self, registration: Registration, count: int) -> list[datetime]:
-        trigger = self._trigger_of(registration)
-        return [] if trigger is None else trigger.following(self.clock.now(), count)
+        trigger, now, armed = self._trigger_of(registration), self.clock.now(), registration.armed
+        if count == 1 and armed is not None and now < armed < NEVER:
+            return [armed]  # The loop has computed it.
+        return [] if trigger is None else trigger.following(now, count)
 
     def _trigger_of(self, registration: Registration) -> Trigger | None:
         """Return a task's trigger, also before initialize(); None while H is not known yet."""
@@ -5279,20 +5321,21 @@ class Housekeeper:
             if not self.ledger.exists():
                 raise LedgerUnavailable("there is no ledger yet")
             self.ledger.open()
-            prefix = f"{self.namespace}/"
-            running, paused = self.ledger.running(prefix), self.ledger.paused(prefix)
-            lasts = {each.key: self.ledger.last(each.key) for each in registrations}
-            successes = {key: self._last_success(key, last) for key, last in lasts.items()}
-            seen = Seen(running, paused, lasts, successes, "ledger")
+            seen = self._seen(registrations)
         except LedgerUnavailable:
             live: dict[str, Run] = {run.key: run for run in list(self._live.values())}
             seen = Seen(live, set(), {}, {}, "this process")
         return [self._status(registration, seen) for registration in registrations]
 
-    def _last_success(self, key: str, last: Run | None) -> datetime | None:
-        if last is None or last.status is Status.SUCCEEDED:
-            return last.finished_at if last else None
-        return self.ledger.last_success(key)
+    def _seen(self, registrations: Sequence[Registration]) -> Seen:
+        prefix = f"{self.namespace}/"
+        running, paused = self.ledger.running(prefix), self.ledger.paused(prefix)
+        if len(registrations) != 1:
+            lasts, successes = self.ledger.lasts(prefix), self.ledger.last_successes(prefix)
+            return Seen(running, paused, lasts, successes, "ledger")
+        key = registrations[0].key
+        last, success = self.ledger.last(key), self.ledger.last_success(key)
+        return Seen(running, paused, {key: last}, {key: success}, "ledger")
 
     def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
         key, upcoming = registration.key, self._upcoming(registration, 1)

@@ -519,6 +519,24 @@ class TestEveryLedger:
         assert last is not None
         assert last.id == newest.id
 
+    def test_the_last_runs_and_successes_of_all_registered_tasks_are_read_at_once(
+        self, bench: Bench
+    ) -> None:
+        keys = ("shop/a", "shop/b@alpha", "shop/c", "shop2/a")
+        bench.ledger.register([(key, "", "") for key in keys])
+        for key in ("shop/a", "shop/b@alpha", "shop2/a"):
+            bench.finished(key=key)
+        bench.clock.advance(60)
+        failed = bench.claimed(key="shop/a")
+        assert bench.finish(failed, Status.FAILED)
+        bench.gap(START, minutes(1))
+        lasts = bench.ledger.lasts("shop/")
+        assert lasts.keys() == {"shop/a", "shop/b@alpha"}
+        assert lasts["shop/a"] == bench.row(failed)
+        assert lasts == {key: bench.ledger.last(key) for key in lasts}
+        assert bench.ledger.last_successes("shop/") == {"shop/a": START, "shop/b@alpha": START}
+        assert bench.ledger.lasts("sh_p/") == bench.ledger.last_successes("sh_p/") == {}
+
     def test_history_lists_newest_first_up_to_the_limit(self, bench: Bench) -> None:
         ids = [bench.finished().id for _ in range(5)]
         assert [run.id for run in bench.ledger.history(KEY, f"{KEY}@", 3)] == ids[:1:-1]

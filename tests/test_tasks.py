@@ -444,7 +444,7 @@ def test_the_decorator_has_all_options_of_a_task_and_the_same_defaults() -> None
     fields = {
         field.name: field.default
         for field in dataclasses.fields(Task)
-        if field.name not in {"name", *only_of_commands}
+        if field.init and field.name not in {"name", *only_of_commands}
     }
     parameters = inspect.signature(hk.task).parameters.values()
     options = {each.name: each.default for each in parameters if each.name != "name"}
