@@ -92,7 +92,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from datetime import time as wall_time
 from enum import Enum
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import IO, Any, Concatenate, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -960,10 +960,23 @@ def _needed(parameters: Iterable[inspect.Parameter]) -> list[str]:
     ]
 
 
+def _is_plain(code: CodeType) -> bool:
+    """Tell at a glance that a function takes nothing and runs when called, as most do.
+
+    Asking `inspect` is two thirds of what it costs to make a Task.
+    """
+    parameters = code.co_argcount + code.co_kwonlyargcount
+    others = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    others |= inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
+    return parameters == 0 and not code.co_flags & others
+
+
 def _check_function(function: object) -> inspect.Parameter | None:
     """Return the function's parameter ``app``, when it has one; raises ConfigurationError."""
     if not callable(function):
         raise ConfigurationError(f"run={function!r} is not a function")
+    if isinstance(function, FunctionType) and _is_plain(function.__code__):
+        return None
     name = getattr(function, "__name__", repr(function))
     called = [function, vars(type(function)).get("__call__")]
     if any(map(inspect.iscoroutinefunction, called)):
@@ -1787,24 +1800,23 @@ class TaskRecord:
     """What a MemoryLedger keeps of one task."""
 
     __slots__ = (
-        "entry",
         "paused_at",
-        "pauses",
         "running",
         "runs",
+        "schedule",
         "since",
         "startup_at",
         "startup_by",
         "ticks",
+        "timezone",
     )
 
     def __init__(self) -> None:
-        self.entry: tuple[str, str, str] | None = None  # as it was registered
+        self.schedule = self.timezone = ""
         self.since: datetime | None = None  # None: it has only been run so far
         self.startup_at: datetime | None = None
         self.startup_by = ""
         self.paused_at: datetime | None = None
-        self.pauses: list[tuple[datetime, datetime | None]] = []
         self.runs: list[Run] = []  # in the order in which they were entered
         self.ticks: list[Run] = []  # those with a tick, in the order of the ticks
         self.running: Run | None = None
@@ -1866,6 +1878,7 @@ class MemoryLedger(Ledger):
         self._identity = secrets.token_hex(16)
         self._tasks: defaultdict[str, TaskRecord] = defaultdict(TaskRecord)
         self._runs: dict[str, tuple[str, Run]] = {}  # by id, with the task's key
+        self._pauses: defaultdict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
 
     def now(self) -> datetime:
         return self._clock.now()
@@ -1878,10 +1891,11 @@ class MemoryLedger(Ledger):
     def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
         now = self.now()
         with self.lock:
-            for entry in entries:
-                record = self._tasks[entry[0]]
-                if record.entry != entry:
-                    record.entry, record.since = entry, now
+            for key, schedule, zone in entries:
+                record = self._tasks[key]
+                same = (record.schedule, record.timezone) == (schedule, zone)
+                if record.since is None or not same:
+                    record.schedule, record.timezone, record.since = schedule, zone, now
             return {key: self._standing_of(self._tasks[key]) for key, *_ in entries}
 
     def standings(self, prefix: str) -> dict[str, Standing]:
@@ -1918,7 +1932,7 @@ class MemoryLedger(Ledger):
             if record.paused_at is None:
                 return False
             record.since = self.now()
-            record.pauses.append((record.paused_at, record.since))
+            self._pauses[key].append((record.paused_at, record.since))
             record.paused_at = None
             return True
 
@@ -1926,7 +1940,7 @@ class MemoryLedger(Ledger):
         with self.lock:
             record = self._tasks[key]
             now_paused = [(record.paused_at, None)] if record.paused_at is not None else []
-            return [*now_paused, *record.pauses[: -LISTED_PAUSES - 1 : -1]]
+            return [*now_paused, *self._pauses[key][: -LISTED_PAUSES - 1 : -1]]
 
     def paused(self, prefix: str) -> set[str]:
         with self.lock:
@@ -3896,16 +3910,16 @@ class Agenda:
     """
 
     def __init__(self) -> None:
-        self._ticks: list[tuple[datetime, int, Action]] = []
+        self._ticks: list[tuple[datetime, int, Registration]] = []
         self._delays: list[tuple[float, int, Action]] = []
-        # Breaks ties, so that actions are never compared, and names entries.
+        # Breaks ties, so that nothing else is compared, and names entries.
         self._numbers = itertools.count()
         self._dropped: set[int] = set()
 
-    def at(self, instant: datetime, action: Action) -> int:
-        """Enter an action for an instant; return its number."""
+    def at(self, tick: datetime, registration: Registration) -> int:
+        """Enter a tick of a task; return its number."""
         number = next(self._numbers)
-        heapq.heappush(self._ticks, (instant, number, action))
+        heapq.heappush(self._ticks, (tick, number, registration))
         return number
 
     def after(self, due: float, action: Action) -> int:
@@ -3926,16 +3940,28 @@ class Agenda:
             heapq.heapify(self._delays)
             self._dropped.clear()
 
-    def pop_due(self, now: datetime, elapsed: float) -> list[Action]:
-        """Remove and return what is due."""
-        due: list[tuple[int, Action]] = []
+    def pop_ticks(self, now: datetime) -> list[tuple[datetime, Registration]]:
+        """Remove and return the ticks that are due."""
+        due: list[tuple[datetime, Registration]] = []
         while self._ticks and self._ticks[0][0] <= now:
-            due.append(heapq.heappop(self._ticks)[1:])
+            tick, number, registration = heapq.heappop(self._ticks)
+            if not self._was_dropped(number):
+                due.append((tick, registration))
+        return due
+
+    def pop_delays(self, elapsed: float) -> list[Action]:
+        """Remove and return the actions that are due."""
+        due: list[Action] = []
         while self._delays and self._delays[0][0] <= elapsed:
-            due.append(heapq.heappop(self._delays)[1:])
-        wanted = [action for number, action in due if number not in self._dropped]
-        self._dropped.difference_update(number for number, _ in due)
-        return wanted
+            _, number, action = heapq.heappop(self._delays)
+            if not self._was_dropped(number):
+                due.append(action)
+        return due
+
+    def _was_dropped(self, number: int) -> bool:
+        dropped = number in self._dropped
+        self._dropped.discard(number)
+        return dropped
 
     def sleep(self, now: datetime, elapsed: float) -> float | None:
         """Return the seconds until the next entry comes due, or None when there is none."""
@@ -4482,8 +4508,7 @@ class Housekeeper:
         tick = trigger.next_after(after)
         registration.armed = tick or NEVER
         if tick is not None:
-            action = functools.partial(self._tick, registration, tick)
-            registration.number = self._agenda.at(tick, action)
+            registration.number = self._agenda.at(tick, registration)
             self._changed.notify()
 
     def _start_startup_tasks(self) -> None:
@@ -4504,21 +4529,23 @@ class Housekeeper:
         with self._changed:
             self._notice_clock_jump()
             now, elapsed = self.clock.now(), self.clock.monotonic()
-            due = self._agenda.pop_due(now, elapsed)
-            if not due:
+            ticks, actions = self._agenda.pop_ticks(now), self._agenda.pop_delays(elapsed)
+            if not ticks and not actions:
                 if self._closed:
                     return False
                 self.clock.wait(self._changed, self._agenda.sleep(now, elapsed))
                 return True
-        for action in due:
+        for action in actions:
             self._guarded(action)
+        for tick, registration in ticks:
+            self._guarded(self._tick, registration, tick)
         return True
 
-    def _guarded(self, action: Action) -> None:
+    def _guarded(self, work: Callable[P, object], *args: P.args, **options: P.kwargs) -> None:
         try:
-            action()
+            work(*args, **options)
         except BaseException:
-            logger.exception("Housekeeper failed in %s", action)
+            logger.exception("Housekeeper failed in %s", work)
 
     def _notice_clock_jump(self) -> None:
         now, elapsed = self.clock.now(), self.clock.monotonic()
@@ -4543,6 +4570,7 @@ class Housekeeper:
         with self._lock:
             if registration.gone or registration.armed != tick or self._stopping:
                 return
+            registration.number = None  # It is not on the agenda any more.
             # The next tick is on the agenda before this one is dispatched: whatever happens in the
             # dispatch, the schedule goes on.
             self._arm(registration, max(tick, self.clock.now()))
@@ -4562,11 +4590,11 @@ class Housekeeper:
     def _in_worker(self, work: Callable[..., None], *args: object) -> None:
         # Only the timer thread submits: a pool's threads inherit its being a daemon.
         if self._workers is not None:
-            self._workers.submit(self._guarded, functools.partial(work, *args))
+            self._workers.submit(self._guarded, work, *args)
 
     def _in_upkeep(self, work: Callable[..., object], *args: object) -> None:
         if self._upkeep is not None:
-            self._upkeep.submit(self._guarded, functools.partial(work, *args))
+            self._upkeep.submit(self._guarded, work, *args)
 
     def _delayed(self, seconds: float, work: Callable[..., object], *args: object) -> int:
         """Have the timer thread call something after so many seconds."""
