@@ -347,7 +347,7 @@ class Trigger:
     offset.
     """
 
-    __slots__ = ("_fixed", "_memo", "text", "timezone", "zone")
+    __slots__ = ("__weakref__", "_fixed", "_memo", "text", "timezone", "zone")
 
     def __init__(self, text: str, timezone: str, *, fixed: bool) -> None:
         self.text = text
@@ -560,10 +560,12 @@ def parse_cron(expression: object, hash_key: str) -> list[str]:
 
 def _unhash(field: CronField, value: str, hash_key: str) -> str:
     """Replace Jenkins' ``H``, ``H/n``, ``H(a-b)``, ``H(a-b)/n`` by what the key makes of them."""
-    if re.match("R($|[(/])", value):
+    if value[0] == "R" and re.match("R($|[(/])", value):
         raise ConfigurationError(
             f"{field.name} {value!r} draws anew in each process; write H, which all agree on"
         )
+    if value[0] != "H":
+        return value
     match = re.fullmatch(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?", value)
     if match is None:
         return value
@@ -747,9 +749,17 @@ def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger
     return _shared_cron_trigger(schedule, timezone, hash_key if HASHED.search(schedule) else "")
 
 
-@functools.lru_cache(maxsize=4096)
+# Kept while a task has one: to make it costs more than all else that a start does for a task.
+_cron_triggers: weakref.WeakValueDictionary[tuple[str, str, str], CronTrigger]
+_cron_triggers = weakref.WeakValueDictionary()
+
+
 def _shared_cron_trigger(expression: str, timezone: str, hash_key: str) -> CronTrigger:
-    return CronTrigger(expression, timezone, hash_key)
+    wanted = (expression, timezone, hash_key)
+    trigger = _cron_triggers.get(wanted)
+    if trigger is None:
+        trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
+    return trigger
 
 
 # ================================================================================================
@@ -802,6 +812,8 @@ class Task:
     sentry: bool | Mapping[str, object] = True
     # How `run` takes the application; found out here, because looking costs as much as half a run.
     _app_parameter: inspect.Parameter | None = field(default=None, init=False, repr=False)
+    # Kept, so that it is not made once more for the scheduler.
+    _trigger: Trigger | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not TASK_NAME.fullmatch(self.name):
@@ -851,7 +863,8 @@ class Task:
         if self.timezone is not None:
             zone_named(self.timezone)
         if self.schedule is not None:
-            make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
+            trigger = make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
+            object.__setattr__(self, "_trigger", trigger)
 
     def call(self, app: object) -> object:
         """Call `run`, with the application when it has a parameter ``app``."""
@@ -864,11 +877,9 @@ class Task:
     @property
     def schedule_text(self) -> str:
         """The schedule as it was written, for lists; empty when there is none."""
-        if self.schedule is None:
+        if self._trigger is None:
             return ""
-        if isinstance(self.schedule, str):
-            return self.schedule
-        return make_trigger(self.schedule, self.timezone or "UTC").text
+        return self.schedule if isinstance(self.schedule, str) else self._trigger.text
 
 
 TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
