@@ -3913,6 +3913,9 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shutdown
 
 
+Entry = TypeVar("Entry", bound=tuple[Any, ...])
+
+
 class Agenda:
     """The heap of all that comes due: ticks by the wall clock, delays by elapsed time.
 
@@ -3940,7 +3943,7 @@ class Agenda:
         return number
 
     def drop(self, number: int | None) -> None:
-        """Take an entry back; it leaves the heap when it comes due, or when most are such."""
+        """Take an entry back; it leaves its heap when it is the first, or when most are such."""
         if number is None:
             return
         self._dropped.add(number)
@@ -3974,11 +3977,18 @@ class Agenda:
         self._dropped.discard(number)
         return dropped
 
+    def _without_dropped(self, heap: list[Entry]) -> list[Entry]:
+        """Return a heap whose first entry, if there is one, has not been taken back."""
+        while heap and self._was_dropped(heap[0][1]):
+            heapq.heappop(heap)
+        return heap
+
     def sleep(self, now: datetime, elapsed: float) -> float | None:
         """Return the seconds until the next entry comes due, or None when there is none."""
-        waits = [(self._ticks[0][0] - now).total_seconds()] if self._ticks else []
-        if self._delays:
-            waits.append(self._delays[0][0] - elapsed)
+        ticks, delays = self._without_dropped(self._ticks), self._without_dropped(self._delays)
+        waits = [(ticks[0][0] - now).total_seconds()] if ticks else []
+        if delays:
+            waits.append(delays[0][0] - elapsed)
         return max(0.0, min(waits)) if waits else None
 
 
@@ -4991,6 +5001,9 @@ class Housekeeper:
         self._call_on_finish(run)
         with self._lock:
             self._live.pop(run.id, None)
+            if not self._live:
+                self._agenda.drop(self._beating)
+                self._beating = None
             self._ended.notify_all()
         run.ended.set()
 

@@ -555,27 +555,6 @@ def test_random_operations_never_run_a_tick_twice_or_two_runs_at_once(seed: int)
     assert not simulation.ledger.running("")
 
 
-def test_a_short_run_costs_one_statement_for_its_claim_and_one_for_its_finish(
-    tmp_path: Path,
-) -> None:
-    clock, statements = VirtualClock(START), []
-
-    class Counting(hk.SqliteLedger):
-        def _execute(self, sql: str, values: object, until: float) -> tuple[list[object], int]:
-            statements.append(sql.split()[0])
-            return super()._execute(sql, values, until)  # type: ignore[arg-type]
-
-    path = str(tmp_path / "ledger.db")
-    ledger = Counting(f"sqlite:///{path}", path, clock)
-    simulation = simulated(
-        clock, Task("hourly", lambda: None, schedule="0 * * * *"), ledger=ledger
-    )
-    simulation.run_until(START + timedelta(minutes=30))
-    statements.clear()
-    simulation.run_until(START + timedelta(hours=10, minutes=30))
-    assert statements == ["INSERT", "UPDATE"] * 10
-
-
 @pytest.mark.parametrize(("late", "outcome"), [(0.9, Status.SUCCEEDED), (1.1, Status.MISSED)])
 def test_without_grace_a_tick_still_runs_within_a_second(late: float, outcome: Status) -> None:
     clock, pool = VirtualClock(START), HeldExecutor()
