@@ -3923,6 +3923,8 @@ class Agenda:
     It is guarded by its owner's lock.
     """
 
+    AT_ONCE = 1000  # ticks, for which the lock is held some milliseconds
+
     def __init__(self) -> None:
         self._ticks: list[tuple[datetime, int, Registration]] = []
         self._delays: list[tuple[float, int, Action]] = []
@@ -3955,9 +3957,9 @@ class Agenda:
             self._dropped.clear()
 
     def pop_ticks(self, now: datetime) -> list[tuple[datetime, Registration]]:
-        """Remove and return the ticks that are due."""
+        """Remove and return ticks that are due, so many at once."""
         due: list[tuple[datetime, Registration]] = []
-        while self._ticks and self._ticks[0][0] <= now:
+        while self._ticks and self._ticks[0][0] <= now and len(due) < self.AT_ONCE:
             tick, number, registration = heapq.heappop(self._ticks)
             if not self._was_dropped(number):
                 due.append((tick, registration))
@@ -4556,17 +4558,20 @@ class Housekeeper:
                     return False
                 self.clock.wait(self._changed, self._agenda.sleep(now, elapsed))
                 return True
+            # Together, so that the workers do not wait for this lock at each tick.
+            due = [each for tick, each in ticks if self._guarded(self._pass_tick, each, tick, now)]
         for action in actions:
             self._guarded(action)
-        for tick, registration in ticks:
-            self._guarded(self._tick, registration, tick)
+        for registration in due:
+            self._guarded(self._dispatch, registration, self._run_due)
         return True
 
-    def _guarded(self, work: Callable[P, object], *args: P.args, **options: P.kwargs) -> None:
+    def _guarded(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
         try:
-            work(*args, **options)
+            return work(*args, **options)
         except BaseException:
             logger.exception("Housekeeper failed in %s", work)
+            return None
 
     def _notice_clock_jump(self) -> None:
         now, elapsed = self.clock.now(), self.clock.monotonic()
@@ -4586,18 +4591,15 @@ class Housekeeper:
             self._unbound.update(dict.fromkeys(self._registrations.values()))
             self._in_upkeep(self._bind)
 
-    def _tick(self, registration: Registration, tick: datetime) -> None:
-        """Handle a tick that is due."""
-        with self._lock:
-            if registration.gone or registration.armed != tick or self._stopping:
-                return
-            registration.number = None  # It is not on the agenda any more.
-            # The next tick is on the agenda before this one is dispatched: whatever happens in the
-            # dispatch, the schedule goes on.
-            self._arm(registration, max(tick, self.clock.now()))
-            if registration.accounted is not None and tick <= registration.accounted:
-                return
-        self._dispatch(registration, self._run_due)
+    def _pass_tick(self, registration: Registration, tick: datetime, now: datetime) -> bool:
+        """Go on to a task's next tick; tell whether this one is to be dispatched."""
+        if registration.gone or registration.armed != tick or self._stopping:
+            return False
+        registration.number = None  # It is not on the agenda any more.
+        # The next tick is on the agenda before this one is dispatched: whatever happens in the
+        # dispatch, the schedule goes on.
+        self._arm(registration, max(tick, now))
+        return registration.accounted is None or tick > registration.accounted
 
     def _dispatch(self, registration: Registration, work: Callable[[Registration], None]) -> None:
         """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
