@@ -1,0 +1,173 @@
+"""Which measurements are made, of whom, and at what size."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.benchmarks import ledgers
+from tests.benchmarks.contestants import CONTESTANTS
+from tests.benchmarks.runner import ROOT, Bench, Case
+
+EVERYBODY = tuple(CONTESTANTS)
+# Who survives 100,000 tasks, and does not wait for a disk.
+GROWING = ("floor", "housekeeper-memory", "apscheduler-memory")
+PUNCTUAL = tuple(name for name in EVERYBODY if not CONTESTANTS[name].looks_once_a_minute)
+LASTING = ("housekeeper-sqlite", "apscheduler-sqlite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much of everything."""
+
+    rounds: int = 3
+    tasks: int = 10_000
+    sizes: Sequence[int] = (100, 1_000, 10_000, 100_000)
+    lone_seconds: int = 8
+    crowd_seconds: int = 3
+    idle_seconds: float = 30.0
+    minute: float = 60.0  # that who looks once a minute is watched
+    imports: int = 9
+    rows: int = 1_000_000
+    listed: int = 1_000
+    crews: Sequence[int] = (1, 8, 32)
+    claim_seconds: float = 2.0
+
+
+QUICK = Scale(
+    rounds=1,
+    tasks=40,
+    sizes=(10, 40),
+    lone_seconds=1,
+    crowd_seconds=1,
+    idle_seconds=0.5,
+    minute=0.5,
+    imports=1,
+    rows=2_000,
+    listed=20,
+    crews=(1, 2),
+    claim_seconds=0.1,
+)
+
+
+def lateness(bench: Bench, scale: Scale) -> None:
+    lone = [Case(measure="lone", contestant=each, seconds=scale.lone_seconds) for each in PUNCTUAL]
+    bench.run("lone task", lone, scale.rounds)
+    crowd = [
+        Case(measure="crowd", contestant=each, size=scale.tasks, seconds=scale.crowd_seconds)
+        for each in PUNCTUAL
+    ]
+    bench.run("100 tasks a second", crowd, scale.rounds)
+
+
+def burst(bench: Bench, scale: Scale) -> None:
+    bench.run("burst", cases("burst", scale.tasks), scale.rounds)
+
+
+def cases(measure: str, size: int, contestants: Sequence[str] = EVERYBODY) -> list[Case]:
+    return [Case(measure=measure, contestant=each, size=size) for each in contestants]
+
+
+def idle(bench: Bench, scale: Scale) -> None:
+    _idle(bench, scale, [scale.tasks], EVERYBODY)
+
+
+def _idle(bench: Bench, scale: Scale, sizes: Sequence[int], contestants: Sequence[str]) -> None:
+    """Watch them sleep side by side, in one long round: they hardly disturb each other."""
+    asleep = [
+        Case(
+            measure="idle",
+            contestant=each,
+            size=size,
+            seconds=scale.minute if CONTESTANTS[each].looks_once_a_minute else scale.idle_seconds,
+        )
+        for size in sizes
+        for each in contestants
+    ]
+    bench.run_side_by_side("idle", [case for case in asleep if case not in bench.outcomes])
+
+
+def registration(bench: Bench, scale: Scale) -> None:
+    repeated = cases("registration", scale.tasks)
+    distinct = [
+        Case(measure="registration", contestant=each, size=scale.tasks, distinct=True)
+        for each in EVERYBODY
+    ]
+    bench.run("registration", repeated, scale.rounds)
+    bench.run("registration, distinct", distinct, scale.rounds)
+
+
+def importing(bench: Bench, scale: Scale) -> None:
+    """Time fresh interpreters that import a contestant, less those that import nothing."""
+    # Those that differ in their ledger are imported alike.
+    one_each = {CONTESTANTS[each].imports: each for each in reversed(EVERYBODY)}
+    for number in range(1, scale.imports + 1):
+        bench.progress(f"import {number}/{scale.imports}")
+        bare = _interpreter("pass")
+        for statement, contestant in one_each.items():
+            took = (_interpreter(statement) - bare) * 1000
+            case = Case(measure="import", contestant=contestant)
+            bench.outcomes[case].rounds.append({"import": took})
+
+
+def _interpreter(statement: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], cwd=ROOT, check=True)
+    return time.perf_counter() - began
+
+
+def full_ledger(bench: Bench, scale: Scale) -> None:
+    """Start, and list, on a store in which each task is known and has a past."""
+    for contestant in LASTING:
+        url = bench.url(Case(measure="fill", contestant=contestant))
+        fill = Case(
+            measure="fill", contestant=contestant, size=scale.tasks, rows=scale.rows, url=url
+        )
+        bench.run("filling the store", [fill], 1)
+        if bench.outcomes[fill].problem:
+            return
+        start = Case(measure="cold_start", contestant=contestant, size=scale.tasks, url=url)
+        bench.run("cold start", [start], scale.rounds)
+        if contestant == "housekeeper-sqlite":
+            listing = Case(measure="listing", contestant=contestant, size=scale.listed, url=url)
+            bench.run("dashboard's list", [listing], scale.rounds)
+
+
+def claims(bench: Bench, scale: Scale) -> None:
+    """Let processes claim and finish runs in one ledger, as fast as they can."""
+    for contestant in ("housekeeper-sqlite", "housekeeper-postgres"):
+        for processes in scale.crews:
+            case = Case(measure="claims", contestant=contestant, size=processes)
+            bench.progress(f"claims: {CONTESTANTS[contestant].label}, {processes} processes")
+            took = ledgers.measured(bench.url(case), processes, scale.claim_seconds)
+            figures = {"rate": len(took) / scale.claim_seconds}
+            if len(took) > 1:
+                figures["p50"] = statistics.median(took) * 1000
+            bench.outcomes[case].rounds.append(figures)
+
+
+def growth(bench: Bench, scale: Scale) -> None:
+    for size in scale.sizes:
+        for measure in ("burst", "registration", "heap"):
+            left = [each for each in cases(measure, size, GROWING) if each not in bench.outcomes]
+            bench.run(f"growth, {measure}", left, 1)
+    small = [size for size in scale.sizes if size <= 10_000]
+    for sizes in (small, [size for size in scale.sizes if size > 10_000]):
+        if sizes:
+            _idle(bench, scale, sizes, GROWING)
+
+
+MEASUREMENTS: dict[str, Callable[[Bench, Scale], None]] = {
+    "lateness": lateness,
+    "burst": burst,
+    "idle": idle,
+    "registration": registration,
+    "import": importing,
+    "ledger": full_ledger,
+    "claims": claims,
+    "growth": growth,
+}
