@@ -32,9 +32,14 @@ def main() -> None:
                 folder=Path(folder),
                 limit=options.limit,
                 lanes=16 if options.quick else 1,
-                progress=lambda text: print(text, file=sys.stderr, flush=True),
+                progress=tell,
             )
             compare(bench, options)
+
+
+def tell(text: str) -> None:
+    # In one piece, because several lanes tell.
+    sys.stderr.write(f"{text.strip()}\n" if text else "")
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:

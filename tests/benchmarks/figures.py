@@ -98,9 +98,9 @@ def _figure(case: Case, outcome: Outcome, key: str) -> Figure:
     if key == "memory" and case.size < LEAST_RESIDENT:
         return figure
     if case.measure in ("lone", "crowd"):
-        figure.rounds = [_of_runs([each], key) for each in outcome.rounds if each["late"]]
-        if outcome.rounds and any(each["late"] for each in outcome.rounds):
-            figure.value = _of_runs(outcome.rounds, key)
+        told = [each for each in outcome.rounds if each["late"] or key == "ran"]
+        figure.rounds = [_of_runs([each], key) for each in told]
+        figure.value = _of_runs(told, key) if told else None
         return figure
     figure.rounds = [each[key] for each in outcome.rounds if key in each]
     if figure.rounds:

@@ -26,14 +26,23 @@ TITLES = {
     "listing": "Dashboard's list of {size} tasks, from a full ledger",
     "claims": "Claims and finishes by several processes in one ledger",
 }
-HEADS = dict(
-    pair.split(":")
-    for pair in (
-        "p50:late p50,p99:late p99,max:late max,ran:ran,cpu:CPU,seconds:all run in,wakes:wake-ups,"
-        "add:register,start:start,ready:both,memory:memory,heap:objects,import:import,list:list,"
-        "rate:runs"
-    ).split(",")
-)
+HEADS = {
+    "p50": "late p50",
+    "p99": "late p99",
+    "max": "late max",
+    "ran": "ran",
+    "cpu": "CPU",
+    "seconds": "all run in",
+    "wakes": "wake-ups",
+    "add": "register",
+    "start": "start",
+    "ready": "both",
+    "memory": "memory",
+    "heap": "objects",
+    "import": "import",
+    "list": "list",
+    "rate": "runs",
+}
 NOTES = (
     "The floor is a heap, Condition.wait and ThreadPoolExecutor.submit: no calendar, no record of"
     " runs, nothing that can be asked. Ratios are to it, measured in the same pass.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import statistics
@@ -61,7 +62,7 @@ class Bench:
     lanes: int = 1  # measurements at the same time; more than one spoils the figures
     outcomes: dict[Case, Outcome] = field(default_factory=lambda: defaultdict(Outcome))
     setups: dict[tuple[str, str], float] = field(default_factory=dict)
-    urls: int = 0
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def run(self, title: str, cases: Sequence[Case], rounds: int) -> None:
         """Make some measurements, the contestants taking turns in each round."""
@@ -111,6 +112,7 @@ class Bench:
                 raise subprocess.CalledProcessError(
                     process.returncode, process.args, output, errors
                 )
+        self.progress(errors)  # Warnings, such as of an unreachable ledger.
         figures: dict[str, Any] = json.loads(output.splitlines()[-1])
         return figures
 
@@ -137,13 +139,13 @@ class Bench:
 
     def url(self, case: Case) -> str:
         """Return the URL of a fresh store of the contestant's kind."""
-        self.urls += 1
+        number = next(self.numbers)
         kind = CONTESTANTS[case.contestant].store
         if kind == "sqlite":
-            return f"sqlite:///{self.folder}/store-{self.urls}.db"
+            return f"sqlite:///{self.folder}/store-{number}.db"
         if kind == "postgres":
-            self.server.execute(f"CREATE DATABASE bench_{self.urls}")
-            return self.server.url(f"bench_{self.urls}")
+            self.server.execute(f"CREATE DATABASE bench_{number}")
+            return self.server.url(f"bench_{number}")
         return "memory://"
 
     def run_side_by_side(self, title: str, cases: Sequence[Case]) -> None:
