@@ -7,6 +7,8 @@ import dataclasses
 import json
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.benchmarks import ledgers, report
@@ -16,6 +18,7 @@ from tests.benchmarks.runner import Bench
 from tests.postgres import temporary_server
 
 HERE = Path(__file__).parent
+BEGAN = time.monotonic()
 
 
 def main() -> None:
@@ -31,15 +34,19 @@ def main() -> None:
                 server=server,
                 folder=Path(folder),
                 limit=options.limit,
-                lanes=16 if options.quick else 1,
                 progress=tell,
+                # Quick figures are spoiled anyway.
+                lanes=8 if options.quick else 1,
+                least_lead=2.0 if options.quick else 0.5,
             )
             compare(bench, options)
 
 
 def tell(text: str) -> None:
-    # In one piece, because several lanes tell.
-    sys.stderr.write(f"{text.strip()}\n" if text else "")
+    """Say on standard error what goes on, and how long it has done."""
+    if text:
+        # In one piece, because several lanes tell.
+        sys.stderr.write(f"{time.monotonic() - BEGAN:6.1f} s  {text.strip()}\n")
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -48,8 +55,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         description="Measure Housekeeper, its peers and the floor on the same work.",
     )
     parser.add_argument("--quick", action="store_true", help="a tiny pass: it tells nothing")
-    only = {"nargs": "+", "choices": list(MEASUREMENTS), "metavar": "NAME"}
-    parser.add_argument("--only", **only, help=f"of {', '.join(MEASUREMENTS)}")
+    names = ", ".join(MEASUREMENTS)
+    parser.add_argument("--only", nargs="+", choices=MEASUREMENTS, metavar="NAME", help=names)
     parser.add_argument("--rounds", type=int, help="of each measurement (default 3)")
     parser.add_argument("--tasks", type=int, help="of each measurement but growth")
     parser.add_argument("--sizes", type=int, nargs="+", help="how many tasks growth goes through")
@@ -78,8 +85,9 @@ def compare(bench: Bench, options: argparse.Namespace) -> None:
         QUICK if options.quick else Scale(),
         **{key: value for key, value in given.items() if value is not None},
     )
-    for name in options.only or MEASUREMENTS:
-        MEASUREMENTS[name](bench, scale)
+    with ThreadPoolExecutor(len(MEASUREMENTS) if options.quick else 1) as together:
+        chosen = [MEASUREMENTS[name] for name in options.only or MEASUREMENTS]
+        list(together.map(lambda measure: measure(bench, scale), chosen))
     figures = Figures(bench.outcomes)
     print(report.table(figures, scale.tasks))
     options.json.write_text(json.dumps(report.as_json(figures, scale.tasks), indent=1) + "\n")

@@ -64,6 +64,8 @@ class Contestant(ABC):
     seconds_per_task: ClassVar[float] = 100e-6
     # Its ticks of each second are whole seconds, so that it is known how late a run is.
     ticks_each_second: ClassVar[bool] = True
+    # It runs tasks on threads of their own, and so has to make them first.
+    has_workers: ClassVar[bool] = True
     # It looks for what is due when it is started, and then once a minute.
     looks_once_a_minute: ClassVar[bool] = False
 
@@ -190,6 +192,7 @@ class ScheduleContestant(Contestant):
     imports = "import schedule"
     package = "schedule"
     ticks_each_second = False
+    has_workers = False
 
     def __init__(self, url: str) -> None:
         import schedule

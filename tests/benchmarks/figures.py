@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from tests.benchmarks.runner import Case, Outcome
 
@@ -108,11 +109,11 @@ def _figure(case: Case, outcome: Outcome, key: str) -> Figure:
     return figure
 
 
-def _of_runs(rounds: Sequence[Mapping[str, list[float]]], key: str) -> float:
+def _of_runs(rounds: Sequence[Mapping[str, Any]], key: str) -> float:
     """Return a percentile of how late the runs of all rounds were, in ms, or how many ran."""
-    late = sorted(seconds * 1000 for each in rounds for seconds in each["late"])
+    late: list[float] = sorted(seconds * 1000 for each in rounds for seconds in each["late"])
     if key == "ran":
-        return 100 * len(late) / sum(each["expected"] for each in rounds)
+        return 100 * len(late) / sum(int(each["expected"]) for each in rounds)
     share = {"p50": 0.5, "p99": 0.99, "max": 1.0}[key]
     return late[max(0, math.ceil(share * len(late)) - 1)]
 

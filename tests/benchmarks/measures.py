@@ -93,17 +93,18 @@ def burst(work: Work) -> Figures:
     if work.contestant.looks_once_a_minute:
         return _burst_at_start(work)
     scheduler = work.make()
-    began, tick = time.perf_counter(), math.ceil(time.time() + work.lead) + 3
-    when, before = When.at(tick), When.at(tick - 2)
+    began, tick = time.perf_counter(), math.ceil(time.time() + work.lead) + 1
+    when, before = When.at(tick), When.at(tick - 1)
     for number in range(work.size):
         scheduler.add(f"task-{number}", when, count)
     # These make the threads, and import what is imported late.
-    for number in range(WARM_RUNS):
+    warming = WARM_RUNS if work.contestant.has_workers else 0
+    for number in range(warming):
         scheduler.add(f"warm-{number}", before, warm)
     scheduler.start()
     setup = time.perf_counter() - began
     sleep_until(tick - 0.2)
-    if len(WARMED) < WARM_RUNS or time.time() > tick:
+    if len(WARMED) < warming or time.time() > tick:
         raise NotReady
     cpu = Cpu()
     return {**_burst_figures(work, cpu, tick), "setup": setup}
@@ -142,7 +143,8 @@ def lone(work: Work) -> Figures:
         return _lone_of_many(work, scheduler)
     scheduler.add("lone", EACH_SECOND, note)
     scheduler.start()
-    begin = math.ceil(time.time()) + 1.5
+    # The first run makes a thread, and imports what is imported late.
+    begin = math.ceil(time.time()) + 0.5
     sleep_until(begin)
     RUNS.clear()
     sleep_until(begin + work.seconds)
@@ -163,7 +165,7 @@ def _lone_of_many(work: Work, scheduler: Contestant) -> Figures:
 def crowd(work: Work) -> Figures:
     """Let 100 tasks come due each second, among many that sleep; return how late each was."""
     scheduler, began = work.make(), time.perf_counter()
-    first = math.ceil(time.time() + work.lead) + 2
+    first = math.ceil(time.time() + work.lead) + 1
     ticks = range(first, first + int(work.seconds))
     sleepers(scheduler, work.size)
     for tick, number in itertools.product(ticks, range(CROWD)):
@@ -199,6 +201,7 @@ def registration(work: Work) -> Figures:
         "start": (started - registered) / work.size * 1e6,
         "ready": (started - began) / work.size * 1e6,
         "memory": (resident() - memory) / work.size / 1024,
+        "setup": started - began,
     }
 
 

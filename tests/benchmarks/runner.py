@@ -7,10 +7,10 @@ import functools
 import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +24,7 @@ from tests.postgres import PostgresServer
 ROOT = Path(__file__).parents[2]
 NOT_READY = 3  # the exit code of a measurement whose lead was too short
 TOO_LONG = "too long"
+PATIENCE = 12.0  # seconds; what takes longer is measured in one round only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,7 @@ class Outcome:
 
     rounds: list[dict[str, Any]] = field(default_factory=list)
     problem: str = ""
-
-    def median(self, figure: str) -> float | None:
-        values = [each[figure] for each in self.rounds if figure in each]
-        return statistics.median(values) if values else None
+    slow: bool = False
 
 
 @dataclass(kw_only=True)
@@ -60,8 +58,10 @@ class Bench:
     limit: float  # seconds that one measurement may take
     progress: Callable[[str], None]
     lanes: int = 1  # measurements at the same time; more than one spoils the figures
+    least_lead: float = 0.5  # seconds to register in, whatever is registered
     outcomes: dict[Case, Outcome] = field(default_factory=lambda: defaultdict(Outcome))
-    setups: dict[tuple[str, str], float] = field(default_factory=dict)
+    # Seconds that each contestant took to register a task and start.
+    setups: dict[str, float] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def run(self, title: str, cases: Sequence[Case], rounds: int) -> None:
@@ -73,8 +73,9 @@ class Bench:
 
     def _once(self, title: str, case: Case) -> None:
         outcome = self.outcomes[case]
-        if outcome.problem:
+        if outcome.problem or outcome.slow:
             return
+        began = time.monotonic()
         self.progress(f"{title}: {CONTESTANTS[case.contestant].label}{_of(case.size)}")
         try:
             outcome.rounds.append(self._measured(case))
@@ -83,6 +84,7 @@ class Bench:
         except subprocess.CalledProcessError as error:
             last = (error.stderr or "").strip().splitlines()[-1:]
             outcome.problem = f"failed: {' '.join(last) or error.returncode}"
+        outcome.slow = time.monotonic() - began > PATIENCE
 
     def _measured(self, case: Case) -> dict[str, Any]:
         """Measure, with more time to register in when that was too little."""
@@ -96,14 +98,13 @@ class Bench:
                 lead = 2 * lead + 1
                 continue
             if "setup" in figures:
-                learned = figures["setup"] / case.size
-                self.setups[case.measure, case.contestant] = learned
+                self.setups[case.contestant] = figures["setup"] / case.size
             return figures
 
     def _lead(self, case: Case) -> float:
         guess = CONTESTANTS[case.contestant].seconds_per_task
-        each = self.setups.get((case.measure, case.contestant), guess)
-        return 0.3 + 1.5 * each * case.size
+        each = self.setups.get(case.contestant, guess)
+        return self.least_lead + 1.5 * each * case.size
 
     def _child(self, case: Case, lead: float) -> dict[str, Any]:
         with self._process(case, lead) as process:
@@ -118,7 +119,11 @@ class Bench:
 
     @contextlib.contextmanager
     def _process(self, case: Case, lead: float = 0.0) -> Iterator[subprocess.Popen[str]]:
-        options = {"size": case.size, "seconds": case.seconds, "distinct": case.distinct}
+        options: dict[str, object] = {
+            "size": case.size,
+            "seconds": case.seconds,
+            "distinct": case.distinct,
+        }
         options |= {"rows": case.rows, "url": case.url or self.url(case), "lead": lead}
         command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.child"]
         process = subprocess.Popen(
@@ -153,7 +158,7 @@ class Bench:
         self.progress(f"{title}: {len(cases)} processes side by side")
         with contextlib.ExitStack() as stack:
             crew = [(case, stack.enter_context(self._process(case))) for case in cases]
-            watchdog = threading.Timer(self.limit, lambda: [each.kill() for _, each in crew])
+            watchdog = threading.Timer(self.limit, _kill, [process for _, process in crew])
             watchdog.start()
             for word in ("registered", "started"):
                 self.progress(f"{title}: waiting until all have {word}")
@@ -183,6 +188,11 @@ def _meet(crew: Sequence[subprocess.Popen[str]]) -> None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write("go\n")
             process.stdin.flush()
+
+
+def _kill(crew: Sequence[subprocess.Popen[str]]) -> None:
+    for process in crew:
+        process.kill()
 
 
 def _of(size: int) -> str:
