@@ -11,7 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.benchmarks import ledgers, report
+from tests.benchmarks import drawing, ledgers, report
 from tests.benchmarks.figures import Figures
 from tests.benchmarks.plan import MEASUREMENTS, QUICK, Scale
 from tests.benchmarks.runner import Bench
@@ -90,6 +90,7 @@ def compare(bench: Bench, options: argparse.Namespace) -> None:
         list(together.map(lambda measure: measure(bench, scale), chosen))
     figures = Figures(bench.outcomes)
     print(report.table(figures, scale.tasks))
+    options.svg.write_text(drawing.drawn(figures, scale.tasks, report.setting()))
     options.json.write_text(json.dumps(report.as_json(figures, scale.tasks), indent=1) + "\n")
 
 

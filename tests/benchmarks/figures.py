@@ -70,12 +70,14 @@ class Figures:
         for figure in self.all:
             if figure.unit == "%" or (figure.measure, figure.figure) in NO_RATIO:
                 continue
-            floor = self.find(figure.measure, figure.figure, "floor", figure.size, figure.distinct)
+            floor = self.find(
+                figure.measure, figure.figure, "floor", figure.size, distinct=figure.distinct
+            )
             if floor is not None and floor.value and figure.value is not None:
                 figure.ratio_to_floor = figure.value / floor.value
 
     def find(
-        self, measure: str, figure: str, contestant: str, size: int, distinct: bool = False
+        self, measure: str, figure: str, contestant: str, size: int, *, distinct: bool = False
     ) -> Figure | None:
         return self._index.get((measure, figure, contestant, size, distinct))
 

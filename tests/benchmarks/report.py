@@ -99,7 +99,9 @@ def _lines(figures: Figures, title: str, sizes: Sequence[int], distinct: bool) -
     yield "  {:26}".format("") + "".join(f"{unit:>14}{'':9}" for unit in units.values()).rstrip()
     for contestant, kind in CONTESTANTS.items():
         for size in sizes:
-            found = [figures.find(measure, key, contestant, size, distinct) for key in units]
+            found = [
+                figures.find(measure, key, contestant, size, distinct=distinct) for key in units
+            ]
             if any(found):
                 label = kind.label + (f", {size}" if measure == "claims" else "")
                 yield f"  {label:26}" + "".join(map(_cell, found)).rstrip()
