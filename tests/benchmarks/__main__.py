@@ -61,8 +61,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, help="of each measurement but growth")
     parser.add_argument("--sizes", type=int, nargs="+", help="how many tasks growth goes through")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds of one measurement")
-    parser.add_argument("--json", type=Path, default=HERE / "speed.json", help="where it goes")
-    parser.add_argument("--svg", type=Path, default=HERE / "speed.svg", help="where it goes")
+    kept = "where it goes (a whole pass: tests/benchmarks/speed.{}; else nowhere)"
+    parser.add_argument("--json", type=Path, help=kept.format("json"))
+    parser.add_argument("--svg", type=Path, help=kept.format("svg"))
     add_ledgers(parser)
     return parser.parse_args(arguments)
 
@@ -90,8 +91,12 @@ def compare(bench: Bench, options: argparse.Namespace) -> None:
         list(together.map(lambda measure: measure(bench, scale), chosen))
     figures = Figures(bench.outcomes)
     print(report.table(figures, scale.tasks))
-    options.svg.write_text(drawing.drawn(figures, scale.tasks, report.setting()))
-    options.json.write_text(json.dumps(report.as_json(figures, scale.tasks), indent=1) + "\n")
+    # The figures that people are shown are never those of a part, nor of a tiny pass.
+    whole = not options.quick and not options.only
+    if path := options.json or (HERE / "speed.json" if whole else None):
+        path.write_text(json.dumps(report.as_json(figures, scale), indent=1) + "\n")
+    if path := options.svg or (HERE / "speed.svg" if whole else None):
+        path.write_text(drawing.drawn(figures, scale.tasks, report.setting()))
 
 
 main()

@@ -32,7 +32,7 @@ UNITS: dict[str, dict[str, str]] = {
 LEAST_RESIDENT = 10_000
 # Of these the floor has next to nothing, so that a ratio to it would say nothing.
 NO_RATIO = {("idle", "cpu"), ("idle", "wakes"), ("registration", "start")}
-FLAT = 1.5  # times what it is at the smallest size
+FLAT = 1.5  # times the least that it is at any smaller size
 
 
 @dataclass(kw_only=True)
@@ -166,7 +166,10 @@ def budgets(figures: Figures, tasks: int) -> list[Budget]:
 
 
 def _growth_budgets(figures: Figures, contestant: str) -> list[Budget]:
-    """Return how the figures of most tasks compare with those of the fewest."""
+    """Return how the figures of most tasks compare with the best of those of fewer.
+
+    Not with those of the fewest, which bear most of what is done once.
+    """
     grows = (
         ("CPU a run", "burst", "cpu"),
         ("registering a task", "registration", "add"),
@@ -177,11 +180,11 @@ def _growth_budgets(figures: Figures, contestant: str) -> list[Budget]:
     found = []
     for what, measure, key in grows:
         sizes = figures.sizes(measure)
-        all_sizes = [figures.find(measure, key, contestant, size) for size in sizes]
-        known = [each for each in all_sizes if each is not None and each.value]
-        if len(known) > 1 and known[0].value and known[-1].value:
-            of = f"{what}, {known[-1].size:,} tasks to {known[0].size:,}"
-            measured = known[-1].value / known[0].value
+        by_size = [figures.find(measure, key, contestant, size) for size in sizes]
+        known = [each.value for each in by_size if each is not None and each.value]
+        if len(known) > 1:
+            of = f"growth of {what} up to {sizes[-1]:,} tasks"
+            measured = known[-1] / min(known[:-1])
             found.append(Budget(what=of, limit=FLAT, unit="x", measured=measured))
     most = max(figures.sizes("idle"), default=0)
     idle = figures.find("idle", "cpu", contestant, most)

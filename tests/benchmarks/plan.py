@@ -27,7 +27,7 @@ class Scale:
     rounds: int = 3
     tasks: int = 10_000
     sizes: Sequence[int] = (100, 1_000, 10_000, 100_000)
-    lone_seconds: int = 5
+    lone_seconds: int = 4
     crowd_seconds: int = 4
     idle_seconds: float = 30.0
     minute: float = 60.0  # that who looks once a minute is watched

@@ -97,7 +97,8 @@ class Bench:
                     raise
                 lead = 2 * lead + 1
                 continue
-            if "setup" in figures:
+            # Bursts and crowds share their schedules.
+            if "setup" in figures and not case.distinct:
                 self.setups[case.contestant] = figures["setup"] / case.size
             return figures
 
