@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.contestants import CONTESTANTS
+from tests.benchmarks.measures import NotReady
 from tests.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
-NOT_READY = 3  # the exit code of a measurement whose lead was too short
-TOO_LONG = "too long"
+TOO_LONG, FAILED = "too long", "failed"
 PATIENCE = 12.0  # seconds; what takes longer is measured in one round only
 
 
@@ -82,8 +82,8 @@ class Bench:
         except subprocess.TimeoutExpired:
             outcome.problem = TOO_LONG
         except subprocess.CalledProcessError as error:
-            last = (error.stderr or "").strip().splitlines()[-1:]
-            outcome.problem = f"failed: {' '.join(last) or error.returncode}"
+            self.progress(error.stderr)
+            outcome.problem = FAILED
         outcome.slow = time.monotonic() - began > PATIENCE
 
     def _measured(self, case: Case) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Bench:
             try:
                 figures = self._child(case, lead)
             except subprocess.CalledProcessError as error:
-                if error.returncode != NOT_READY or lead > self.limit:
+                if error.returncode != NotReady.CODE or lead > self.limit:
                     raise
                 lead = 2 * lead + 1
                 continue
@@ -176,7 +176,8 @@ class Bench:
         elif process.returncode < 0:
             self.outcomes[case].problem = TOO_LONG
         else:
-            self.outcomes[case].problem = f"failed: {' '.join(errors.strip().splitlines()[-1:])}"
+            self.progress(errors)
+            self.outcomes[case].problem = FAILED
 
 
 def _meet(crew: Sequence[subprocess.Popen[str]]) -> None:
