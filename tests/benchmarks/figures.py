@@ -26,7 +26,7 @@ UNITS: dict[str, dict[str, str]] = {
     "import": {"import": "ms"},
     "cold_start": {"start": "ms"},
     "listing": {"list": "ms"},
-    "claims": {"rate": "1/s", "p50": "ms"},
+    "claims": {"rate": "1/s", "claim": "ms"},
 }
 # Below it the pages of memory are too coarse to tell what a task takes.
 LEAST_RESIDENT = 10_000

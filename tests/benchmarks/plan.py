@@ -62,7 +62,7 @@ def lateness(bench: Bench, scale: Scale) -> None:
         for each in PUNCTUAL
     ]
     # One round has hundreds of runs.
-    bench.run("100 tasks a second", crowd, 1)
+    bench.run("100 tasks a second", crowd)
 
 
 def burst(bench: Bench, scale: Scale) -> None:
@@ -101,7 +101,7 @@ def registration(bench: Bench, scale: Scale) -> None:
         if each != "apscheduler-sqlite"  # It takes half a minute, and makes no difference to it.
     ]
     bench.run("registration", repeated, scale.rounds)
-    bench.run("registration, distinct", distinct, 1)
+    bench.run("registration, distinct", distinct)
 
 
 def importing(bench: Bench, scale: Scale) -> None:
@@ -130,7 +130,7 @@ def full_ledger(bench: Bench, scale: Scale) -> None:
         fill = Case(
             measure="fill", contestant=contestant, size=scale.tasks, rows=scale.rows, url=url
         )
-        bench.run("filling the store", [fill], 1)
+        bench.run("filling the store", [fill])
         if bench.outcomes[fill].problem:
             return
         start = Case(measure="cold_start", contestant=contestant, size=scale.tasks, url=url)
@@ -149,7 +149,7 @@ def claims(bench: Bench, scale: Scale) -> None:
             took = ledgers.measured(bench.url(case), processes, scale.claim_seconds)
             figures = {"rate": len(took) / scale.claim_seconds}
             if len(took) > 1:
-                figures["p50"] = statistics.median(took) * 1000
+                figures["claim"] = statistics.median(took) * 1000
             bench.outcomes[case].rounds.append(figures)
 
 
@@ -157,7 +157,8 @@ def growth(bench: Bench, scale: Scale) -> None:
     """Do the same with ever more tasks, one round of each."""
     for size in scale.sizes:
         for measure in ("registration", "burst", "heap"):
-            bench.run(f"growth, {measure}", _new(bench, cases(measure, size, GROWING)), 1)
+            new = _new(bench, cases(measure, size, GROWING))
+            bench.run(f"growth, {measure}", new, timed=measure != "heap")
     asleep = _new(bench, _asleep(scale, GROWING, scale.sizes))
     for together in ([each for each in asleep if each.size <= 10_000], asleep):
         if together := _new(bench, together):

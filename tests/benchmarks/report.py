@@ -42,6 +42,7 @@ HEADS = {
     "import": "import",
     "list": "list",
     "rate": "runs",
+    "claim": "claim p50",
 }
 NOTES = (
     "The floor is a heap, Condition.wait and ThreadPoolExecutor.submit: no calendar, no record of"

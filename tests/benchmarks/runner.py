@@ -64,11 +64,16 @@ class Bench:
     setups: dict[str, float] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def run(self, title: str, cases: Sequence[Case], rounds: int) -> None:
-        """Make some measurements, the contestants taking turns in each round."""
+    def run(
+        self, title: str, cases: Sequence[Case], rounds: int = 1, *, timed: bool = True
+    ) -> None:
+        """Make some measurements, the contestants taking turns in each round.
+
+        What is not timed is made two at a time.
+        """
         for number in range(1, rounds + 1):
             once = functools.partial(self._once, f"{title} {number}/{rounds}")
-            with ThreadPoolExecutor(self.lanes) as lanes:
+            with ThreadPoolExecutor(self.lanes if timed else max(self.lanes, 2)) as lanes:
                 list(lanes.map(once, cases))
 
     def _once(self, title: str, case: Case) -> None:
@@ -105,7 +110,7 @@ class Bench:
     def _lead(self, case: Case) -> float:
         guess = CONTESTANTS[case.contestant].seconds_per_task
         each = self.setups.get(case.contestant, guess)
-        return self.least_lead + 1.5 * each * case.size
+        return self.least_lead + 1.7 * each * case.size
 
     def _child(self, case: Case, lead: float) -> dict[str, Any]:
         with self._process(case, lead) as process:
