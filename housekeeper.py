@@ -387,13 +387,13 @@ class Trigger:
         # All ticks are whole seconds, so the fraction decides nothing.
         if instant.microsecond or instant.tzinfo is not UTC:
             instant = instant.astimezone(UTC).replace(microsecond=0)
-        # The loop, the claim and the release of a tick ask for the same two answers (a third of
-        # the calendar arithmetic, measured), and so do tasks that share a trigger.
+        # The loop, the claim and the release of a tick ask for the same three answers, and so do
+        # tasks that share a trigger.
         for asked, answer in self._memo:
             if asked == instant:
                 return answer
         answer = self._compute_next(instant)
-        self._memo = ((instant, answer), *self._memo[:1])
+        self._memo = ((instant, answer), *self._memo[:2])
         return answer
 
     def _compute_next(self, instant: datetime) -> datetime | None:
@@ -2948,6 +2948,8 @@ class PostgresLedger(SqlLedger):
     INSTANT = "TIMESTAMPTZ"
     VALUE = r"%(\1)s"
     SCHEMA_LOCK = 0x686F757365  # any number, as long as it is the same in all processes
+    # poll() takes one call of the system, and epoll() four; Windows has neither.
+    SELECTOR = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
@@ -3043,7 +3045,7 @@ class PostgresLedger(SqlLedger):
         while (state := connection.poll()) != extensions.POLL_OK:
             reads = state == extensions.POLL_READ
             # Anew each time, because the socket changes while several hosts are tried.
-            with selectors.DefaultSelector() as selector:
+            with self.SELECTOR() as selector:
                 selector.register(
                     connection.fileno(), selectors.EVENT_READ if reads else selectors.EVENT_WRITE
                 )
@@ -5026,6 +5028,16 @@ class Housekeeper:
                 self._beating = None
             self._ended.notify_all()
         run.ended.set()
+        self._look_ahead(registration)
+
+    def _look_ahead(self, registration: Registration) -> None:
+        """Have the trigger remember what follows the next tick.
+
+        Otherwise the loop would search for it when that tick is due, and the run begin later.
+        """
+        trigger, armed = registration.trigger, registration.armed
+        if trigger is not None and armed is not None:
+            trigger.next_after(armed)
 
     def _conclude_unretried(self, registration: Registration, run: LiveRun) -> None:
         run.note += "; not tried again, because the process is shutting down"
