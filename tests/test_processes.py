@@ -24,6 +24,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Status
+from tests.environment import environment
 
 FILE = Path(hk.__file__).resolve()
 LIMIT = 30  # seconds after which something hangs that must not
@@ -68,7 +69,7 @@ class World:
         process = subprocess.Popen(
             command or [sys.executable, str(FILE), *settings, *options.pop("arguments", [])],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(FILE.parent), "PYTHONUNBUFFERED": "1"},
+            env=environment(PYTHONPATH=str(FILE.parent), PYTHONUNBUFFERED="1"),
             stdout=subprocess.PIPE,
             stderr=open(self.folder / f"stderr{len(self.processes)}", "w"),  # noqa: SIM115
             text=True,

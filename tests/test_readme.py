@@ -26,6 +26,7 @@ import sqlalchemy
 
 import housekeeper as hk
 from housekeeper import Status
+from tests.environment import environment
 
 ROOT = Path(hk.__file__).resolve().parent
 README = (ROOT / "README.md").read_text()
@@ -83,9 +84,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment() -> dict[str, str]:
+def variables() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
+    return environment(PATH=path, TZ="UTC", PYTHONUNBUFFERED="1")
 
 
 def test_each_command_prints_what_the_readme_shows(folder: Path) -> None:
@@ -100,7 +101,7 @@ def test_each_command_prints_what_the_readme_shows(folder: Path) -> None:
             command,
             shell=True,
             cwd=folder,
-            env=environment(),
+            env=variables(),
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -118,7 +119,7 @@ def run_scheduler(folder: Path, lines: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "housekeeper.py"],
         cwd=folder,
-        env=environment(),
+        env=variables(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -150,7 +151,7 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
-        env={**environment(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"},
+        env={**variables(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"},
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -160,7 +161,7 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
     listed = subprocess.run(
         [sys.executable, "housekeeper.py", "--app", "app:housekeeper", "list"],
         cwd=folder,
-        env=environment(),
+        env=variables(),
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -170,11 +171,11 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
 
 
 def test_the_calls_over_http_answer_what_is_shown(folder: Path) -> None:
-    variables = {**environment(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"}
+    given = {**variables(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"}
     process = subprocess.Popen(
         [sys.executable, "housekeeper.py", "--http", "127.0.0.1:0"],
         cwd=folder,
-        env=variables,
+        env=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -193,7 +194,7 @@ def test_the_calls_over_http_answer_what_is_shown(folder: Path) -> None:
             done = subprocess.run(
                 command.replace(":8080", f":{port}"),
                 shell=True,
-                env=variables,
+                env=given,
                 capture_output=True,
                 text=True,
                 timeout=LIMIT,

@@ -22,6 +22,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Status
+from tests.environment import environment
 
 FILE = Path(hk.__file__).resolve()
 BIN = Path(sys.executable).parent
@@ -157,7 +158,7 @@ class Site:
         self.process = subprocess.Popen(
             [str(BIN / program), *rest],
             cwd=self.folder,
-            env={**os.environ, "PORT": str(self.port), "PYTHONPATH": str(self.folder)},
+            env=environment(PORT=str(self.port), PYTHONPATH=str(self.folder)),
             stdout=open(self.folder / "log", "wb"),  # noqa: SIM115
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -280,7 +281,7 @@ def test_each_tick_runs_once_pages_are_served_and_the_server_ends(site: Site, na
     assert [site.get() for _ in range(8)] == ["page"] * 8
     code = stop(site)
     assert code == (UWSGI_END if "uwsgi" in SERVERS[name] and "master" not in SERVERS[name] else 0)
-    assert " started with 1 tasks" in site.log
+    assert " with 1 tasks, " in site.log
     check(site)
 
 
@@ -301,7 +302,7 @@ def test_nothing_is_started_in_a_master_and_each_worker_starts(site: Site, name:
     """A command's exit status would be taken by gunicorn's arbiter, which reaps every child."""
     site.write("tasks/every_second.py", FALSE + EVERY_SECOND)
     site.start(SERVERS[name])
-    wait_until(lambda: site.log.count(" started with 2 tasks") == site.workers, site)
+    wait_until(lambda: site.log.count(" with 2 tasks, ") == site.workers, site)
     wait_until(lambda: len(site.ticks()) >= 3 and len(site.rows("false")) >= 3, site)
     assert stop(site) == 0
     assert "Housekeeper is not started in " in site.log
@@ -315,7 +316,7 @@ def test_a_running_task_ends_before_the_server_does(site: Site, name: str) -> No
     site.start(SERVERS[name])
     wait_until(site.answers, site)
     wait_until(site.has("begun"), site)
-    wait_until(lambda: site.log.count(" started with 2 tasks") == site.workers, site)
+    wait_until(lambda: site.log.count(" with 2 tasks, ") == site.workers, site)
     # uWSGI runs no exit hook when it is ended while it comes up or answers, so it gets a moment.
     seen = len(site.ticks())
     wait_until(lambda: len(site.ticks()) >= seen + 2, site)
@@ -422,7 +423,7 @@ def test_what_a_task_forks_never_schedules(site: Site) -> None:
     site.start("python program.py")
     assert site.ends() == 0
     assert "succeeded" in site.log
-    assert site.log.count(" started with 2 tasks") == 1
+    assert site.log.count(" with 2 tasks, ") == 1
     children = (site.folder / "children").read_text().split()
     assert children == ['{"started":false}'] * 3
     assert "Traceback" not in site.log
