@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -82,7 +83,9 @@ FLASK = """
     app = Flask(__name__)
     app.add_url_rule("/", "page", lambda: "page")
     app.add_url_rule("/started", "started", lambda: {"started": housekeeper._started})
+    app.add_url_rule("/run/<name>", "run", lambda name: run(name, wait=False).id)
     housekeeper = create_housekeeper(app)
+    run = housekeeper.run_task_manually
     housekeeper.initialize()
 
     if __name__ == "__main__":
@@ -182,6 +185,9 @@ class Site:
         pairs = [line.split() for line in lines]
         return [(int(pid), datetime.fromisoformat(tick)) for pid, tick in pairs]
 
+    def lines(self, name: str) -> list[str]:
+        return (self.folder / name).read_text().splitlines()
+
     def has(self, name: str) -> Callable[[], bool]:
         return (self.folder / name).exists
 
@@ -195,6 +201,9 @@ class Site:
     @property
     def log(self) -> str:
         return (self.folder / "log").read_text()
+
+    def logged(self, text: str) -> bool:
+        return text in self.log
 
     def rows(self, name: str) -> list[hk.Run]:
         ledger = f"sqlite:///{self.folder}/housekeeper.db"
@@ -427,3 +436,108 @@ def test_what_a_task_forks_never_schedules(site: Site) -> None:
     children = (site.folder / "children").read_text().split()
     assert children == ['{"started":false}'] * 3
     assert "Traceback" not in site.log
+
+
+STARTING = """
+    import subprocess, sys
+    from pathlib import Path
+    from housekeeper import Task
+
+    # A shell is between the scheduler and what it starts.
+    child = f"cd /; cd {Path.cwd()}; {sys.executable} child.py"
+    command = Task("command", command=f"{child} command; true")
+    call = Task("call", lambda: subprocess.run(f"{child} call; true", shell=True, check=True))
+    other = Task("other", command=f"mkdir other; cd other; exec {sys.executable} ../other.py")
+    by_hand = Task("by-hand", lambda: None)
+"""
+
+# It stays while the scheduler that it is started under runs three ticks.
+CHILD = """
+    import pathlib, sys, time
+    import flask_app
+
+    def ticks():
+        return pathlib.Path("ticks").read_text().count("\\n")
+
+    status = flask_app.housekeeper.run_task_manually("by-hand").status
+    seen = ticks()
+    while ticks() < seen + 3:
+        time.sleep(0.05)
+    with open("children", "a") as children:
+        children.write(f"{sys.argv[1]} {status}\\n")
+"""
+
+# Another ledger: another application.
+OTHER = """
+    import logging, pathlib, time
+    from housekeeper import create_housekeeper
+
+    logging.basicConfig(level=logging.INFO)
+    create_housekeeper(ledger="sqlite:///other/ledger.db").initialize()
+    while not pathlib.Path("ticks").exists():
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "ledger"),
+    [("waitress", "sqlite:///housekeeper.db"), ("waitress", "memory://"), ("Flask, reloader", "")],
+)
+def test_what_a_task_starts_leaves_the_ticks_to_its_scheduler(
+    site: Site, server: str, ledger: str
+) -> None:
+    """Between ledgers in memory nothing else would keep a tick from being run twice."""
+    if ledger:
+        site.write("flask_app.py", FLASK.replace("r(app)", f"r(app, ledger={ledger!r})"))
+    site.write("tasks/starting.py", STARTING)
+    site.write("child.py", CHILD)
+    site.write("other.py", OTHER)
+    site.start(SERVERS[server])
+    wait_until(lambda: len(site.ticks()) >= 2, site)
+    wait_until(site.answers, site)
+    for name in ("command", "call", "other"):
+        assert site.get(f"/run/{name}")
+    for name in ("command", "call", "other"):
+        wait_until(functools.partial(site.logged, f"Task {name} succeeded"), site)
+    assert sorted(site.lines("children")) == ["call succeeded", "command succeeded"]
+    (scheduler,) = {pid for pid, _ in site.ticks()[1:]}  # A reloader's parent may run one.
+    assert site.log.count(f"does not schedule, because process {scheduler}, which") == 2
+    assert "sqlite:///" + str(site.folder / "other/ledger.db") in site.log
+    assert stop(site) == 0
+    if ledger == "memory://":
+        assert set(Counter(tick for _, tick in site.ticks()).values()) == {1}
+    else:
+        check(site)
+
+
+OUTLIVING = """
+    import subprocess, sys, time
+
+    if sys.argv[1:] == ["late"]:
+        while sys.stdin.read():  # until nobody has the other end of the pipe
+            pass
+    import housekeeper
+    housekeeper.STAND_BY = 0.05
+    import flask_app
+
+    if not sys.argv[1:]:
+        for name in ("early", "late"):
+            subprocess.Popen([sys.executable, __file__, name], stdin=subprocess.PIPE)
+    time.sleep(600)
+"""
+
+
+def test_what_outlives_its_scheduler_schedules(site: Site) -> None:
+    """Both a child that stands by already, and one that initializes only then."""
+    site.write("outliving.py", OUTLIVING)
+    site.start("python outliving.py")
+    outer = site.process.pid
+    wait_until(lambda: f"does not schedule, because process {outer}" in site.log, site)
+    wait_until(lambda: len(site.ticks()) >= 2, site)
+    assert {pid for pid, _ in site.ticks()} == {outer}
+    os.kill(outer, signal.SIGKILL)  # Nobody waits for it yet: it is a zombie.
+    begun = " with 1 tasks, "
+    wait_until(lambda: site.log.count(f" started by initialize(){begun}") == 2, site)
+    wait_until(lambda: f"as process {outer} has ended,{begun}" in site.log, site)
+    wait_until(lambda: len({pid for pid, _ in site.ticks()}) >= 2, site)
+    check(site)
