@@ -75,7 +75,7 @@ FALSE = """
 
 # Default options, started at import: the ledger and tasks/ are beside housekeeper.py.
 FLASK = """
-    import logging, os
+    import logging, os, pathlib, time
     from flask import Flask
     from housekeeper import create_housekeeper
 
@@ -83,7 +83,17 @@ FLASK = """
     app = Flask(__name__)
     app.add_url_rule("/", "page", lambda: "page")
     app.add_url_rule("/started", "started", lambda: {"started": housekeeper._started})
+    app.add_url_rule("/tick", "tick", lambda: wait_for_tick())
     app.add_url_rule("/run/<name>", "run", lambda name: run(name, wait=False).id)
+
+    def wait_for_tick():
+        ticks = pathlib.Path("ticks")
+        ticks.touch()
+        seen = ticks.stat().st_size
+        while ticks.stat().st_size == seen:
+            time.sleep(0.02)
+        return "page"
+
     housekeeper = create_housekeeper(app)
     run = housekeeper.run_task_manually
     housekeeper.initialize()
@@ -269,10 +279,10 @@ SERVERS = {
     "gunicorn, four workers": f"{GUNICORN} -w 4 flask_app:app",
     "gunicorn, gthread": f"{GUNICORN} -w 2 -k gthread --threads 2 flask_app:app",
     "gunicorn, preload": f"{GUNICORN} -w 4 --preload flask_app:app",
-    "uWSGI, one process": UWSGI,
-    "uWSGI, master": f"{UWSGI} --master -p 2 --enable-threads",
-    "uWSGI, master, lazy": f"{UWSGI} --master -p 2 --lazy-apps",
-    "uWSGI, no master": f"{UWSGI} -p 2",
+    "uWSGI, one process": f"{UWSGI} --enable-threads",
+    "uWSGI, master": f"{UWSGI} --enable-threads --master -p 2",
+    "uWSGI, master, lazy": f"{UWSGI} --enable-threads --master -p 2 --lazy-apps",
+    "uWSGI, no master": f"{UWSGI} --enable-threads -p 2",
     "waitress": "waitress-serve --listen=ADDRESS flask_app:app",
     "Flask, reloader": "python flask_app.py",
     "Flask, no reloader": "flask --app flask_app run --debug --no-reload --port PORT",
@@ -304,6 +314,22 @@ def stop(site: Site) -> int:
         return site.stop(signal.SIGTERM)
     # Ctrl-C reaches all processes of the terminal; a master passes it on.
     return site.stop(signal.SIGINT, group="--master" not in command)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="its uWSGI has threads, always")
+@pytest.mark.parametrize("options", ["", "--master -p 2"])
+def test_uwsgi_without_threads_says_so_and_runs_ticks_while_it_answers(
+    site: Site, options: str
+) -> None:
+    site.start(f"{UWSGI} {options}")
+    wait_until(site.answers, site)
+    wait_until(lambda: site.log.count(" with 1 tasks, ") == site.workers, site)
+    assert [site.get("/tick") for _ in range(3)] == ["page"] * 3
+    began = time.monotonic()
+    assert stop(site) == (0 if options else UWSGI_END)
+    assert time.monotonic() - began < 10, "nothing runs, so that nothing is to be waited for"
+    assert site.log.count("set enable-threads = true") == site.workers
+    check(site)
 
 
 @pytest.mark.parametrize("name", ["gunicorn, preload", "Django, preload", "uWSGI, master"])
