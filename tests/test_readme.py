@@ -31,6 +31,7 @@ from tests.environment import environment
 ROOT = Path(hk.__file__).resolve().parent
 README = (ROOT / "README.md").read_text()
 LIMIT = 30
+PYTHON = sys.executable
 
 
 class Block(NamedTuple):
@@ -409,3 +410,49 @@ def test_the_unit_of_the_readme_has_settings_that_systemd_knows(folder: Path) ->
         check=False,
     )
     assert "housekeeper.service" not in done.stderr
+
+
+SLOW = """
+import pathlib, threading
+from housekeeper import Task
+
+def slow():
+    pathlib.Path("begun").touch()
+    threading.Event().wait(1)
+    pathlib.Path("ended").touch()
+
+task = Task("slow", slow, startup=True)
+"""
+
+
+def test_supervisord_runs_and_stops_it_with_the_settings_of_the_readme(folder: Path) -> None:
+    (text,) = re.findall(r"supervisord:\n((?:`\w+=[^`]*`[,.]\s)+)", README)
+    settings = "\n".join(re.findall("`(.*?)`", text)).replace("/srv/shop/.venv/bin/python", PYTHON)
+    settings = settings.replace("/srv/shop", str(folder))
+    (folder / "tasks/slow.py").write_text(SLOW)
+    (folder / "supervisord.conf").write_text(
+        "[supervisord]\nnodaemon=true\n[program:housekeeper]\n"
+        f"{settings}\nredirect_stderr=true\nstdout_logfile={folder}/log\n"
+    )
+    process = subprocess.Popen(
+        [Path(PYTHON).parent / "supervisord", "-c", "supervisord.conf"],
+        cwd=folder,
+        env=variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    timer = threading.Timer(LIMIT, process.kill)
+    timer.start()
+    # The task is in the middle of its work.
+    while not (folder / "begun").exists():
+        assert process.poll() is None
+        threading.Event().wait(0.05)
+    process.terminate()
+    told = process.stdout.read()
+    assert process.wait(LIMIT) == 0
+    timer.cancel()
+    assert "stopped: housekeeper (exit status 0)" in told
+    assert (folder / "ended").exists()
+    assert "Shutting down after SIGTERM" in (folder / "log").read_text()

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -115,19 +116,38 @@ BOTTLE = """
 """
 
 DJANGO = """
-    import logging
-    from django.conf import settings
+    import os
     from django.core.wsgi import get_wsgi_application
+
+    os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+    app = get_wsgi_application()
+"""
+
+DJANGO_MANAGE = """
+    import os, sys
+    from django.core.management import execute_from_command_line
+
+    os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+    execute_from_command_line(sys.argv)
+"""
+
+DJANGO_SETTINGS = """
+    import logging
+
+    logging.basicConfig(level=logging.INFO)
+    ALLOWED_HOSTS = ["*"]
+    DEBUG = True
+    INSTALLED_APPS = ["shop.apps.Shop"]
+    LOGGING_CONFIG = None
+    ROOT_URLCONF = "shop.urls"
+    SECRET_KEY = "not one"
+"""
+
+DJANGO_URLS = """
     from django.http import HttpResponse
     from django.urls import path
 
-    logging.basicConfig(level=logging.INFO)
-    settings.configure(
-        ALLOWED_HOSTS=["*"], INSTALLED_APPS=["shop.apps.Shop"], ROOT_URLCONF=__name__,
-        SECRET_KEY="not one", LOGGING_CONFIG=None,
-    )
     urlpatterns = [path("", lambda request: HttpResponse("page"))]
-    app = get_wsgi_application()
 """
 
 DJANGO_APP = """
@@ -155,7 +175,10 @@ class Site:
         self.write("flask_app.py", FLASK)
         self.write("bottle_app.py", BOTTLE)
         self.write("django_app.py", DJANGO)
+        self.write("manage.py", DJANGO_MANAGE)
         self.write("shop/apps.py", DJANGO_APP)
+        self.write("shop/settings.py", DJANGO_SETTINGS)
+        self.write("shop/urls.py", DJANGO_URLS)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -288,11 +311,13 @@ SERVERS = {
     "Flask, no reloader": "flask --app flask_app run --debug --no-reload --port PORT",
     "Django": f"{GUNICORN} -w 2 django_app:app",
     "Django, preload": f"{GUNICORN} -w 2 --preload django_app:app",
+    "Django, reloader": "python manage.py runserver PORT",
+    "Django, no reloader": "python manage.py runserver --noreload PORT",
     "Bottle": f"{GUNICORN} -w 2 bottle_app:app",
 }
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", [name for name in SERVERS if name != "Django, reloader"])
 def test_each_tick_runs_once_pages_are_served_and_the_server_ends(site: Site, name: str) -> None:
     site.start(SERVERS[name])
     wait_until(site.answers, site)
@@ -399,20 +424,61 @@ def test_workers_that_are_recycled_lose_no_tick(site: Site) -> None:
     check(site)
 
 
-def test_a_reloader_runs_no_old_code(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("name", "touched"),
+    [("Flask, reloader", "flask_app.py"), ("Django, reloader", "shop/apps.py")],
+)
+def test_a_reloader_runs_no_old_code(site: Site, name: str, touched: str) -> None:
     """The process that waits for the reloaded one has the code of its own start."""
-    site.start(SERVERS["Flask, reloader"])
+    site.start(SERVERS[name])
     wait_until(lambda: len(site.ticks()) >= 2, site)
     new = EVERY_SECOND.replace('"ticks", "a"', '"new", "a"')
     site.write("tasks/every_second.py", new)
-    os.utime(site.folder / "flask_app.py")
+    os.utime(site.folder / touched)
     wait_until(site.has("new"), site)
     old = site.ticks()
-    wait_until(lambda: len((site.folder / "new").read_text().splitlines()) >= 4, site)
+    wait_until(lambda: len(site.lines("new")) >= 4, site)
     assert site.ticks() == old
     assert stop(site) == 0
     assert site.process.pid not in {pid for pid, _ in old[1:]}
+    pids, ticks = zip(*map(str.split, site.lines("new")), strict=True)
+    assert len(set(pids)) == 1
+    assert len(set(ticks)) == len(ticks)
     assert "Traceback" not in site.log
+
+
+# A process for each request.
+
+FORKING = """
+    import os, signal, socketserver, sys
+    from wsgiref import simple_server
+    import flask_app
+
+    class Server(socketserver.ForkingMixIn, simple_server.WSGIServer):
+        max_children = 8
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    port = int(os.environ["PORT"])
+    with simple_server.make_server("127.0.0.1", port, flask_app.app, Server) as server:
+        server.serve_forever()
+"""
+
+
+def test_a_process_that_is_forked_for_one_request_never_schedules(site: Site) -> None:
+    """It ends before the tick, and would leave a run that has crashed."""
+    site.write("forking.py", FORKING)
+    site.start("python forking.py")
+    wait_until(site.answers, site)
+    with ThreadPoolExecutor(4) as visitors:
+        while len(site.ticks()) < 3:
+            assert set(visitors.map(site.get, ["/"] * 20)) == {"page"}
+            assert site.get("/started") == '{"started":false}\n'
+    began = time.monotonic()
+    assert site.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 10
+    assert {pid for pid, _ in site.ticks()} == {site.process.pid}
+    assert site.log.count(" with 1 tasks, ") == 1
+    check(site)
 
 
 # Children of tasks.
@@ -507,14 +573,13 @@ OTHER = """
 
 @pytest.mark.parametrize(
     ("server", "ledger"),
-    [("waitress", "sqlite:///housekeeper.db"), ("waitress", "memory://"), ("Flask, reloader", "")],
+    [("waitress", "memory://"), ("Flask, reloader", "sqlite:///housekeeper.db")],
 )
 def test_what_a_task_starts_leaves_the_ticks_to_its_scheduler(
     site: Site, server: str, ledger: str
 ) -> None:
     """Between ledgers in memory nothing else would keep a tick from being run twice."""
-    if ledger:
-        site.write("flask_app.py", FLASK.replace("r(app)", f"r(app, ledger={ledger!r})"))
+    site.write("flask_app.py", FLASK.replace("r(app)", f"r(app, ledger={ledger!r})"))
     site.write("tasks/starting.py", STARTING)
     site.write("child.py", CHILD)
     site.write("other.py", OTHER)
