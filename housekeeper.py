@@ -52,6 +52,7 @@ import contextvars
 import ctypes
 import difflib
 import functools
+import gc
 import hashlib
 import heapq
 import hmac
@@ -1329,7 +1330,7 @@ class LiveRun(Run):
     def stack(self) -> str:
         """Return what the run's thread is doing now; empty when it has left the task."""
         with self._guard:
-            frame = sys._current_frames().get(self._thread_id or -1)
+            frame = frame_of(self._thread_id)
             return "".join(traceback.format_stack(frame)) if frame else ""
 
     # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run,
@@ -5113,6 +5114,26 @@ def _wake_all(how: str) -> None:
         housekeeper.wake(how=how)
 
 
+_looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
+
+
+def frame_of(thread_id: int | None) -> FrameType | None:
+    """Return what a thread is executing now, or None when it has ended.
+
+    Some releases of Python 3.10 to 3.12 hold a lock meanwhile that each new thread needs, and hang
+    for ever when garbage is collected in there whose end lets another thread go on, such as an
+    SQLite statement's (python/cpython#106883; on 3.11.7, 3 of 3 tries hung within a second).
+    """
+    with _looking:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames().get(thread_id or 0)
+        finally:
+            if collects:
+                gc.enable()
+
+
 def waits_for_reloaded_child() -> bool:
     """Tell whether this process only waits for the one that a development server has started.
 
@@ -5120,7 +5141,7 @@ def waits_for_reloaded_child() -> bool:
     """
     if sys.modules.keys().isdisjoint(("werkzeug._reloader", "django.utils.autoreload")):
         return False
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    frame = frame_of(threading.main_thread().ident)
     while frame is not None and frame.f_code.co_name != "restart_with_reloader":
         frame = frame.f_back
     return frame is not None
@@ -5225,9 +5246,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _noticing_fork
+    global _noticing_fork, _looking
     _held_for_fork.clear()
-    _noticing_fork = threading.Lock()
+    _noticing_fork, _looking = threading.Lock(), threading.RLock()
     forker = sys._getframe(1)  # whose call of os.fork() this is
     module = forker.f_globals.get("__name__")
     # One forks for a function, the other for a single request.

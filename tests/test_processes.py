@@ -544,6 +544,38 @@ def test_the_environment_names_the_schedulers_of_this_process_while_they_schedul
     assert named() == before
 
 
+HUNG_BY_GARBAGE = """
+import gc, sqlite3, threading, time
+import housekeeper as hk
+
+gc.set_threshold(5, 2, 2)
+until = time.monotonic() + 1
+
+def look():
+    while time.monotonic() < until:
+        garbage = [sqlite3.connect(":memory:").execute("SELECT 1")]
+        garbage.append(garbage)
+        del garbage
+        hk.frame_of(threading.get_ident())
+
+def start():
+    while time.monotonic() < until:
+        threading.Thread(target=int).start()
+
+threads = [threading.Thread(target=each, daemon=True) for each in (look, look, start, start)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_look_at_what_a_thread_does_never_hangs_the_process(world: World) -> None:
+    process = world.start(sys.executable, "-c", HUNG_BY_GARBAGE)
+    assert ends(process) == 0
+    assert world.stderr() == ""
+
+
 # Forks.
 
 
