@@ -5238,9 +5238,11 @@ def _before_fork() -> None:
     for ledger in ledgers:
         if ledger.lock.acquire(timeout=CALL_LIMIT):
             _held_for_fork.append(ledger.lock)
+    _looking.acquire()  # Else the child could be without garbage collection for good.
 
 
 def _after_fork_in_parent() -> None:
+    _looking.release()
     while _held_for_fork:
         _held_for_fork.pop().release()
 
