@@ -50,6 +50,7 @@ import contextlib
 import contextvars
 import ctypes
 import functools
+import gc
 import hashlib
 import heapq
 import hmac
@@ -1419,7 +1420,7 @@ class LiveRun(Run):
     def stack(self) -> str:
         """Return what the run's thread is doing now; empty when it has left the task."""
         with self._guard:
-            frame = sys._current_frames().get(self._thread_id or -1)
+            frame = frame_of(self._thread_id)
             return "".join(traceback.format_stack(frame)) if frame else ""
 
     # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run,
@@ -3931,6 +3932,7 @@ LONGEST_RETRY_DELAY = 3600.0  # seconds
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
 NEVER = datetime.max.replace(tzinfo=UTC)
 STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shutdown
+STAND_BY = 5.0  # seconds between two looks whether the scheduler that this process stands by lives
 
 
 Entry = TypeVar("Entry", bound=tuple[Any, ...])
@@ -4304,7 +4306,8 @@ class Housekeeper:
         self._identity: str | None = None
         self.metrics = Metrics()
         self._started = self._stopping = self._closed = False
-        self._scheduling = False
+        self._scheduling = self._standing_by = False
+        self.mark = ""  # by which the processes that are started here know this one
         self._beating: int | None = None
         self._ledger_failures = 0
         self._timer: threading.Thread | None = None
@@ -4321,13 +4324,19 @@ class Housekeeper:
 
         scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A
         second call does nothing.  In a process that only forks a server's workers (uWSGI's master,
-        gunicorn's arbiter with --preload) the start is left to the workers.  Raises
-        ConfigurationError when the ledger's place is wrong, or when Sentry is enabled and has no
-        DSN; a ledger that cannot be reached for now is a warning, and tried again.
+        gunicorn's arbiter with --preload) the start is left to the workers, and in one that a
+        scheduler of these tasks has started (a task's command) the ticks are left to that one,
+        while it lives.  Raises ConfigurationError when the ledger's place is wrong, or when Sentry
+        is enabled and has no DSN; a ledger that cannot be reached for now is a warning, and tried
+        again.
         """
+        self._initialize("by initialize()", scheduling=scheduling)
+
+    def _initialize(self, how: str, *, scheduling: bool = True) -> None:
         self._check_process()
         if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
             return
+        outer = find_outer_scheduler(self) if scheduling else None
         try:
             if self.sentry_enabled:
                 self._sentry.start()
@@ -4336,17 +4345,56 @@ class Housekeeper:
         except BaseException:
             self._started = False
             raise
-        self._scheduling = scheduling
+        if scheduling:
+            tell_children(self)
+        self._scheduling = scheduling and outer is None
         self._start_threads()
         self._bind()
         self._soon(self._in_upkeep, self._look_for_crashed)
-        if scheduling:
+        if self._scheduling:
             self._delayed(60.0, self._in_upkeep, self._prune)
             self._start_startup_tasks()
-        logger.log(
-            logging.INFO if scheduling else logging.DEBUG,
-            "Housekeeper %s started with %d tasks, zone %s, ledger %s",
+        if outer is not None:
+            self._stand_by(outer)
+        self._log_start(how)
+
+    def _stand_by(self, outer: int) -> None:
+        """Leave the ticks to the process that has started this one: it runs the same tasks."""
+        self._standing_by = True
+        logger.warning(
+            "Housekeeper %s does not schedule, because process %d, which has started this one,"
+            " runs the same tasks; it does once that has ended, or at once when it is started"
+            " without %s in its environment",
             self.runner,
+            outer,
+            SCHEDULERS,
+        )
+        self._delayed(STAND_BY, self._in_upkeep, self._look_for_outer, outer)
+
+    def _look_for_outer(self, outer: int) -> None:
+        """Schedule here when the process that has started this one has ended: who else would?
+
+        A program that starts itself anew, and then ends, looks like one that starts a child.
+        """
+        if find_outer_scheduler(self) is not None:
+            self._delayed(STAND_BY, self._in_upkeep, self._look_for_outer, outer)
+            return
+        with self._lock:
+            if self._stopping:
+                return
+            self._scheduling = True
+            self._unbound.update(dict.fromkeys(self._registrations.values()))
+        self._log_start(f"to schedule, as process {outer} has ended,")
+        self._bind()
+        self._delayed(60.0, self._in_upkeep, self._prune)
+
+    def _log_start(self, how: str) -> None:
+        """Say in one line that this process schedules, and why."""
+        logger.log(
+            logging.INFO if self._scheduling else logging.DEBUG,
+            "Housekeeper %s started %s with %d tasks, zone %s, ledger %s",
+            self.runner,
+            how,
             len(self._registrations),
             self.timezone,
             self.ledger.url,
@@ -4376,21 +4424,18 @@ class Housekeeper:
 
         cast(Any, self.app).wsgi_app = waking
 
-    def wake(self) -> None:
+    def wake(self, *, how: str = "at its first request") -> None:
         """Start here too when initialize() was called in the process that this was forked from.
 
         Called at each request through a Flask application, it is cheap, and it never raises: the
-        site does not go down with its maintenance.
+        site does not go down with its maintenance.  how: for the log.
         """
         self._check_process()
         if not self._to_wake:
             return
         self._to_wake = False
-        logger.info(
-            "Housekeeper starts in %s as well: initialize() came before the fork", self.runner
-        )
         try:
-            self.initialize()
+            self._initialize(f"{how} (initialize() came before the fork)")
         except Exception:
             logger.exception("Housekeeper could not be started in this process")
 
@@ -4421,8 +4466,8 @@ class Housekeeper:
         A server's worker starts with its first request when the parent had been started; what a
         task has forked does not.
         """
-        scheduled = self._to_wake or (self._started and self._scheduling)
-        self._to_wake = worker and scheduled and _current_run.get() is None
+        started = self._started and (self._scheduling or self._standing_by)
+        self._to_wake = worker and (self._to_wake or started) and _current_run.get() is None
         self.ledger.forget()
         for registration in self._registrations.values():
             registration.run = registration.unsure = None
@@ -5715,6 +5760,7 @@ class Housekeeper:
                 pool.shutdown(wait=False, cancel_futures=True)
         with ledger_calls_within(0.5):
             self.ledger.close()
+        tell_children_no_more(self)
         with self._lock:
             self._started = False
         level = logging.INFO if self._scheduling else logging.DEBUG
@@ -5825,12 +5871,32 @@ def _after_uwsgi_fork(uwsgi: Any, earlier: Action | None) -> None:
     if earlier is not None:
         earlier()
     if uwsgi.worker_id() != 0:  # Mules and spoolers are forked as well.
-        _wake_all()
+        _wake_all("after uWSGI's fork")
 
 
-def _wake_all() -> None:
+def _wake_all(how: str) -> None:
     for housekeeper in list(_alive):
-        housekeeper.wake()
+        housekeeper.wake(how=how)
+
+
+_looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
+
+
+def frame_of(thread_id: int | None) -> FrameType | None:
+    """Return what a thread is executing now, or None when it has ended.
+
+    Some releases of Python 3.10 to 3.12 hold a lock meanwhile that each new thread needs, and hang
+    for ever when garbage is collected in there whose end lets another thread go on, such as an
+    SQLite statement's (python/cpython#106883; on 3.11.7, 3 of 3 tries hung within a second).
+    """
+    with _looking:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames().get(thread_id or 0)
+        finally:
+            if collects:
+                gc.enable()
 
 
 def waits_for_reloaded_child() -> bool:
@@ -5840,10 +5906,86 @@ def waits_for_reloaded_child() -> bool:
     """
     if sys.modules.keys().isdisjoint(("werkzeug._reloader", "django.utils.autoreload")):
         return False
-    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    frame = frame_of(threading.main_thread().ident)
     while frame is not None and frame.f_code.co_name != "restart_with_reloader":
         frame = frame.f_back
     return frame is not None
+
+
+# The variable in which a scheduler names itself to what is started from its process: a task's
+# command that imports the application, and initializes it, is not to be a scheduler of its own.
+SCHEDULERS = "HOUSEKEEPER_SCHEDULERS"
+# Read once: what this process adds is meant for others.  Forks share it, and so are not affected.
+_told_by_parents = os.environ.get(SCHEDULERS, "")
+
+
+def tell_children(housekeeper: Housekeeper) -> None:
+    """Name this process to all that it starts from now on."""
+    housekeeper.mark = _mark(housekeeper, os.getpid())
+    told = os.environ.get(SCHEDULERS, "").split()
+    if housekeeper.mark not in told:
+        os.environ[SCHEDULERS] = " ".join([*told, housekeeper.mark])
+
+
+def tell_children_no_more(housekeeper: Housekeeper) -> None:
+    """Take this process's name back, unless another Housekeeper here goes on with the tasks."""
+    mark, housekeeper.mark = housekeeper.mark, ""
+    if not mark or any(each.mark == mark for each in list(_alive)):
+        return
+    told = [each for each in os.environ.get(SCHEDULERS, "").split() if each != mark]
+    if told:
+        os.environ[SCHEDULERS] = " ".join(told)
+    else:
+        os.environ.pop(SCHEDULERS, None)
+
+
+def find_outer_scheduler(housekeeper: Housekeeper) -> int | None:
+    """Return the process that has started this one, runs the same tasks, and lives; or None.
+
+    A process that has replaced its program (os.execv) finds its own name, which does not count.
+    Where there is no /proc, another process may have got the number of one that has ended; then
+    nothing is scheduled here before it ends too, as the warning says.
+    """
+    if not housekeeper.enabled:
+        return None
+    for told in _told_by_parents.split():
+        number = told.partition(":")[0]
+        pid = int(number) if re.fullmatch("[1-9][0-9]{0,8}", number) else os.getpid()
+        if pid != os.getpid() and told == _mark(housekeeper, pid) and _lives(pid):
+            return pid
+    return None
+
+
+def _mark(housekeeper: Housekeeper, pid: int) -> str:
+    """Return ``pid:hash``, where the hash stands for the tasks and their ledger."""
+    # A reloader's child schedules, although the process that waits for it has been initialized as
+    # well, and may be marked: see waits_for_reloaded_child().
+    werkzeug, django, bottle = "WERKZEUG_RUN_MAIN", "RUN_MAIN", "BOTTLE_CHILD"
+    reloaded = any(os.environ.get(name) == "true" for name in (werkzeug, django, bottle))
+    ledger, folder = housekeeper.ledger.url, Path(__file__).resolve().parent
+    # A program that supervises another one may have left the ledger and the namespace as they are.
+    what = (ledger, housekeeper.namespace, folder, housekeeper.tasks_dir, reloaded, _birth(pid))
+    return f"{pid}:{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
+
+
+def _birth(pid: int) -> str:
+    """Return when a process was begun, as Linux counts; "" when it has ended, and elsewhere."""
+    try:
+        # The program's name, in parentheses, may hold anything.
+        state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "" if state in (b"Z", b"X") else rest[18].decode()
+
+
+def _lives(pid: int) -> bool:
+    if os.name == "nt":  # There os.kill() would send Ctrl-C.
+        return pid == os.getppid()
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 _held_for_fork: list[threading.Lock] = []
@@ -5861,17 +6003,19 @@ def _before_fork() -> None:
     for ledger in ledgers:
         if ledger.lock.acquire(timeout=CALL_LIMIT):
             _held_for_fork.append(ledger.lock)
+    _looking.acquire()  # Else the child could be without garbage collection for good.
 
 
 def _after_fork_in_parent() -> None:
+    _looking.release()
     while _held_for_fork:
         _held_for_fork.pop().release()
 
 
 def _after_fork_in_child() -> None:
-    global _noticing_fork
+    global _noticing_fork, _looking
     _held_for_fork.clear()
-    _noticing_fork = threading.Lock()
+    _noticing_fork, _looking = threading.Lock(), threading.RLock()
     forker = sys._getframe(1)  # whose call of os.fork() this is
     module = forker.f_globals.get("__name__")
     # One forks for a function, the other for a single request.
@@ -5888,7 +6032,7 @@ def _after_gunicorn_fork(worker: Any) -> None:
 
     def post_worker_init(worker: object) -> None:
         earlier(worker)
-        _wake_all()
+        _wake_all("after gunicorn's fork")
 
     worker.cfg.set("post_worker_init", post_worker_init)
 
@@ -7877,6 +8021,7 @@ def _importable_from_here() -> None:
 
 def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """Run the scheduler until a signal ends it."""
+    _refuse_to_stand_by(housekeeper)
     inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
     _take_signals(inbox, signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT))
     _init_sentry(housekeeper, options)
@@ -7906,6 +8051,16 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     if not answer:
         _end_at_once(1)
     return 0
+
+
+def _refuse_to_stand_by(housekeeper: Housekeeper) -> None:
+    """Raise ConfigurationError where this process would not schedule; see initialize()."""
+    outer = find_outer_scheduler(housekeeper)
+    if outer is not None:
+        raise ConfigurationError(
+            f"process {outer}, which has started this one, runs the same tasks; to schedule them"
+            f" here too, start this one without {SCHEDULERS} in its environment"
+        )
 
 
 def _print_start(housekeeper: Housekeeper, options: argparse.Namespace, page: str) -> None:
@@ -8094,6 +8249,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     _take_signals(inbox, signal.SIGTERM, signal.SIGINT)
     _init_sentry(housekeeper, options)
     housekeeper.initialize(scheduling=False)
+    tell_children(housekeeper)  # All that this process starts, the task does.
     run = housekeeper.run_task_manually(options.NAME, wait=False)
     signals = 0
     with ProgressLine(sys.stderr) as line:

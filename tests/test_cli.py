@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import housekeeper as hk
+from tests.environment import environment
 
 FILE = Path(hk.__file__).resolve()
 LIMIT = 30
@@ -79,7 +80,7 @@ class Shell:
         return subprocess.run(
             [sys.executable, str(FILE), *arguments],
             cwd=self.folder,
-            env={**os.environ, **self.variables, **variables},
+            env=environment(**{**self.variables, **variables}),
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -419,7 +420,7 @@ def start(shell: Shell, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, str(FILE), *arguments],
         cwd=shell.folder,
-        env={**os.environ, **shell.variables},
+        env=environment(**shell.variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -451,7 +452,7 @@ def test_a_task_that_runs_already_is_said_and_exits_with_1(shell: Shell) -> None
     done = subprocess.run(
         [sys.executable, str(FILE), "run", "deaf"],
         cwd=shell.folder,
-        env={**os.environ, **shell.variables},
+        env=environment(**shell.variables),
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -510,7 +511,7 @@ def test_the_scheduler_first_prints_zone_ledger_and_tasks(shell: Shell) -> None:
     process = subprocess.Popen(
         [sys.executable, str(FILE), "--timezone", "Asia/Tokyo"],
         cwd=shell.folder,
-        env={**os.environ, **shell.variables},
+        env=environment(**shell.variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +26,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Status
+from tests.environment import environment
 
 FILE = Path(hk.__file__).resolve()
 LIMIT = 30  # seconds after which something hangs that must not
@@ -68,7 +71,7 @@ class World:
         process = subprocess.Popen(
             command or [sys.executable, str(FILE), *settings, *options.pop("arguments", [])],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(FILE.parent), "PYTHONUNBUFFERED": "1"},
+            env=environment(PYTHONPATH=str(FILE.parent), PYTHONUNBUFFERED="1"),
             stdout=subprocess.PIPE,
             stderr=open(self.folder / f"stderr{len(self.processes)}", "w"),  # noqa: SIM115
             text=True,
@@ -437,6 +440,140 @@ def test_importing_the_file_starts_nothing_and_needs_no_optional_package() -> No
         timeout=LIMIT,
     )
     assert done.stdout == "[]\n"
+
+
+# What is started under a scheduler; servers and their tasks are in test_servers.py.
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_scheduler_that_a_task_starts_says_that_it_would_have_nothing_to_do(
+    world: World, by_hand: bool
+) -> None:
+    scheduler = [sys.executable, str(FILE), "--tasks", "tasks", "--ledger", world.ledger]
+    world.write(
+        f"""
+        from housekeeper import Task
+        task = Task("work", command={scheduler}, startup={not by_hand})
+        """
+    )
+    process = world.start(*scheduler, *(["run", "work"] if by_hand else []))
+    wait_until(lambda: any(row.finished_at for row in world.history()))
+    if not by_hand:
+        process.terminate()
+    assert ends(process) == (1 if by_hand else 0)
+    (row,) = world.history()
+    assert (row.status, "exited with 2: " in row.note) == (Status.FAILED, True)
+    assert f"housekeeper: process {process.pid}, which has started this one, runs" in row.output
+
+
+REPLACED = """
+import os, sys
+import housekeeper as hk
+
+housekeeper = hk.create_housekeeper(tasks_dir=None, ledger="memory://")
+housekeeper.initialize()
+print(os.environ["HOUSEKEEPER_SCHEDULERS"], housekeeper._scheduling, flush=True)
+if not sys.argv[1:]:
+    os.execv(sys.executable, [sys.executable, __file__, "again"])
+"""
+
+
+def test_a_program_that_replaces_itself_goes_on_as_the_scheduler(world: World) -> None:
+    path = world.folder / "program.py"
+    path.write_text(REPLACED)
+    process = world.start(sys.executable, str(path))
+    assert ends(process) == 0
+    assert process.stdout is not None
+    first, second = process.stdout.read().splitlines()
+    assert first == second
+    assert re.fullmatch(rf"{process.pid}:\w+ True", first)
+    assert world.stderr() == ""
+
+
+def test_ticks_are_left_to_a_living_process_with_the_same_tasks_only(
+    make: Any, tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    ledger, tasks_dir = f"sqlite:///{tmp_path}/ledger.db", tmp_path
+    make_it = functools.partial(make, ledger=ledger, tasks_dir=tasks_dir, namespace="shop")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as outer:
+        told = hk._mark(make_it(start=False), outer.pid)
+
+        def held_up(made: hk.Housekeeper, told: str = told) -> bool:
+            caplog.clear()
+            monkeypatch.setattr(hk, "_told_by_parents", told)
+            made.initialize()
+            return f"because process {outer.pid}, which" in caplog.text
+
+        assert held_up(make_it(start=False))
+        assert held_up(make_it(start=False), f"1:0 {told} 2:x")
+        assert not held_up(make_it(start=False), "")
+        assert not held_up(make_it(start=False), f"0:0 x {'9' * 30}:1 -1:1 {outer.pid}:")
+        assert not held_up(make_it(start=False, ledger=f"sqlite:///{tmp_path}/other.db"))
+        assert not held_up(make_it(start=False, namespace="other"))
+        assert not held_up(make_it(start=False, tasks_dir=None))
+        assert not held_up(make_it(start=False, enabled=False))
+        assert not held_up(make_it(start=False), hk._mark(make_it(start=False), os.getpid()))
+        for variable in ("WERKZEUG_RUN_MAIN", "RUN_MAIN", "BOTTLE_CHILD"):
+            with monkeypatch.context() as reloaded:
+                reloaded.setenv(variable, "true")
+                assert not held_up(make_it(start=False))
+        outer.kill()
+        os.waitid(os.P_PID, outer.pid, os.WEXITED | os.WNOWAIT)
+        assert not held_up(make_it(start=False)), "it is a zombie"
+    assert not held_up(make_it(start=False)), "it is gone"
+
+
+def test_the_environment_names_the_schedulers_of_this_process_while_they_schedule(
+    make: Any, tmp_path: Path
+) -> None:
+    def named() -> list[str]:
+        return os.environ.get("HOUSEKEEPER_SCHEDULERS", "").split()
+
+    before = named()
+    first, twin, other = make(), make(), make(namespace="other")
+    assert len(set(named()) - set(before)) == 2
+    first.shutdown()
+    assert twin.mark in named(), "its twin goes on with the tasks"
+    broken = make(start=False, ledger=f"sqlite:///{tmp_path}/ledger.db")
+    broken.ledger.open = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        broken.initialize()
+    assert len(set(named()) - set(before)) == 2
+    twin.shutdown()
+    other.shutdown()
+    assert named() == before
+
+
+HUNG_BY_GARBAGE = """
+import gc, sqlite3, threading, time
+import housekeeper as hk
+
+gc.set_threshold(5, 2, 2)
+until = time.monotonic() + 1
+
+def look():
+    while time.monotonic() < until:
+        garbage = [sqlite3.connect(":memory:").execute("SELECT 1")]
+        garbage.append(garbage)
+        del garbage
+        hk.frame_of(threading.get_ident())
+
+def start():
+    while time.monotonic() < until:
+        threading.Thread(target=int).start()
+
+threads = [threading.Thread(target=each, daemon=True) for each in (look, look, start, start)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_a_look_at_what_a_thread_does_never_hangs_the_process(world: World) -> None:
+    process = world.start(sys.executable, "-c", HUNG_BY_GARBAGE)
+    assert ends(process) == 0
+    assert world.stderr() == ""
 
 
 # Forks.

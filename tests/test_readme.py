@@ -26,10 +26,12 @@ import sqlalchemy
 
 import housekeeper as hk
 from housekeeper import Status
+from tests.environment import environment
 
 ROOT = Path(hk.__file__).resolve().parent
 README = (ROOT / "README.md").read_text()
 LIMIT = 30
+PYTHON = sys.executable
 
 
 class Block(NamedTuple):
@@ -83,9 +85,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment() -> dict[str, str]:
+def variables() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "TZ": "UTC", "PYTHONUNBUFFERED": "1"}
+    return environment(PATH=path, TZ="UTC", PYTHONUNBUFFERED="1")
 
 
 def test_each_command_prints_what_the_readme_shows(folder: Path) -> None:
@@ -100,7 +102,7 @@ def test_each_command_prints_what_the_readme_shows(folder: Path) -> None:
             command,
             shell=True,
             cwd=folder,
-            env=environment(),
+            env=variables(),
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -118,7 +120,7 @@ def run_scheduler(folder: Path, lines: list[str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "housekeeper.py"],
         cwd=folder,
-        env=environment(),
+        env=variables(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -150,7 +152,7 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=folder,
-        env={**environment(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"},
+        env={**variables(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"},
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -160,7 +162,7 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
     listed = subprocess.run(
         [sys.executable, "housekeeper.py", "--app", "app:housekeeper", "list"],
         cwd=folder,
-        env=environment(),
+        env=variables(),
         capture_output=True,
         text=True,
         timeout=LIMIT,
@@ -170,11 +172,11 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
 
 
 def test_the_calls_over_http_answer_what_is_shown(folder: Path) -> None:
-    variables = {**environment(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"}
+    given = {**variables(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"}
     process = subprocess.Popen(
         [sys.executable, "housekeeper.py", "--http", "127.0.0.1:0"],
         cwd=folder,
-        env=variables,
+        env=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -193,7 +195,7 @@ def test_the_calls_over_http_answer_what_is_shown(folder: Path) -> None:
             done = subprocess.run(
                 command.replace(":8080", f":{port}"),
                 shell=True,
-                env=variables,
+                env=given,
                 capture_output=True,
                 text=True,
                 timeout=LIMIT,
@@ -408,3 +410,49 @@ def test_the_unit_of_the_readme_has_settings_that_systemd_knows(folder: Path) ->
         check=False,
     )
     assert "housekeeper.service" not in done.stderr
+
+
+SLOW = """
+import pathlib, threading
+from housekeeper import Task
+
+def slow():
+    pathlib.Path("begun").touch()
+    threading.Event().wait(1)
+    pathlib.Path("ended").touch()
+
+task = Task("slow", slow, startup=True)
+"""
+
+
+def test_supervisord_runs_and_stops_it_with_the_settings_of_the_readme(folder: Path) -> None:
+    (text,) = re.findall(r"supervisord:\n((?:`\w+=[^`]*`[,.]\s)+)", README)
+    settings = "\n".join(re.findall("`(.*?)`", text)).replace("/srv/shop/.venv/bin/python", PYTHON)
+    settings = settings.replace("/srv/shop", str(folder))
+    (folder / "tasks/slow.py").write_text(SLOW)
+    (folder / "supervisord.conf").write_text(
+        "[supervisord]\nnodaemon=true\n[program:housekeeper]\n"
+        f"{settings}\nredirect_stderr=true\nstdout_logfile={folder}/log\n"
+    )
+    process = subprocess.Popen(
+        [Path(PYTHON).parent / "supervisord", "-c", "supervisord.conf"],
+        cwd=folder,
+        env=variables(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    timer = threading.Timer(LIMIT, process.kill)
+    timer.start()
+    # The task is in the middle of its work.
+    while not (folder / "begun").exists():
+        assert process.poll() is None
+        threading.Event().wait(0.05)
+    process.terminate()
+    told = process.stdout.read()
+    assert process.wait(LIMIT) == 0
+    timer.cancel()
+    assert "stopped: housekeeper (exit status 0)" in told
+    assert (folder / "ended").exists()
+    assert "Shutting down after SIGTERM" in (folder / "log").read_text()

@@ -8,7 +8,6 @@ import http.server
 import json
 import logging
 import math
-import os
 import random
 import re
 import subprocess
@@ -27,6 +26,7 @@ from cronsim import CronSim
 
 import housekeeper as hk
 from housekeeper import Reason, SkipRun, Status, Task, current_run
+from tests.environment import environment
 from tests.virtual_time import VirtualClock, VirtualHousekeeper, simulated, utc
 
 FILE = Path(hk.__file__).resolve()
@@ -685,7 +685,7 @@ def test_when_it_is_not_enabled_nothing_is_sent_and_no_client_is_made(
 def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": str(FILE.parent), "NO_PROXY": "*", **variables},
+        env=environment(PYTHONPATH=str(FILE.parent), NO_PROXY="*", **variables),
         capture_output=True,
         text=True,
         timeout=LIMIT * 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Status
+from tests.environment import environment
 
 FILE = Path(hk.__file__).resolve()
 BIN = Path(sys.executable).parent
@@ -73,7 +76,7 @@ FALSE = """
 
 # Default options, started at import: the ledger and tasks/ are beside housekeeper.py.
 FLASK = """
-    import logging, os
+    import logging, os, time
     from flask import Flask
     from housekeeper import create_housekeeper
 
@@ -81,7 +84,10 @@ FLASK = """
     app = Flask(__name__)
     app.add_url_rule("/", "page", lambda: "page")
     app.add_url_rule("/started", "started", lambda: {"started": housekeeper._started})
+    app.add_url_rule("/slow", "slow", lambda: time.sleep(0.2) or "page")
+    app.add_url_rule("/run/<name>", "run", lambda name: run(name, wait=False).id)
     housekeeper = create_housekeeper(app)
+    run = housekeeper.run_task_manually
     housekeeper.initialize()
 
     if __name__ == "__main__":
@@ -101,19 +107,38 @@ BOTTLE = """
 """
 
 DJANGO = """
-    import logging
-    from django.conf import settings
+    import os
     from django.core.wsgi import get_wsgi_application
+
+    os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+    app = get_wsgi_application()
+"""
+
+DJANGO_MANAGE = """
+    import os, sys
+    from django.core.management import execute_from_command_line
+
+    os.environ["DJANGO_SETTINGS_MODULE"] = "shop.settings"
+    execute_from_command_line(sys.argv)
+"""
+
+DJANGO_SETTINGS = """
+    import logging
+
+    logging.basicConfig(level=logging.INFO)
+    ALLOWED_HOSTS = ["*"]
+    DEBUG = True
+    INSTALLED_APPS = ["shop.apps.Shop"]
+    LOGGING_CONFIG = None
+    ROOT_URLCONF = "shop.urls"
+    SECRET_KEY = "not one"
+"""
+
+DJANGO_URLS = """
     from django.http import HttpResponse
     from django.urls import path
 
-    logging.basicConfig(level=logging.INFO)
-    settings.configure(
-        ALLOWED_HOSTS=["*"], INSTALLED_APPS=["shop.apps.Shop"], ROOT_URLCONF=__name__,
-        SECRET_KEY="not one", LOGGING_CONFIG=None,
-    )
     urlpatterns = [path("", lambda request: HttpResponse("page"))]
-    app = get_wsgi_application()
 """
 
 DJANGO_APP = """
@@ -141,7 +166,10 @@ class Site:
         self.write("flask_app.py", FLASK)
         self.write("bottle_app.py", BOTTLE)
         self.write("django_app.py", DJANGO)
+        self.write("manage.py", DJANGO_MANAGE)
         self.write("shop/apps.py", DJANGO_APP)
+        self.write("shop/settings.py", DJANGO_SETTINGS)
+        self.write("shop/urls.py", DJANGO_URLS)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -157,7 +185,7 @@ class Site:
         self.process = subprocess.Popen(
             [str(BIN / program), *rest],
             cwd=self.folder,
-            env={**os.environ, "PORT": str(self.port), "PYTHONPATH": str(self.folder)},
+            env=environment(PORT=str(self.port), PYTHONPATH=str(self.folder)),
             stdout=open(self.folder / "log", "wb"),  # noqa: SIM115
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -181,6 +209,9 @@ class Site:
         pairs = [line.split() for line in lines]
         return [(int(pid), datetime.fromisoformat(tick)) for pid, tick in pairs]
 
+    def lines(self, name: str) -> list[str]:
+        return (self.folder / name).read_text().splitlines()
+
     def has(self, name: str) -> Callable[[], bool]:
         return (self.folder / name).exists
 
@@ -194,6 +225,9 @@ class Site:
     @property
     def log(self) -> str:
         return (self.folder / "log").read_text()
+
+    def logged(self, text: str) -> bool:
+        return text in self.log
 
     def rows(self, name: str) -> list[hk.Run]:
         ledger = f"sqlite:///{self.folder}/housekeeper.db"
@@ -259,20 +293,22 @@ SERVERS = {
     "gunicorn, four workers": f"{GUNICORN} -w 4 flask_app:app",
     "gunicorn, gthread": f"{GUNICORN} -w 2 -k gthread --threads 2 flask_app:app",
     "gunicorn, preload": f"{GUNICORN} -w 4 --preload flask_app:app",
-    "uWSGI, one process": UWSGI,
-    "uWSGI, master": f"{UWSGI} --master -p 2 --enable-threads",
-    "uWSGI, master, lazy": f"{UWSGI} --master -p 2 --lazy-apps",
-    "uWSGI, no master": f"{UWSGI} -p 2",
+    "uWSGI, one process": f"{UWSGI} --enable-threads",
+    "uWSGI, master": f"{UWSGI} --enable-threads --master -p 2",
+    "uWSGI, master, lazy": f"{UWSGI} --enable-threads --master -p 2 --lazy-apps",
+    "uWSGI, no master": f"{UWSGI} --enable-threads -p 2",
     "waitress": "waitress-serve --listen=ADDRESS flask_app:app",
     "Flask, reloader": "python flask_app.py",
     "Flask, no reloader": "flask --app flask_app run --debug --no-reload --port PORT",
     "Django": f"{GUNICORN} -w 2 django_app:app",
     "Django, preload": f"{GUNICORN} -w 2 --preload django_app:app",
+    "Django, reloader": "python manage.py runserver PORT",
+    "Django, no reloader": "python manage.py runserver --noreload PORT",
     "Bottle": f"{GUNICORN} -w 2 bottle_app:app",
 }
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", [name for name in SERVERS if name != "Django, reloader"])
 def test_each_tick_runs_once_pages_are_served_and_the_server_ends(site: Site, name: str) -> None:
     site.start(SERVERS[name])
     wait_until(site.answers, site)
@@ -280,7 +316,7 @@ def test_each_tick_runs_once_pages_are_served_and_the_server_ends(site: Site, na
     assert [site.get() for _ in range(8)] == ["page"] * 8
     code = stop(site)
     assert code == (UWSGI_END if "uwsgi" in SERVERS[name] and "master" not in SERVERS[name] else 0)
-    assert " started with 1 tasks" in site.log
+    assert " with 1 tasks, " in site.log
     check(site)
 
 
@@ -296,12 +332,31 @@ def stop(site: Site) -> int:
     return site.stop(signal.SIGINT, group="--master" not in command)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="its uWSGI has threads, always")
+@pytest.mark.parametrize("options", ["", "--master -p 2"])
+def test_uwsgi_without_threads_says_so_and_runs_ticks_while_it_answers(
+    site: Site, options: str
+) -> None:
+    site.start(f"{UWSGI} {options}")
+    wait_until(site.answers, site)
+    wait_until(lambda: site.log.count(" with 1 tasks, ") == site.workers, site)
+    # All workers answer all the time: one that stands still in a run holds its task up.
+    with ThreadPoolExecutor(4) as visitors:
+        while len(site.ticks()) < 3:
+            assert set(visitors.map(site.get, ["/slow"] * 4)) == {"page"}
+    began = time.monotonic()
+    assert stop(site) == (0 if options else UWSGI_END)
+    assert time.monotonic() - began < 10, "nothing runs, so that nothing is to be waited for"
+    assert site.log.count("set enable-threads = true") == site.workers
+    check(site)
+
+
 @pytest.mark.parametrize("name", ["gunicorn, preload", "Django, preload", "uWSGI, master"])
 def test_nothing_is_started_in_a_master_and_each_worker_starts(site: Site, name: str) -> None:
     """A command's exit status would be taken by gunicorn's arbiter, which reaps every child."""
     site.write("tasks/every_second.py", FALSE + EVERY_SECOND)
     site.start(SERVERS[name])
-    wait_until(lambda: site.log.count(" started with 2 tasks") == site.workers, site)
+    wait_until(lambda: site.log.count(" with 2 tasks, ") == site.workers, site)
     wait_until(lambda: len(site.ticks()) >= 3 and len(site.rows("false")) >= 3, site)
     assert stop(site) == 0
     assert "Housekeeper is not started in " in site.log
@@ -315,7 +370,7 @@ def test_a_running_task_ends_before_the_server_does(site: Site, name: str) -> No
     site.start(SERVERS[name])
     wait_until(site.answers, site)
     wait_until(site.has("begun"), site)
-    wait_until(lambda: site.log.count(" started with 2 tasks") == site.workers, site)
+    wait_until(lambda: site.log.count(" with 2 tasks, ") == site.workers, site)
     # uWSGI runs no exit hook when it is ended while it comes up or answers, so it gets a moment.
     seen = len(site.ticks())
     wait_until(lambda: len(site.ticks()) >= seen + 2, site)
@@ -363,20 +418,61 @@ def test_workers_that_are_recycled_lose_no_tick(site: Site) -> None:
     check(site)
 
 
-def test_a_reloader_runs_no_old_code(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("name", "touched"),
+    [("Flask, reloader", "flask_app.py"), ("Django, reloader", "shop/apps.py")],
+)
+def test_a_reloader_runs_no_old_code(site: Site, name: str, touched: str) -> None:
     """The process that waits for the reloaded one has the code of its own start."""
-    site.start(SERVERS["Flask, reloader"])
+    site.start(SERVERS[name])
     wait_until(lambda: len(site.ticks()) >= 2, site)
     new = EVERY_SECOND.replace('"ticks", "a"', '"new", "a"')
     site.write("tasks/every_second.py", new)
-    os.utime(site.folder / "flask_app.py")
+    os.utime(site.folder / touched)
     wait_until(site.has("new"), site)
     old = site.ticks()
-    wait_until(lambda: len((site.folder / "new").read_text().splitlines()) >= 4, site)
+    wait_until(lambda: len(site.lines("new")) >= 4, site)
     assert site.ticks() == old
     assert stop(site) == 0
     assert site.process.pid not in {pid for pid, _ in old[1:]}
+    pids, ticks = zip(*map(str.split, site.lines("new")), strict=True)
+    assert len(set(pids)) == 1
+    assert len(set(ticks)) == len(ticks)
     assert "Traceback" not in site.log
+
+
+# A process for each request.
+
+FORKING = """
+    import os, signal, socketserver, sys
+    from wsgiref import simple_server
+    import flask_app
+
+    class Server(socketserver.ForkingMixIn, simple_server.WSGIServer):
+        max_children = 8
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    port = int(os.environ["PORT"])
+    with simple_server.make_server("127.0.0.1", port, flask_app.app, Server) as server:
+        server.serve_forever()
+"""
+
+
+def test_a_process_that_is_forked_for_one_request_never_schedules(site: Site) -> None:
+    """It ends before the tick, and would leave a run that has crashed."""
+    site.write("forking.py", FORKING)
+    site.start("python forking.py")
+    wait_until(site.answers, site)
+    with ThreadPoolExecutor(4) as visitors:
+        while len(site.ticks()) < 3:
+            assert set(visitors.map(site.get, ["/"] * 20)) == {"page"}
+            assert site.get("/started") == '{"started":false}\n'
+    began = time.monotonic()
+    assert site.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began < 10
+    assert {pid for pid, _ in site.ticks()} == {site.process.pid}
+    assert site.log.count(" with 1 tasks, ") == 1
+    check(site)
 
 
 # Children of tasks.
@@ -422,7 +518,118 @@ def test_what_a_task_forks_never_schedules(site: Site) -> None:
     site.start("python program.py")
     assert site.ends() == 0
     assert "succeeded" in site.log
-    assert site.log.count(" started with 2 tasks") == 1
+    assert site.log.count(" with 2 tasks, ") == 1
     children = (site.folder / "children").read_text().split()
     assert children == ['{"started":false}'] * 3
+    assert "Traceback" not in site.log
+
+
+STARTING = """
+    import subprocess, sys
+    from pathlib import Path
+    from housekeeper import Task
+
+    # A shell is between the scheduler and what it starts.
+    child = f"cd /; cd {Path.cwd()}; {sys.executable} child.py"
+    command = Task("command", command=f"{child} command; true")
+    call = Task("call", lambda: subprocess.run(f"{child} call; true", shell=True, check=True))
+    other = Task("other", command=f"mkdir other; cd other; exec {sys.executable} ../other.py")
+    by_hand = Task("by-hand", lambda: None)
+"""
+
+# It stays while the scheduler that it is started under runs three ticks.
+CHILD = """
+    import pathlib, sys, time
+    import flask_app
+
+    def ticks():
+        return pathlib.Path("ticks").read_text().count("\\n")
+
+    status = flask_app.housekeeper.run_task_manually("by-hand").status
+    seen = ticks()
+    while ticks() < seen + 3:
+        time.sleep(0.05)
+    with open("children", "a") as children:
+        children.write(f"{sys.argv[1]} {status}\\n")
+"""
+
+# Another ledger: another application.
+OTHER = """
+    import logging, pathlib, time
+    from housekeeper import create_housekeeper
+
+    logging.basicConfig(level=logging.INFO)
+    create_housekeeper(ledger="sqlite:///other/ledger.db").initialize()
+    while not pathlib.Path("ticks").exists():
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(
+    ("server", "ledger"),
+    [("waitress", "memory://"), ("Flask, reloader", "sqlite:///housekeeper.db")],
+)
+def test_what_a_task_starts_leaves_the_ticks_to_its_scheduler(
+    site: Site, server: str, ledger: str
+) -> None:
+    """Between ledgers in memory nothing else would keep a tick from being run twice."""
+    site.write("flask_app.py", FLASK.replace("r(app)", f"r(app, ledger={ledger!r})"))
+    site.write("tasks/starting.py", STARTING)
+    site.write("child.py", CHILD)
+    site.write("other.py", OTHER)
+    site.start(SERVERS[server])
+    wait_until(lambda: len(site.ticks()) >= 2, site)
+    wait_until(site.answers, site)
+    for name in ("command", "call", "other"):
+        assert site.get(f"/run/{name}")
+    for name in ("command", "call", "other"):
+        wait_until(functools.partial(site.logged, f"Task {name} succeeded"), site)
+    assert sorted(site.lines("children")) == ["call succeeded", "command succeeded"]
+    (scheduler,) = {pid for pid, _ in site.ticks()[1:]}  # A reloader's parent may run one.
+    assert site.log.count(f"does not schedule, because process {scheduler}, which") == 2
+    assert "sqlite:///" + str(site.folder / "other/ledger.db") in site.log
+    assert stop(site) == 0
+    if ledger == "memory://":
+        assert set(Counter(tick for _, tick in site.ticks()).values()) == {1}
+    else:
+        check(site)
+
+
+OUTLIVING = """
+    import subprocess, sys, time
+
+    if sys.argv[1:] == ["late"]:
+        while sys.stdin.read():  # until nobody has the other end of the pipe
+            pass
+    import housekeeper
+    housekeeper.STAND_BY = 0.05
+    import flask_app
+
+    if not sys.argv[1:]:
+        for name in ("early", "late"):
+            subprocess.Popen([sys.executable, __file__, name], stdin=subprocess.PIPE)
+    time.sleep(600)
+"""
+
+
+def test_what_outlives_its_scheduler_schedules(site: Site) -> None:
+    """Both a child that stands by already, and one that initializes only then."""
+    site.write("outliving.py", OUTLIVING)
+    site.start("python outliving.py")
+    outer = site.process.pid
+    wait_until(lambda: f"does not schedule, because process {outer}" in site.log, site)
+    wait_until(lambda: len(site.ticks()) >= 2, site)
+    assert {pid for pid, _ in site.ticks()} == {outer}
+    # Just after a run: one that it left unfinished would hold its task up until its lease ends.
+    seen = len(site.ticks())
+    wait_until(lambda: len(site.ticks()) > seen, site)
+    wait_until(
+        lambda: {row.status for row in site.rows("every-second")} == {Status.SUCCEEDED}, site
+    )
+    os.kill(outer, signal.SIGKILL)  # Nobody waits for it yet: it is a zombie.
+    begun = " with 1 tasks, "
+    wait_until(lambda: site.log.count(f" started by initialize(){begun}") == 2, site)
+    wait_until(lambda: f"as process {outer} has ended,{begun}" in site.log, site)
+    wait_until(lambda: len({pid for pid, _ in site.ticks()}) >= 2, site)
+    assert set(Counter(tick for _, tick in site.ticks()).values()) == {1}
     assert "Traceback" not in site.log

@@ -73,16 +73,49 @@ def test_only_the_clock_reads_or_waits_on_time() -> None:
         assert code == [], forbidden
 
 
-def test_the_environment_is_read_by_the_command_line_only() -> None:
-    before = SOURCE[: SOURCE.index("# 16. Command line")]
+def test_the_environment_is_read_by_the_command_line_and_in_few_more_places() -> None:
     a_command_inherits_it, sentry_may_be_set_up_later = (
         "os.environ,",
         'os.environ.get("SENTRY_DSN"):',
     )
-    assert re.findall(r"os\.environ\S*", before) == [
+    what_this_process_was_told, what_it_will_tell = (
+        'os.environ.get(SCHEDULERS, "")',
+        'os.environ.get(SCHEDULERS, "").split()',
+    )
+    what_it_tells, what_it_tells_no_more = (
+        "os.environ[SCHEDULERS] = ",
+        "os.environ.pop(SCHEDULERS, None)",
+    )
+    a_reloader_has_started_this_process = "os.environ.get(name) == "
+    before = SOURCE[: SOURCE.index("# 16. Command line")]
+    found = [line[line.index("os.environ") :] for line in before.splitlines() if "os.env" in line]
+    expected = [
         a_command_inherits_it,
         sentry_may_be_set_up_later,
+        what_this_process_was_told,
+        what_it_will_tell,
+        what_it_tells,
+        what_it_will_tell,
+        what_it_tells,
+        what_it_tells_no_more,
+        a_reloader_has_started_this_process,
     ]
+    assert len(found) == len(expected)
+    assert all(map(str.__contains__, found, expected)), found
+
+
+def test_the_environment_is_changed_at_a_start_and_at_a_shutdown_only() -> None:
+    changing = {
+        function.name
+        for function in FUNCTIONS
+        if re.search(r"os\.environ(\[\w+\] = |\.pop|\.update|\.setdefault)", ast.unparse(function))
+    }
+    systemd_speaks_to_this_process_only = "__init__"
+    assert changing == {
+        systemd_speaks_to_this_process_only,
+        "tell_children",
+        "tell_children_no_more",
+    }
 
 
 def test_the_words_of_other_schedulers_are_not_used() -> None:

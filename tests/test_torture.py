@@ -21,6 +21,7 @@ import pytest
 import housekeeper as hk
 from housekeeper import Status
 from tests.accounting import assert_accounted, assert_ran_once, with_ticks
+from tests.environment import environment
 from tests.postgres import PostgresServer
 from tests.test_outages import server
 
@@ -75,7 +76,7 @@ class Crew:
         with open(self._folder / "stderr", "a") as errors:
             return subprocess.Popen(
                 [sys.executable, "-c", CODE, self.url, str(self.ran), *TASKS],
-                env={**os.environ, "PYTHONPATH": str(Path(hk.__file__).parent)},
+                env=environment(PYTHONPATH=str(Path(hk.__file__).parent)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

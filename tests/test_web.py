@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import math
-import os
 import re
 import select
 import signal
@@ -31,6 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import housekeeper as hk
 from housekeeper import ConfigurationError, LedgerUnavailable, Status, Task, current_run
+from tests.environment import environment
 
 PATIENCE = 30.0  # seconds after which a test gives up
 TOKEN = "a-token-for-the-tests"
@@ -927,7 +927,7 @@ def start_http(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.
     return subprocess.Popen(
         [sys.executable, hk.__file__, "--ledger", "memory://", "--tasks", "tasks", *arguments],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **variables},
+        env=environment(PYTHONUNBUFFERED="1", **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
