@@ -1,1 +1,28 @@
-"""Measurements, for people: python -m tests.benchmarks."""
+"""Measurements, for people: python -m tests.benchmarks.
+
+What was measured on the way, and what came of it (Python 3.11, 2 cores, bursts of 5,000 to 10,000
+runs; CPU of a run):
+
+- A run's id drew its random part from the system.  That lets go of the interpreter's lock, for which
+  ten workers then queue: 276 us a run.  Drawn once a process: 79 us.
+- memory:// was SQLite without a file: 126 us a run without threads.  Rows in dicts: 53 us.
+- The function's signature was looked at in each run, and two threading.Event were made: 20 us of
+  those 53, in the end.
+- The timer thread took the scheduler's lock for each tick.  When the interpreter's lock was taken
+  from it just then, all workers stood before both: 160 us a run in two bursts of five.  It takes a
+  thousand ticks at once now: none of five.
+- SQLite: a commit waits for the disk, 100 us of CPU and more of time.  Writes that wait for one
+  another are one transaction: 417 us a run became 315 with one lock for all, which brought 2.2
+  writes together, and 265 with a queue, which brings 8 to 10 together.
+- More than 4,096 schedules fell out of a cache, and were parsed twice: a start with 10,000 of them
+  took 1.9 s, and takes 0.7 s, which is croniter's search for their next ticks.
+
+What did not pay, or would have at somebody else's cost:
+
+- sys.setswitchinterval(0.05): it made bursts three times cheaper, while the above was not done, and
+  belongs to the application.
+- SQLite with synchronous=NORMAL for the ends of runs: it halves the waits for the disk, and after a
+  power failure a run that succeeded is found crashed.
+- wal_autocheckpoint, cache_size and mmap_size of SQLite: no difference beyond the noise.
+- Importing croniter late: more than half of the import is its, and each schedule needs it.
+"""
