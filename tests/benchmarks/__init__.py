@@ -3,8 +3,8 @@
 What was measured on the way, and what came of it (Python 3.11, 2 cores, bursts of 5,000 to 10,000
 runs; CPU of a run):
 
-- A run's id drew its random part from the system.  That lets go of the interpreter's lock, for which
-  ten workers then queue: 276 us a run.  Drawn once a process: 79 us.
+- A run's id drew its random part from the system.  That lets go of the interpreter's lock, for
+  which ten workers then queue: 276 us a run.  Drawn once a process: 79 us.
 - memory:// was SQLite without a file: 126 us a run without threads.  Rows in dicts: 53 us.
 - The function's signature was looked at in each run, and two threading.Event were made: 20 us of
   those 53, in the end.
@@ -19,10 +19,10 @@ runs; CPU of a run):
 
 What did not pay, or would have at somebody else's cost:
 
-- sys.setswitchinterval(0.05): it made bursts three times cheaper, while the above was not done, and
-  belongs to the application.
-- SQLite with synchronous=NORMAL for the ends of runs: it halves the waits for the disk, and after a
-  power failure a run that succeeded is found crashed.
+- sys.setswitchinterval(0.05): it made bursts three times cheaper, while the above was not done,
+  and belongs to the application.
+- SQLite with synchronous=NORMAL for the ends of runs: it halves the waits for the disk, and after
+  a power failure a run that succeeded is found crashed.
 - wal_autocheckpoint, cache_size and mmap_size of SQLite: no difference beyond the noise.
 - Importing croniter late: more than half of the import is its, and each schedule needs it.
 """
