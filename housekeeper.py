@@ -4678,6 +4678,8 @@ class Housekeeper:
     def _in_worker(self, work: Callable[..., None], *args: object) -> None:
         # Only the timer thread submits: a pool's threads inherit its being a daemon.
         if self._workers is not None:
+            # By now, so that the run itself need not wake this thread for it as it begins.
+            self._keep_beating()
             self._workers.submit(self._guarded, work, *args)
 
     def _in_upkeep(self, work: Callable[..., object], *args: object) -> None:
@@ -4935,8 +4937,7 @@ class Housekeeper:
         registration.unsure = None
         registration.run = self._live[run.id] = run
         self._set_accounted(registration, run.scheduled_for)
-        if self._beating is None:
-            self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
+        self._keep_beating()
 
     # Running: on a worker.
 
@@ -5145,6 +5146,12 @@ class Housekeeper:
             self._delayed(1.0, self._dispatch, registration, self._run_due)
 
     # Upkeep of the ledger: on its own thread.
+
+    def _keep_beating(self) -> None:
+        """See that a heartbeat is on the agenda, for a run that begins or is about to."""
+        with self._lock:
+            if self._beating is None:
+                self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
 
     def _beat(self) -> None:
         """Send the heartbeats of all live runs, and read who was asked to stop elsewhere."""
