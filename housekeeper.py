@@ -5230,14 +5230,18 @@ class Housekeeper:
     def _prune(self) -> None:
         """Delete old rows, once a day."""
         self._delayed(86400.0, self._in_upkeep, self._prune)
-        self._prune_next(list(self._registrations.values()))
+        # Also of tasks that nobody registers any more, and of hosts that are gone.
+        keys: dict[str, float] = {}
+        with contextlib.suppress(LedgerUnavailable):
+            keys = dict.fromkeys(self.ledger.standings(f"{self.namespace}/"), math.inf)
+        keys |= {each.key: each.task.grace for each in list(self._registrations.values())}
+        self._prune_next(list(keys.items()))
 
-    def _prune_next(self, left: list[Registration]) -> None:
+    def _prune_next(self, left: list[tuple[str, float]]) -> None:
         """Prune one task, and leave the thread to heartbeats before the next."""
         if left and not self._closed:
-            registration = left.pop()
             with contextlib.suppress(LedgerUnavailable):
-                self.ledger.prune(registration.key, registration.task.grace)
+                self.ledger.prune(*left.pop())
             self._in_upkeep(self._prune_next, left)
 
     # What users call.

@@ -416,6 +416,25 @@ def test_the_delay_of_a_retry_is_an_hour_at_most() -> None:
     assert [round(gap) for gap in gaps] == [600, 1200, 2400, *[3600] * 9]
 
 
+def test_rows_of_tasks_that_nobody_registers_any_more_go_after_90_days() -> None:
+    clock = VirtualClock(START)
+    ledger = hk.ledger_from_url("memory://", Path("/"), clock)
+    gone = Task("gone", lambda: None, schedule="0 0 * * *")
+    before = simulated(clock, gone, ledger=ledger, namespace="shop")
+    simulated(clock, gone, ledger=ledger, namespace="other").run_until(utc(2024, 1, 3, 12))
+    clock.jump(-2.5 * 86400)
+    before.run_until(utc(2024, 1, 5, 12))
+    before.shutdown()
+    after = simulated(clock, Task("new", lambda: None), ledger=ledger, namespace="shop")
+    assert len(after.history("gone")) == 4
+    after.run_until(utc(2024, 3, 30))
+    assert len(after.history("gone")) == 4
+    after.run_until(utc(2024, 4, 10))
+    (newest,) = after.history("gone")
+    assert newest.scheduled_for == utc(2024, 1, 5)
+    assert len(ledger.history("", "other/", 100)) == 2
+
+
 def test_old_rows_are_pruned_daily_and_the_newest_tick_is_kept() -> None:
     clock = VirtualClock(START)
     simulation = simulated(
