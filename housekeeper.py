@@ -3878,8 +3878,8 @@ class Metrics:
     DURATIONS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, math.inf)  # seconds
     DELAYS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, math.inf)  # seconds
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock = lock  # its owner's, which is held anyway when a run ends
         self._outcomes: Counter[tuple[str, Status]] = Counter()
         self._seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(self.DURATIONS))
         self._lateness = Histogram(self.DELAYS)
@@ -4300,11 +4300,11 @@ class Housekeeper:
         self._agenda = Agenda()
         self._live: dict[str, LiveRun] = {}  # by run id: on record as running, and mine
         self._waiting: dict[str, Waiting] = {}  # by run id
-        self._claiming: set[Registration] = set()
+        self._claiming: set[Registration] = set()  # whose claims are queued or under way
         self._unbound = dict.fromkeys(self._registrations.values())  # unknown to the ledger yet
         self._stale: dict[str, tuple[datetime | None, float]] = {}
         self._identity: str | None = None
-        self.metrics = Metrics()
+        self.metrics = Metrics(self._lock)
         self._started = self._stopping = self._closed = False
         self._scheduling = self._standing_by = False
         self.mark = ""  # by which the processes that are started here know this one
@@ -4671,15 +4671,24 @@ class Housekeeper:
         if waits_for_reloaded_child():
             logger.debug("Task %s is left to the reloaded process", registration.task.name)
         elif registration.lock.acquire(blocking=False):
-            self._in_worker(work, registration)
+            self._claim_in_worker(work, registration)
         else:
             logger.debug("Task %s is queued or running already", registration.task.name)
+
+    def _claim_in_worker(
+        self, work: Callable[[Registration], None], registration: Registration
+    ) -> None:
+        """Have a worker claim for a task whose lock is held."""
+        # Before it looks whether it may: a shutdown looks in the other order.
+        self._claiming.add(registration)
+        self._in_worker(work, registration)
 
     def _in_worker(self, work: Callable[..., None], *args: object) -> None:
         # Only the timer thread submits: a pool's threads inherit its being a daemon.
         if self._workers is not None:
             # By now, so that the run itself need not wake this thread for it as it begins.
-            self._keep_beating()
+            if self._beating is None:
+                self._keep_beating()
             self._workers.submit(self._guarded, work, *args)
 
     def _in_upkeep(self, work: Callable[..., object], *args: object) -> None:
@@ -4719,19 +4728,15 @@ class Housekeeper:
         self, registration: Registration, claim: Callable[[Registration], LiveRun | None]
     ) -> None:
         """Run what a claim wins.  A shutdown waits for claims, and lets none be made any more."""
-        with self._lock:
-            claiming, stopping = self._claiming, self._stopping
-            if not stopping:
-                claiming.add(registration)
-        if stopping:
-            self._release(registration)
-            return
         run = None
         try:
-            run = claim(registration)
+            if self._stopping:
+                self._release(registration)
+            else:
+                run = claim(registration)
         finally:
             with self._lock:
-                claiming.discard(registration)
+                self._claiming.discard(registration)
                 if run is None:
                     self._ended.notify_all()
                 else:
@@ -4750,7 +4755,9 @@ class Housekeeper:
             late = late and self._too_late(registration, tick, self._due_until())
         except LedgerUnavailable as error:
             what = f"Task {registration.task.name} could not be claimed"
-            again = functools.partial(self._soon, self._in_worker, self._run_due, registration)
+            again = functools.partial(
+                self._soon, self._claim_in_worker, self._run_due, registration
+            )
             self._later_again(what, error, again)
             return None
         self._ledger_failures = 0
@@ -4760,7 +4767,7 @@ class Housekeeper:
             return run
         registration.unsure = None
         if wait is not None:
-            self._delayed(wait, self._in_worker, self._run_due, registration)
+            self._delayed(wait, self._claim_in_worker, self._run_due, registration)
             return None
         self._set_accounted(registration, run.scheduled_for)
         self._tell_verdict(run, verdict)
@@ -4899,11 +4906,13 @@ class Housekeeper:
             wait = self._wait_for_claim(run, verdict)
         except LedgerUnavailable as error:
             what = f"Task {run.task} could not be started"
-            again = functools.partial(self._soon, self._in_worker, self._run_startup, registration)
+            again = functools.partial(
+                self._soon, self._claim_in_worker, self._run_startup, registration
+            )
             self._later_again(what, error, again)
             return None
         if wait is not None:
-            self._delayed(wait, self._in_worker, self._run_startup, registration)
+            self._delayed(wait, self._claim_in_worker, self._run_startup, registration)
             return None
         if verdict is Claim.MINE:
             return run
@@ -5065,16 +5074,23 @@ class Housekeeper:
         self._sentry.ended(run)
         if run.cancels_schedule:
             self._pause_for_cancel_job(registration)
-        self._release(registration)
-        self._call_on_finish(run)
+        # In one step with the task's lock, if nobody is to be called in between.
+        self._release(registration, None if self._on_finish else run)
+        if self._on_finish:
+            self._call_on_finish(run)
+            self._leave_live(run)
+        self._look_ahead(registration)
+
+    def _leave_live(self, run: LiveRun) -> None:
+        """Take a run from the live ones: nobody waits for it any more."""
         with self._lock:
             self._live.pop(run.id, None)
+            self.metrics.ended(run)
             if not self._live:
                 self._agenda.drop(self._beating)
                 self._beating = None
             self._ended.notify_all()
         run.ended.set()
-        self._look_ahead(registration)
 
     def _look_ahead(self, registration: Registration) -> None:
         """Have the trigger remember what follows the next tick.
@@ -5090,7 +5106,6 @@ class Housekeeper:
         self._conclude(registration, run)
 
     def _tell_outcome(self, run: LiveRun) -> None:
-        self.metrics.ended(run)
         seconds = run.duration or 0.0
         if run.status is Status.SUCCEEDED:
             outcome_logger.info("Task %s succeeded in %.3f s", run.task, seconds)
@@ -5113,14 +5128,12 @@ class Housekeeper:
             self.ledger.pause(registration.key)
 
     def _call_on_finish(self, run: LiveRun) -> None:
-        if self._on_finish is None:
-            return
         try:
-            self._on_finish(run)
+            cast(Callable[[Run], object], self._on_finish)(run)
         except BaseException:
             logger.exception("Task %s: on_finish failed", run.task)
 
-    def _release(self, registration: Registration) -> None:
+    def _release(self, registration: Registration, ended: LiveRun | None = None) -> None:
         """Free a task's lock, once the ticks that passed meanwhile are recorded as skipped."""
         until: datetime | None = None
         while True:
@@ -5131,6 +5144,8 @@ class Housekeeper:
                     # Under the lock, so that the loop either passed a tick before this, and it is
                     # seen, or finds the task free.
                     registration.lock.release()
+                    if ended is not None:
+                        self._leave_live(ended)
                     break
                 end = cast(datetime, registration.armed) - SECOND
             try:
@@ -5140,6 +5155,8 @@ class Housekeeper:
             except LedgerUnavailable as error:
                 what = f"The skipped ticks of task {registration.task.name} could not be recorded"
                 self._later_again(what, error, functools.partial(self._release, registration))
+                if ended is not None:
+                    self._leave_live(ended)
                 return
         if passed is not None:
             # The loop has passed it, and by the ledger's clock it is still to come.

@@ -27,6 +27,7 @@ def test_a_benchmark_prints_its_table(arguments: list[str], lines: int) -> None:
     assert len(benchmark(*arguments).splitlines()) == lines
 
 
+@pytest.mark.torture  # of the machine: it is busy for twenty seconds
 def test_the_comparison_measures_everybody_and_draws_it(tmp_path: Path) -> None:
     written, drawn = tmp_path / "speed.json", tmp_path / "speed.svg"
     table = benchmark("--quick", "--json", str(written), "--svg", str(drawn))
