@@ -8,9 +8,10 @@ runs; CPU of a run):
 - memory:// was SQLite without a file: 126 us a run without threads.  Rows in dicts: 53 us.
 - The function's signature was looked at in each run, and two threading.Event were made: 20 us of
   those 53, in the end.
-- The scheduler's lock: ten workers that run at the same time queue for it, and each time it changes
-  hands two threads are switched.  The timer thread took it for each tick, and a run seven times; now
-  it is once for a thousand ticks, and three times a run: 134 to 159 us became 110 to 143.
+- The scheduler's lock: ten workers that run at the same time queue for it, and each time it
+  changes hands two threads are switched.  The timer thread took it for each tick, and a run seven
+  times; now it is once for a thousand ticks, and three times a run: 134 to 159 us became 110 to
+  143.
 - SQLite: a commit waits for the disk, 100 us of CPU and more of time.  Writes that wait for one
   another are one transaction: 417 us a run became 315 with one lock for all, which brought 2.2
   writes together, and 265 with a queue, which brings 8 to 10 together.
