@@ -1268,6 +1268,26 @@ class Stage(Enum):
     SETTLED = "settled"  # the attempt's outcome is decided: too late to stop it
 
 
+_looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
+
+
+def frame_of(thread_id: int | None) -> FrameType | None:
+    """Return what a thread is executing now, or None when it has ended.
+
+    Some releases of Python 3.10 to 3.12 hold a lock meanwhile that each new thread needs, and hang
+    for ever when garbage is collected in there whose end lets another thread go on, such as an
+    SQLite statement's (python/cpython#106883; on 3.11.7, 3 of 3 tries hung within a second).
+    """
+    with _looking:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames().get(thread_id or 0)
+        finally:
+            if collects:
+                gc.enable()
+
+
 class LiveRun(Run):
     """A run that goes on in this process: what current_run() gives to a task."""
 
@@ -5905,26 +5925,6 @@ def _after_uwsgi_fork(uwsgi: Any, earlier: Action | None) -> None:
 def _wake_all(how: str) -> None:
     for housekeeper in list(_alive):
         housekeeper.wake(how=how)
-
-
-_looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
-
-
-def frame_of(thread_id: int | None) -> FrameType | None:
-    """Return what a thread is executing now, or None when it has ended.
-
-    Some releases of Python 3.10 to 3.12 hold a lock meanwhile that each new thread needs, and hang
-    for ever when garbage is collected in there whose end lets another thread go on, such as an
-    SQLite statement's (python/cpython#106883; on 3.11.7, 3 of 3 tries hung within a second).
-    """
-    with _looking:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return sys._current_frames().get(thread_id or 0)
-        finally:
-            if collects:
-                gc.enable()
 
 
 def waits_for_reloaded_child() -> bool:
