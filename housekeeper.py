@@ -2001,64 +2001,52 @@ class MemoryLedger(Ledger):
     def _try_claim(self, run: LiveRun) -> bool:
         with self.lock:
             record, now = self._tasks[run.key], self.now()
-            if record.running is not None or run.id in self._runs:
+            if any(self._in_the_way(run, record, now)):
                 return False
-            tick = run.scheduled_for
-            if tick is not None:
-                row = record.first_from(tick)
-                on_record = row is not None and (_tick_of(row) == tick or _tick_of(row) <= now)
-                if on_record or record.paused_at is not None or tick > now + AHEAD * SECOND:
-                    return False
-            row = Run(
-                id=run.id,
-                task=run.task,
-                reason=run.reason,
-                status=Status.RUNNING,
-                runner=run.runner,
-                scheduled_for=None if tick is None else tick.astimezone(UTC),
-                started_at=now,
-                heartbeat_at=now,
-            )
-            self._enter(run.key, row)
+            row = self._enter(run.key, run.id, run, Status.RUNNING)
+            row.started_at = row.heartbeat_at = now
             record.running = row
             return True
 
-    def _enter(self, key: str, row: Run) -> None:
-        self._tasks[key].add(row)
-        self._runs[row.id] = key, row
-
     def _obstacles(self, run: LiveRun) -> Sequence[Any]:
         with self.lock:
-            record, now, tick = self._tasks[run.key], self.now(), run.scheduled_for
-            mine, paused = run.id in self._runs, record.paused_at is not None
-            running = record.running.id if record.running else None
-            stale = record.running is not None and _is_silent(record.running, now)
-            if tick is None:
-                return mine, False, paused, False, False, running, stale
-            row, later = record.first_from(tick), record.first_after(tick)
-            taken = row is not None and row.scheduled_for == tick
-            passed = later is not None and _tick_of(later) <= now
-            early = tick > now + AHEAD * SECOND
-            return mine, taken, paused, passed, early, running, stale
+            return self._in_the_way(run, self._tasks[run.key], self.now())
+
+    def _in_the_way(self, run: LiveRun, record: TaskRecord, now: datetime) -> Sequence[Any]:
+        mine, tick = run.id in self._runs, run.scheduled_for
+        running = record.running.id if record.running else None
+        stale = record.running is not None and _is_silent(record.running, now)
+        if tick is None:
+            return mine, False, False, False, False, running, stale
+        row, later = record.first_from(tick), record.first_after(tick)
+        taken = row is not None and row.scheduled_for == tick
+        passed = later is not None and _tick_of(later) <= now
+        early, paused = tick > now + AHEAD * SECOND, record.paused_at is not None
+        return mine, taken, paused, passed, early, running, stale
+
+    def _enter(self, key: str, run_id: str, run: Run, status: Status) -> Run:
+        """Enter a row of what a run is for, and return it."""
+        row = Run(
+            id=run_id,
+            task=run.task,
+            reason=run.reason,
+            status=status,
+            runner=run.runner,
+            scheduled_for=run.scheduled_for and run.scheduled_for.astimezone(UTC),
+        )
+        self._tasks[key].add(row)
+        self._runs[row.id] = key, row
+        return row
 
     def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
-        row = Run(
-            id=new_id(self._clock),
-            task=run.task,
-            reason=Reason.SCHEDULE,
-            status=Status.SKIPPED,
-            runner=run.runner,
-            scheduled_for=cast(datetime, run.scheduled_for).astimezone(UTC),
-            finished_at=self.now(),
-            note=note,
-        )
         with self.lock:
-            record = self._tasks[run.key]
+            record, tick = self._tasks[run.key], _tick_of(run)
             gone = record.running is None or record.running.id != while_running
-            known = record.first_from(_tick_of(row))
-            if (while_running and gone) or (known and known.scheduled_for == row.scheduled_for):
+            known = record.first_from(tick)
+            if (while_running and gone) or (known and known.scheduled_for == tick):
                 return False
-            self._enter(run.key, row)
+            row = self._enter(run.key, new_id(self._clock), run, Status.SKIPPED)
+            row.finished_at, row.note = self.now(), note
             return True
 
     def claim_startup(self, run: LiveRun) -> bool:
@@ -2076,18 +2064,8 @@ class MemoryLedger(Ledger):
             known = record.first_after(after)
             if last > now + AHEAD * SECOND or (known and _tick_of(known) <= last):
                 return False
-            row = Run(
-                id=run.id,
-                task=run.task,
-                reason=Reason.SCHEDULE,
-                status=run.status,
-                runner=run.runner,
-                scheduled_for=last.astimezone(UTC),
-                finished_at=now,
-                count=run.count,
-                note=run.note,
-            )
-            self._enter(key, row)
+            row = self._enter(key, run.id, run, run.status)
+            row.finished_at, row.count, row.note = now, run.count, run.note
             return True
 
     def beat(self, run: LiveRun) -> Run | None:
