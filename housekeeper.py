@@ -4655,7 +4655,10 @@ class Housekeeper:
             self._in_upkeep(self._bind)
 
     def _pass_tick(self, registration: Registration, tick: datetime, now: datetime) -> bool:
-        """Go on to a task's next tick; tell whether this one is to be dispatched."""
+        """Go on to a task's next tick; tell whether this one is to be dispatched.
+
+        The lock must be held.
+        """
         if registration.gone or registration.armed != tick or self._stopping:
             return False
         registration.number = None  # It is not on the agenda any more.
@@ -5072,15 +5075,8 @@ class Housekeeper:
         self._sentry.ended(run)
         if run.cancels_schedule:
             self._pause_for_cancel_job(registration)
-        # In one step with the task's lock, if nobody is to be called in between.
-        self._release(registration, None if self._on_finish else run)
-        if self._on_finish:
-            self._call_on_finish(run)
-            self._leave_live(run)
-        self._look_ahead(registration)
-
-    def _leave_live(self, run: LiveRun) -> None:
-        """Take a run from the live ones: nobody waits for it any more."""
+        self._release(registration)
+        self._call_on_finish(run)
         with self._lock:
             self._live.pop(run.id, None)
             self.metrics.ended(run)
@@ -5089,6 +5085,7 @@ class Housekeeper:
                 self._beating = None
             self._ended.notify_all()
         run.ended.set()
+        self._look_ahead(registration)
 
     def _look_ahead(self, registration: Registration) -> None:
         """Have the trigger remember what follows the next tick.
@@ -5126,12 +5123,14 @@ class Housekeeper:
             self.ledger.pause(registration.key)
 
     def _call_on_finish(self, run: LiveRun) -> None:
+        if self._on_finish is None:
+            return
         try:
-            cast(Callable[[Run], object], self._on_finish)(run)
+            self._on_finish(run)
         except BaseException:
             logger.exception("Task %s: on_finish failed", run.task)
 
-    def _release(self, registration: Registration, ended: LiveRun | None = None) -> None:
+    def _release(self, registration: Registration) -> None:
         """Free a task's lock, once the ticks that passed meanwhile are recorded as skipped."""
         until: datetime | None = None
         while True:
@@ -5142,8 +5141,6 @@ class Housekeeper:
                     # Under the lock, so that the loop either passed a tick before this, and it is
                     # seen, or finds the task free.
                     registration.lock.release()
-                    if ended is not None:
-                        self._leave_live(ended)
                     break
                 end = cast(datetime, registration.armed) - SECOND
             try:
@@ -5153,8 +5150,6 @@ class Housekeeper:
             except LedgerUnavailable as error:
                 what = f"The skipped ticks of task {registration.task.name} could not be recorded"
                 self._later_again(what, error, functools.partial(self._release, registration))
-                if ended is not None:
-                    self._leave_live(ended)
                 return
         if passed is not None:
             # The loop has passed it, and by the ledger's clock it is still to come.
