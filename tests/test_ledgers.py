@@ -804,6 +804,22 @@ def test_rows_are_there_for_the_next_process(path: Path, file: hk.Ledger) -> Non
 # Writes of several threads.
 
 
+class Door:
+    """A lock that tells of each thread when it has first been through."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.passed: dict[threading.Thread, threading.Event] = {}
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+        if event := self.passed.get(threading.current_thread()):
+            event.set()
+
+
 class Writers:
     """Threads that claim, each its own task, while somebody keeps the connection busy."""
 
@@ -811,6 +827,8 @@ class Writers:
         assert isinstance(ledger, hk.SqliteLedger)
         ledger.open()
         self.ledger = ledger
+        self.door = Door()
+        ledger._queueing = self.door  # type: ignore[assignment]
         self.statements: list[str] = []
         self.answers: dict[str, object] = {}
         self.threads: list[threading.Thread] = []
@@ -822,23 +840,30 @@ class Writers:
         if word != "PRAGMA":  # of the time limit
             self.statements.append(word)
 
-    def claim(self, key: str, limit: float = LIMIT) -> None:
-        """Start a thread that claims, and wait until it stands in the queue."""
+    def claim(self, name: str, *, key: str = "", limit: float = LIMIT) -> None:
+        """Start a thread that claims, and wait until it has entered the queue."""
 
         def work() -> None:
             try:
                 with hk.ledger_calls_within(limit):
-                    self.answers[key] = self.ledger.claim(by_hand(key))
+                    self.answers[name] = self.ledger.claim(by_hand(key or name))
             except BaseException as error:
-                self.answers[key] = error
+                self.answers[name] = error
 
-        before = len(self.ledger._queue)
         thread = threading.Thread(target=work)
         self.threads.append(thread)
+        entered = self.door.passed[thread] = threading.Event()
         thread.start()
-        while len(self.ledger._queue) == before:
-            assert thread.is_alive()
-            time.sleep(0.001)
+        assert entered.wait(LIMIT)
+
+    def claim_together(self, number: int, key: str = "") -> list[str]:
+        """Claim with so many threads, all of them in the queue before the first can go on."""
+        names = [f"/sweep-{each}" for each in range(number)]
+        with self.ledger.lock:
+            for name in names:
+                self.claim(name, key=key)
+        self.join()
+        return names
 
     def join(self) -> None:
         for thread in self.threads:
@@ -852,11 +877,7 @@ def writers(file: hk.Ledger) -> Writers:
 
 
 def test_writes_that_wait_for_one_another_are_made_in_one_transaction(writers: Writers) -> None:
-    keys = [f"/sweep-{number}" for number in range(8)]
-    with writers.ledger.lock:
-        for key in keys:
-            writers.claim(key)
-    writers.join()
+    keys = writers.claim_together(8)
     assert writers.answers == dict.fromkeys(keys, Claim.MINE)
     assert writers.statements == ["BEGIN", *["INSERT"] * 8, "COMMIT"]
     assert writers.ledger.running().keys() == set(keys)
@@ -869,20 +890,8 @@ def test_a_write_that_nobody_waits_for_is_its_own_transaction(writers: Writers) 
 
 
 def test_of_many_threads_at_one_task_one_wins_also_within_a_transaction(writers: Writers) -> None:
-    answers: Counter[object] = Counter()
-
-    def work() -> None:
-        answers[writers.ledger.claim(by_hand())] += 1
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    with writers.ledger.lock:
-        for thread in threads:
-            thread.start()
-        while len(writers.ledger._queue) < 8:
-            time.sleep(0.001)
-    for thread in threads:
-        thread.join(LIMIT)
-    assert answers == {Claim.MINE: 1, Claim.OVERLAPPED: 7}
+    writers.claim_together(8, key=KEY)
+    assert Counter(writers.answers.values()) == {Claim.MINE: 1, Claim.OVERLAPPED: 7}
 
 
 @pytest.mark.parametrize("failing", ["BEGIN IMMEDIATE", "INSERT", "COMMIT"])
@@ -898,11 +907,7 @@ def test_a_transaction_that_fails_is_undone_and_each_write_makes_its_own(
         return execute(sql, values, until)
 
     monkeypatch.setattr(writers.ledger, "_execute", fail_once)
-    keys = [f"/sweep-{number}" for number in range(4)]
-    with writers.ledger.lock:
-        for key in keys:
-            writers.claim(key)
-    writers.join()
+    keys = writers.claim_together(4)
     assert writers.answers == dict.fromkeys(keys, Claim.MINE)
     assert writers.ledger.running().keys() == set(keys)
     assert not writers.ledger._connection.in_transaction
@@ -920,11 +925,7 @@ def test_a_write_that_fails_for_its_own_reason_fails_alone(
         return execute(sql, values, until)
 
     monkeypatch.setattr(writers.ledger, "_execute", refuse)
-    keys = [f"/sweep-{number}" for number in range(4)]
-    with writers.ledger.lock:
-        for key in keys:
-            writers.claim(key)
-    writers.join()
+    writers.claim_together(4)
     refused = writers.answers.pop("/sweep-2")
     assert isinstance(refused, LedgerUnavailable)
     assert list(writers.answers.values()) == [Claim.MINE] * 3
@@ -967,11 +968,7 @@ def test_an_interrupt_in_a_transaction_undoes_it_and_the_others_go_on(
         return execute(sql, values, until)
 
     monkeypatch.setattr(writers.ledger, "_execute", interrupt)
-    keys = [f"/sweep-{number}" for number in range(4)]
-    with writers.ledger.lock:
-        for key in keys:
-            writers.claim(key)
-    writers.join()
+    keys = writers.claim_together(4)
     assert isinstance(writers.answers.pop("/sweep-0"), KeyboardInterrupt)
     assert writers.answers == dict.fromkeys(keys[1:], Claim.MINE)
     assert writers.ledger.running().keys() == set(keys[1:])

@@ -24,8 +24,8 @@ What did not pay, or would have at somebody else's cost:
 - SQLite with synchronous=NORMAL for the ends of runs: it halves the waits for the disk, and after
   a power failure a run that succeeded is found crashed.
 - wal_autocheckpoint, cache_size and mmap_size of SQLite: no difference beyond the noise.
-- To leave the live runs in one step with the task's lock: 122 us on the average of five bursts, and
-  118 without.
+- To leave the live runs in one step with the task's lock: 122 us on the average of five bursts,
+  and 118 without.
 - One future for each worker instead of one a run, and a deque that they empty: 127 us became 107;
   and entering the live runs without the lock as well: 85.  It is the heart of what must not go
   wrong, and would be the one place where the order of two statements stands for a lock.
