@@ -15,6 +15,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +91,22 @@ def variables() -> dict[str, str]:
     return environment(PATH=path, TZ="UTC", PYTHONUNBUFFERED="1")
 
 
+@contextmanager
+def started(command: list[str], folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a program that goes on; it is gone at the end, and when it takes too long."""
+    options = {"env": variables(), "stderr": subprocess.DEVNULL, **options}
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, text=True, **options
+    ) as process:
+        timer = threading.Timer(LIMIT, process.kill)
+        timer.start()
+        try:
+            yield process
+        finally:
+            timer.cancel()
+            process.kill()
+
+
 def test_each_command_prints_what_the_readme_shows(folder: Path) -> None:
     console = [each for each in blocks() if each.language == "console"]
     shown = [command for each in console for command in commands(each.text)]
@@ -117,23 +134,13 @@ def test_each_command_prints_what_the_readme_shows(folder: Path) -> None:
 
 def run_scheduler(folder: Path, lines: list[str]) -> None:
     """Start the scheduler, wait until it has printed all of the lines, and stop it."""
-    process = subprocess.Popen(
-        [sys.executable, "housekeeper.py"],
-        cwd=folder,
-        env=variables(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    timer = threading.Timer(LIMIT, process.kill)
-    timer.start()
     awaited = sorted(shape(line) for line in lines)
-    printed = [shape(process.stdout.readline()) for _ in awaited]
-    process.send_signal(signal.SIGINT)
-    assert process.wait(LIMIT) == 0
-    timer.cancel()
-    process.stdout.close()
+    command = [sys.executable, "housekeeper.py"]
+    with started(command, folder, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None
+        printed = [shape(process.stdout.readline()) for _ in awaited]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 0
     assert sorted(printed) == awaited
 
 
@@ -173,16 +180,9 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
 
 def test_the_calls_over_http_answer_what_is_shown(folder: Path) -> None:
     given = {**variables(), "HOUSEKEEPER_TOKEN": "a-token-for-the-readme"}
-    process = subprocess.Popen(
-        [sys.executable, "housekeeper.py", "--http", "127.0.0.1:0"],
-        cwd=folder,
-        env=given,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
+    command = [sys.executable, "housekeeper.py", "--http", "127.0.0.1:0"]
+    with started(command, folder, env=given) as process:
+        assert process.stdout is not None
         port = next(
             re.findall(r":(\d+)/", line)[0]
             for line in process.stdout
@@ -202,9 +202,6 @@ def test_the_calls_over_http_answer_what_is_shown(folder: Path) -> None:
                 check=True,
             )
             assert done.stdout.splitlines() == lines
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_the_line_for_the_tests_is_the_one_that_decides_what_lands() -> None:
@@ -434,25 +431,16 @@ def test_supervisord_runs_and_stops_it_with_the_settings_of_the_readme(folder: P
         "[supervisord]\nnodaemon=true\n[program:housekeeper]\n"
         f"{settings}\nredirect_stderr=true\nstdout_logfile={folder}/log\n"
     )
-    process = subprocess.Popen(
-        [Path(PYTHON).parent / "supervisord", "-c", "supervisord.conf"],
-        cwd=folder,
-        env=variables(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    timer = threading.Timer(LIMIT, process.kill)
-    timer.start()
-    # The task is in the middle of its work.
-    while not (folder / "begun").exists():
-        assert process.poll() is None
-        threading.Event().wait(0.05)
-    process.terminate()
-    told = process.stdout.read()
-    assert process.wait(LIMIT) == 0
-    timer.cancel()
+    command = [str(Path(PYTHON).parent / "supervisord"), "-c", "supervisord.conf"]
+    with started(command, folder) as process:
+        # The task is in the middle of its work.
+        while not (folder / "begun").exists():
+            assert process.poll() is None
+            threading.Event().wait(0.05)
+        process.terminate()
+        assert process.stdout is not None
+        told = process.stdout.read()
+        assert process.wait(LIMIT) == 0
     assert "stopped: housekeeper (exit status 0)" in told
     assert (folder / "ended").exists()
     assert "Shutting down after SIGTERM" in (folder / "log").read_text()
