@@ -1645,7 +1645,6 @@ class Ledger:
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = mask_secrets(url)
         self._clock = clock
-        self.lock = threading.Lock()  # held for each step that must be one
         self.failures = 0  # calls that ended in LedgerUnavailable, for the metrics
 
     def exists(self) -> bool:
@@ -1846,6 +1845,9 @@ def _crash_note(run: Run) -> str:
     return f"its runner {run.runner} sent no heartbeat for more than {LEASE} s"
 
 
+NO_ROWS: list[Run] = []  # of all tasks that have none yet; nothing is ever added to it
+
+
 class TaskRecord:
     """What a MemoryLedger keeps of one task."""
 
@@ -1867,12 +1869,14 @@ class TaskRecord:
         self.startup_at: datetime | None = None
         self.startup_by = ""
         self.paused_at: datetime | None = None
-        self.runs: list[Run] = []  # in the order in which they were entered
-        self.ticks: list[Run] = []  # those with a tick, in the order of the ticks
+        self.runs = NO_ROWS  # in the order in which they were entered
+        self.ticks = NO_ROWS  # those with a tick, in the order of the ticks
         self.running: Run | None = None
 
     def add(self, row: Run) -> None:
         """Enter a row; as a rule its tick is the newest."""
+        if self.runs is NO_ROWS:
+            self.runs, self.ticks = [], []
         self.runs.append(row)
         if row.scheduled_for is None:
             return
@@ -1908,7 +1912,13 @@ def _tick_of(row: Run) -> datetime:
 
 
 class MemoryLedger(Ledger):
-    """A ledger in the memory of one process: it ends with that."""
+    """A ledger in the memory of one process: it ends with that.
+
+    What it keeps of a task is guarded by one of several locks, chosen by the task's key, because
+    workers that claim and finish at the same time would queue for a single one.
+    """
+
+    LOCKS = 64
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
@@ -1924,7 +1934,7 @@ class MemoryLedger(Ledger):
         pass
 
     def forget(self) -> None:
-        self.lock = threading.Lock()
+        self._locks = [threading.Lock() for _ in range(self.LOCKS)]
         self._identity = secrets.token_hex(16)
         self._tasks: defaultdict[str, TaskRecord] = defaultdict(TaskRecord)
         self._runs: dict[str, tuple[str, Run]] = {}  # by id, with the task's key
@@ -1933,6 +1943,9 @@ class MemoryLedger(Ledger):
     def now(self) -> datetime:
         return self._clock.now()
 
+    def _lock(self, key: str) -> threading.Lock:
+        return self._locks[hash(key) % self.LOCKS]
+
     # Tasks.
 
     def identity(self) -> str:
@@ -1940,28 +1953,31 @@ class MemoryLedger(Ledger):
 
     def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
         now = self.now()
-        with self.lock:
-            for key, schedule, zone in entries:
+        for key, schedule, zone in entries:
+            with self._lock(key):
                 record = self._tasks[key]
                 same = (record.schedule, record.timezone) == (schedule, zone)
                 if record.since is None or not same:
                     record.schedule, record.timezone, record.since = schedule, zone, now
-            return {key: self._standing_of(self._tasks[key]) for key, *_ in entries}
+        return {key: self.standing(key) for key, *_ in entries}
 
     def standings(self, prefix: str) -> dict[str, Standing]:
-        with self.lock:
-            return {
-                key: self._standing_of(record)
-                for key, record in self._of(prefix)
-                if record.since is not None
-            }
+        return {
+            key: self._standing_of(record)
+            for key, record in self._of(prefix)
+            if record.since is not None
+        }
 
     def standing(self, key: str) -> Standing:
-        with self.lock:
+        with self._lock(key):
             return self._standing_of(self._tasks[key])
 
-    def _of(self, prefix: str) -> list[tuple[str, TaskRecord]]:
-        return [item for item in self._tasks.items() if item[0].startswith(prefix)]
+    def _of(self, prefix: str) -> Iterator[tuple[str, TaskRecord]]:
+        """Yield the tasks whose key begins with `prefix`, each while its lock is held."""
+        for key, record in list(self._tasks.items()):
+            if key.startswith(prefix):
+                with self._lock(key):
+                    yield key, record
 
     def _standing_of(self, record: TaskRecord) -> Standing:
         newest = record.newest_until(self.now() + AHEAD * SECOND)
@@ -1969,7 +1985,7 @@ class MemoryLedger(Ledger):
         return Standing(since, newest, record.paused_at)
 
     def pause(self, key: str) -> bool:
-        with self.lock:
+        with self._lock(key):
             record = self._tasks[key]
             record.since = record.since or self.now()
             was_paused = record.paused_at is not None
@@ -1977,7 +1993,7 @@ class MemoryLedger(Ledger):
             return not was_paused
 
     def resume(self, key: str) -> bool:
-        with self.lock:
+        with self._lock(key):
             record = self._tasks[key]
             if record.paused_at is None:
                 return False
@@ -1987,19 +2003,18 @@ class MemoryLedger(Ledger):
             return True
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        with self.lock:
+        with self._lock(key):
             record = self._tasks[key]
             now_paused = [(record.paused_at, None)] if record.paused_at is not None else []
             return [*now_paused, *self._pauses[key][: -LISTED_PAUSES - 1 : -1]]
 
     def paused(self, prefix: str) -> set[str]:
-        with self.lock:
-            return {key for key, record in self._of(prefix) if record.paused_at is not None}
+        return {key for key, record in self._of(prefix) if record.paused_at is not None}
 
     # Claiming and finishing.
 
     def _try_claim(self, run: LiveRun) -> bool:
-        with self.lock:
+        with self._lock(run.key):
             record, now = self._tasks[run.key], self.now()
             if any(self._in_the_way(run, record, now)):
                 return False
@@ -2009,7 +2024,7 @@ class MemoryLedger(Ledger):
             return True
 
     def _obstacles(self, run: LiveRun) -> Sequence[Any]:
-        with self.lock:
+        with self._lock(run.key):
             return self._in_the_way(run, self._tasks[run.key], self.now())
 
     def _in_the_way(self, run: LiveRun, record: TaskRecord, now: datetime) -> Sequence[Any]:
@@ -2039,7 +2054,7 @@ class MemoryLedger(Ledger):
         return row
 
     def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
-        with self.lock:
+        with self._lock(run.key):
             record, tick = self._tasks[run.key], _tick_of(run)
             gone = record.running is None or record.running.id != while_running
             known = record.first_from(tick)
@@ -2050,7 +2065,7 @@ class MemoryLedger(Ledger):
             return True
 
     def claim_startup(self, run: LiveRun) -> bool:
-        with self.lock:
+        with self._lock(run.key):
             record, now = self._tasks[run.key], self.now()
             before = record.startup_at
             recent = before is not None and before >= now - STARTUP_ONCE_IN * SECOND
@@ -2059,7 +2074,7 @@ class MemoryLedger(Ledger):
             return record.startup_by == run.id
 
     def record_gap(self, run: Run, key: str, after: datetime) -> bool:
-        with self.lock:
+        with self._lock(key):
             record, now, last = self._tasks[key], self.now(), _tick_of(run)
             known = record.first_after(after)
             if last > now + AHEAD * SECOND or (known and _tick_of(known) <= last):
@@ -2069,31 +2084,33 @@ class MemoryLedger(Ledger):
             return True
 
     def beat(self, run: LiveRun) -> Run | None:
-        with self.lock:
-            row = self._running_row(run.id)
-            if row is None:
+        with self._lock(run.key):
+            _, row = self._found(run.id)
+            if row is None or row.status is not Status.RUNNING:
                 return None
             row.heartbeat_at = self.now()
             row.attempt, row.progress_made = run.attempt, run.progress_made
             return replace(row)
 
-    def _running_row(self, run_id: str) -> Run | None:
-        row = self._runs.get(run_id, ("", None))[1]
-        return row if row is not None and row.status is Status.RUNNING else None
+    def _found(self, run_id: str) -> tuple[str, Run | None]:
+        """Return the key of a run's task, and its row."""
+        return self._runs.get(run_id, ("", None))
 
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        with self.lock:
-            row = self._running_row(run_id)
-            if row is not None and row.stop_reason != reason:
+        key, row = self._found(run_id)
+        with self._lock(key):
+            if row is None or row.status is not Status.RUNNING:
+                return
+            if row.stop_reason != reason:
                 row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
 
     def finish(self, run: LiveRun) -> bool:
-        with self.lock:
-            key, row = self._runs.get(run.id, ("", None))
+        with self._lock(run.key):
+            _, row = self._found(run.id)
             if row is None or row.runner != run.runner:
                 return False
             if row.status is Status.RUNNING:
-                self._tasks[key].running = None
+                self._tasks[run.key].running = None
                 row.status, row.finished_at, row.attempt = run.status, self.now(), run.attempt
                 row.note, row.error = _storable(run.note), _storable(run.error)
                 row.output, row.progress_made = _storable(run.output), run.progress_made
@@ -2101,37 +2118,38 @@ class MemoryLedger(Ledger):
             return row.status is run.status
 
     def crash(self, run: Run) -> bool:
-        with self.lock:
-            row, now = self._running_row(run.id), self.now()
-            unchanged = row is not None and row.heartbeat_at == run.heartbeat_at
-            if row is None or not unchanged or not _is_silent(row, now):
+        key, row = self._found(run.id)
+        with self._lock(key):
+            now = self.now()
+            if row is None or row.status is not Status.RUNNING:
                 return False
-            self._tasks[self._runs[row.id][0]].running = None
+            if row.heartbeat_at != run.heartbeat_at or not _is_silent(row, now):
+                return False
+            self._tasks[key].running = None
             row.status, row.finished_at, row.note = Status.CRASHED, now, _crash_note(row)
             return True
 
     # Reading: copies, because the rows go on changing.
 
     def get(self, run_id: str, prefix: str = "") -> Run | None:
-        with self.lock:
-            key, row = self._runs.get(run_id, ("", None))
+        key, row = self._found(run_id)
+        with self._lock(key):
             return replace(row) if row is not None and key.startswith(prefix) else None
 
     def running(self, prefix: str = "") -> dict[str, Run]:
-        with self.lock:
-            return {
-                key: replace(record.running)
-                for key, record in self._of(prefix)
-                if record.running is not None
-            }
+        return {
+            key: replace(record.running)
+            for key, record in self._of(prefix)
+            if record.running is not None
+        }
 
     def running_run(self, key: str) -> Run | None:
-        with self.lock:
+        with self._lock(key):
             row = self._tasks[key].running
             return replace(row) if row else None
 
     def last(self, key: str) -> Run | None:
-        with self.lock:
+        with self._lock(key):
             row = self._tasks[key].newest(lambda row: row.started_at is not None)
             return replace(row) if row else None
 
@@ -2140,7 +2158,7 @@ class MemoryLedger(Ledger):
         return {key: row for key in keys if (row := self.last(key)) is not None}
 
     def last_success(self, key: str) -> datetime | None:
-        with self.lock:
+        with self._lock(key):
             row = self._tasks[key].newest(lambda row: row.status is Status.SUCCEEDED)
             return row.finished_at if row else None
 
@@ -2149,20 +2167,20 @@ class MemoryLedger(Ledger):
         return {key: ended for key in keys if (ended := self.last_success(key)) is not None}
 
     def record_from(self, key: str, tick: datetime) -> Run | None:
-        with self.lock:
+        with self._lock(key):
             row = self._tasks[key].first_from(tick)
             return replace(row) if row else None
 
     def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
-        with self.lock:
-            rows = [
-                row
-                for own_key, record in self._tasks.items()
-                if own_key == key or own_key.startswith(prefix)
-                for row in record.runs
-                if before is None or row.id < before
-            ]
-            return list(map(replace, heapq.nlargest(limit, rows, key=lambda row: row.id)))
+        ids = [
+            row.id
+            for own_key, record in self._of("")
+            if own_key == key or own_key.startswith(prefix)
+            for row in record.runs
+            if before is None or row.id < before
+        ]
+        # One that has been pruned meanwhile is none of them any more.
+        return list(filter(None, map(self.get, heapq.nlargest(limit, ids))))
 
     # Retention.
 
@@ -2171,7 +2189,7 @@ class MemoryLedger(Ledger):
         young = now - math.ceil(min(grace, oldest)) * SECOND
         seen: Counter[bool] = Counter()
         gone: set[str] = set()
-        with self.lock:
+        with self._lock(key):
             record = self._tasks[key]
             newest = record.newest_until(now + AHEAD * SECOND)
             for row in sorted(record.runs, key=lambda row: row.id, reverse=True):
@@ -2210,10 +2228,12 @@ class SqlLedger(Ledger):
     SHIFTED = ""
     INSTANT = ""
     VALUE = r":\1"
+    REGISTERED_AT_ONCE = 100  # tasks in one statement: SQLite took 999 values up to 3.31
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
-        # The lock is held for each statement: one kept connection serves the whole process.
+        # Held for each statement: one kept connection serves the whole process.
+        self.lock = threading.Lock()
         self._connection: Any = None
         self._pid = os.getpid()
 
@@ -2307,41 +2327,48 @@ class SqlLedger(Ledger):
         return str(self._rows("SELECT value FROM housekeeper_meta WHERE name = 'identity'")[0][0])
 
     def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
-        which = "name = :prefix" if len(entries) == 1 else "1 = 1"
-        prefix = entries[0][0] if entries else ""
-        rows = self._standing_rows(which, prefix)
+        standings: dict[str, Standing] = {}
+        for start in range(0, len(entries), self.REGISTERED_AT_ONCE):
+            standings |= self._register_some(entries[start : start + self.REGISTERED_AT_ONCE])
+        return standings
+
+    def _register_some(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
+        places = ", ".join(f":key_{number}" for number in range(len(entries)))
+        keys = {f"key_{number}": key for number, (key, *_) in enumerate(entries)}
+        rows = self._standing_rows(f"name IN ({places})", **keys)
         # In one order, or two processes could wait for each other's rows for ever.
         changed = sorted(entry for entry in entries if rows.get(entry[0], (None,))[:3] != entry)
-        for start in range(0, len(changed), 100):
-            some = changed[start : start + 100]
+        if changed:
             values = {
-                f"v{i}_{j}": text for i, entry in enumerate(some) for j, text in enumerate(entry)
+                f"v{i}_{j}": text
+                for i, entry in enumerate(changed)
+                for j, text in enumerate(entry)
             }
-            places = ", ".join(f"(:v{i}_0, :v{i}_1, :v{i}_2, {{now}})" for i in range(len(some)))
+            new = ", ".join(f"(:v{i}_0, :v{i}_1, :v{i}_2, {{now}})" for i in range(len(changed)))
             self._write(
-                f"INSERT INTO housekeeper_tasks (name, schedule, timezone, since) VALUES {places}"
+                f"INSERT INTO housekeeper_tasks (name, schedule, timezone, since) VALUES {new}"
                 " ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule,"
                 " timezone = excluded.timezone, since = excluded.since"
                 " WHERE housekeeper_tasks.schedule <> excluded.schedule"
                 " OR housekeeper_tasks.timezone <> excluded.timezone",
                 **values,
             )
-        rows = self._standing_rows(which, prefix) if changed else rows
+            rows = self._standing_rows(f"name IN ({places})", **keys)
         return {key: self._standing_of(rows[key]) for key, *_ in entries}
 
     def standing(self, key: str) -> Standing:
-        return self._standing_of(self._standing_rows("name = :prefix", key)[key])
+        return self._standing_of(self._standing_rows("name = :key", key=key)[key])
 
     def standings(self, prefix: str) -> dict[str, Standing]:
-        rows = self._standing_rows("substr(name, 1, length(:prefix)) = :prefix", prefix)
+        rows = self._standing_rows("substr(name, 1, length(:prefix)) = :prefix", prefix=prefix)
         return {key: self._standing_of(row) for key, row in rows.items()}
 
-    def _standing_rows(self, which: str, prefix: str) -> dict[str, Any]:
+    def _standing_rows(self, which: str, **values: str) -> dict[str, Any]:
         rows = self._rows(
             "SELECT name, schedule, timezone, since, paused_at, (SELECT MAX(scheduled_for)"
             " FROM housekeeper_runs WHERE task = name AND scheduled_for <= {in_5})"
             f" FROM housekeeper_tasks WHERE {which}",
-            prefix=prefix,
+            **values,
         )
         return {row[0]: tuple(row) for row in rows}
 
@@ -3829,6 +3856,11 @@ class Histogram:
         self.counts[bisect.bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
+    def add(self, other: Histogram) -> None:
+        """Count what another one with the same bounds has counted."""
+        self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
     def samples(self, **labels: str) -> list[Sample]:
         """Return its samples: a bucket counts what is in those below it as well."""
         sums = itertools.accumulate(self.counts)
@@ -3870,52 +3902,76 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-class Metrics:
-    """What came of the runs of this process, since its start."""
+class Tally:
+    """What came of the runs of one task.  It is guarded by its lock."""
 
     DURATIONS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, math.inf)  # seconds
     DELAYS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, math.inf)  # seconds
 
-    def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock  # its owner's, which is held anyway when a run ends
-        self._outcomes: Counter[tuple[str, Status]] = Counter()
-        self._seconds: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(self.DURATIONS))
-        self._lateness = Histogram(self.DELAYS)
+    __slots__ = ("lateness", "lock", "outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.outcomes: Counter[Status] = Counter()
+        self.seconds = Histogram(self.DURATIONS)
+        self.lateness = Histogram(self.DELAYS)
+
+    def add(self, run: Run) -> None:
+        """Count a run that has ended, or a row of ticks that were skipped or missed."""
+        self.outcomes[run.status] += run.count
+        seconds = run.duration
+        if seconds is None or run.started_at is None:
+            return
+        self.seconds.observe(seconds)
+        if run.scheduled_for is not None:
+            late = (run.started_at - run.scheduled_for).total_seconds()
+            self.lateness.observe(max(0.0, late))
+
+
+class Metrics:
+    """What came of the runs of this process, since its start."""
+
+    def __init__(self) -> None:
+        # With a lock for each task, or workers would queue for one at the end of each run.
+        self._tallies: dict[str, Tally] = {}
+
+    def _tally(self, task: str) -> Tally:
+        return self._tallies.get(task) or self._tallies.setdefault(task, Tally())
 
     def ended(self, run: Run) -> None:
         """Count a run that has ended, or a row of ticks that were skipped or missed."""
-        with self._lock:
-            self._outcomes[run.task, run.status] += run.count
-            seconds = run.duration
-            if seconds is None or run.started_at is None:
-                return
-            self._seconds[run.task].observe(seconds)
-            if run.scheduled_for is not None:
-                late = (run.started_at - run.scheduled_for).total_seconds()
-                self._lateness.observe(max(0.0, late))
+        tally = self._tally(run.task)
+        with tally.lock:
+            tally.add(run)
 
     def skipped(self, task: str) -> None:
         """Count a tick whose row the ledger wrote."""
-        with self._lock:
-            self._outcomes[task, Status.SKIPPED] += 1
+        tally = self._tally(task)
+        with tally.lock:
+            tally.outcomes[Status.SKIPPED] += 1
 
     def read(self) -> list[Metric]:
         """Return what was counted."""
-        with self._lock:
-            outcomes = [
-                Sample(number, {"task": task, "status": status.value})
-                for (task, status), number in self._outcomes.items()
-            ]
-            seconds = [
-                sample
-                for task, histogram in self._seconds.items()
-                for sample in histogram.samples(task=task)
-            ]
-            lateness = self._lateness.samples()
+        outcomes: list[Sample] = []
+        seconds: list[Sample] = []
+        lateness = Histogram(Tally.DELAYS)
+        for task, tally in list(self._tallies.items()):
+            with tally.lock:
+                outcomes += [
+                    Sample(number, {"task": task, "status": status.value})
+                    for status, number in tally.outcomes.items()
+                ]
+                seconds += tally.seconds.samples(task=task)
+                lateness.add(tally.lateness)
         return [
             Metric("housekeeper_runs_total", "counter", "Ended runs by outcome.", outcomes),
             Metric("housekeeper_run_seconds", "histogram", "Durations of runs.", seconds),
-            Metric("housekeeper_lateness_seconds", "histogram", "Starts after ticks.", lateness),
+            Metric(
+                "housekeeper_lateness_seconds",
+                "histogram",
+                "Starts after ticks.",
+                lateness.samples(),
+            ),
         ]
 
 
@@ -3930,6 +3986,7 @@ LONGEST_RETRY_DELAY = 3600.0  # seconds
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
 NEVER = datetime.max.replace(tzinfo=UTC)
 STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shutdown
+BOUND_AT_ONCE = 1000  # tasks that the ledger is told of in one call
 STAND_BY = 5.0  # seconds between two looks whether the scheduler that this process stands by lives
 
 
@@ -4015,7 +4072,11 @@ class Agenda:
 
 
 class Registration:
-    """What a Housekeeper knows of one task.  All but `lock` is guarded by its owner's lock."""
+    """What a Housekeeper knows of one task.
+
+    What is not marked otherwise is guarded by its owner's lock.  What is changed in each run is
+    guarded by the task's own, because workers that run at the same time would queue for one.
+    """
 
     __slots__ = (
         "accounted",
@@ -4025,6 +4086,7 @@ class Registration:
         "lock",
         "number",
         "run",
+        "since",
         "source",
         "task",
         "trigger",
@@ -4038,19 +4100,72 @@ class Registration:
         # Taken at dispatch without blocking, released when the run is recorded.
         self.lock = threading.Lock()
         self.trigger: Trigger | None = None
-        self.accounted: datetime | None = None  # each tick up to here has a row, or needs none
+        self.since: datetime | None = None  # no tick up to here counts; None: not bound yet
         self.armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
         self.number: int | None = None  # its number there
+        self.gone = False
+        # Changed only by who holds `lock`, or has bound the task anew.
+        self.accounted: datetime | None = None  # each tick up to here has a row, or needs none
         self.run: LiveRun | None = None
         self.unsure: LiveRun | None = None  # a claim of it may have been committed, or not
-        self.gone = False
 
-    def passed(self) -> datetime | None:
-        """Return the first tick that the loop has come past and nobody has accounted for."""
-        if self.trigger is None or self.accounted is None or self.armed is None:
+    @property
+    def floor(self) -> datetime | None:
+        """The instant up to which every tick is accounted for."""
+        since, accounted = self.since, self.accounted
+        return accounted if since and accounted and accounted > since else since
+
+    def passed(self) -> tuple[datetime, datetime] | None:
+        """Return the first tick that nobody has accounted for, and how far the loop has come.
+
+        None when it has not come past such a tick.
+        """
+        trigger, floor, armed = self.trigger, self.floor, self.armed
+        if trigger is None or floor is None or armed is None:
             return None
-        first = self.trigger.next_after(self.accounted)
-        return first if first is not None and first < self.armed else None
+        first = trigger.next_after(floor)
+        return (first, armed - SECOND) if first is not None and first < armed else None
+
+
+class Workers:
+    """The threads of a pool, and the queue that they empty.
+
+    With a future for each run workers that end theirs at the same time would queue for the pool's
+    semaphore, and the future itself would be a fifth of a run's time (measured).
+    """
+
+    def __init__(self, pool: Executor, number: int) -> None:
+        self._pool = pool
+        self._queue: deque[Action] = deque()
+        self._idle = threading.Semaphore(number)  # one for each worker that does nothing
+
+    def do(self, work: Action) -> None:
+        """Have an idle worker do it, or else the first that has done its part."""
+        self._queue.append(work)
+        if self._idle.acquire(blocking=False):
+            try:
+                self._pool.submit(self._empty_queue)
+            except RuntimeError:  # The system gives no more threads; the next in turn does it.
+                self._idle.release()
+                raise
+
+    def _empty_queue(self) -> None:
+        while True:
+            while self._queue:
+                try:
+                    work = self._queue.popleft()
+                except IndexError:
+                    break  # Another worker was faster.
+                work()
+            self._idle.release()
+            # Looked at once more: what was queued between the two has found no idle worker.
+            if not self._queue or not self._idle.acquire(blocking=False):
+                return
+
+    def close(self) -> None:
+        """Forget what is queued; a worker that is busy ends its part."""
+        self._queue.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def public(
@@ -4289,27 +4404,31 @@ class Housekeeper:
     def _fresh(self) -> None:
         """Set up what belongs to one process and one start: locks, agenda, runs, threads."""
         self.runner = f"{self.host}:{os.getpid()}:{secrets.token_hex(3)}"
-        # Guards everything below and all registrations.  Never held over I/O or a task.
+        # Guards what is decided for all tasks: the agenda, and which tasks there are.  Never held
+        # over I/O or a task, and taken by no run that just begins and ends: see Registration.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # the agenda, for the timer thread
-        self._ended = threading.Condition(self._lock)  # a run has ended, for shutdown()
+        self._ended = Flag()  # a claim or a run, for shutdown()
         # Held while the ledger is told of tasks, so that the newest word is the last.
         self._binding = threading.Lock()
         self._agenda = Agenda()
-        self._live: dict[str, LiveRun] = {}  # by run id: on record as running, and mine
+        # Claims that are queued or under way, and runs by their id, on record as running, and
+        # mine.  A run is entered in the one before it leaves the other, without the lock; so
+        # whoever wants all looks at them in this order.
+        self._claiming: set[Registration] = set()
+        self._live: dict[str, LiveRun] = {}
         self._waiting: dict[str, Waiting] = {}  # by run id
-        self._claiming: set[Registration] = set()  # whose claims are queued or under way
         self._unbound = dict.fromkeys(self._registrations.values())  # unknown to the ledger yet
         self._stale: dict[str, tuple[datetime | None, float]] = {}
         self._identity: str | None = None
-        self.metrics = Metrics(self._lock)
+        self.metrics = Metrics()
         self._started = self._stopping = self._closed = False
         self._scheduling = self._standing_by = False
         self.mark = ""  # by which the processes that are started here know this one
         self._beating: int | None = None
         self._ledger_failures = 0
         self._timer: threading.Thread | None = None
-        self._workers: Executor | None = None
+        self._workers: Workers | None = None
         self._upkeep: Executor | None = None
         self._last_look: tuple[datetime, float] | None = None
         self._sentry = SentryReporter(self.clock)
@@ -4475,7 +4594,7 @@ class Housekeeper:
         """Set up another start; the lock of a task whose run was abandoned stays taken."""
         self._fresh()
         for registration in self._registrations.values():
-            registration.accounted = registration.armed = registration.number = None
+            registration.since = registration.armed = registration.number = None
             if registration.run is None:
                 # What was queued, or waited to claim again, has gone with the last start.
                 registration.lock = threading.Lock()
@@ -4517,7 +4636,8 @@ class Housekeeper:
             logger.warning("Ledger could not be reached, will be tried again: %s", error)
 
     def _start_threads(self) -> None:
-        self._workers = ThreadPoolExecutor(self.max_workers, "housekeeper-worker")
+        pool = ThreadPoolExecutor(self.max_workers, "housekeeper-worker")
+        self._workers = Workers(pool, self.max_workers)
         self._upkeep = ThreadPoolExecutor(1, "housekeeper-ledger")
         # A daemon, and so are the pools' threads, which it makes: see leave_process().
         self._timer = threading.Thread(
@@ -4531,32 +4651,31 @@ class Housekeeper:
             return  # Done when the threads are there.
         with self._binding:
             with self._lock:
-                unbound = [(each, each.task) for each in self._unbound]
-            if not unbound:
-                return
+                # In order, so that the ledger finds each part of them in one place.
+                unbound = sorted(self._unbound, key=lambda each: each.key)
             try:
-                triggers = [self._make_trigger(each) for each, _ in unbound]
-                entries = [
-                    _entry_of(each, trigger)
-                    for (each, _), trigger in zip(unbound, triggers, strict=True)
-                ]
-                standings = self.ledger.register(entries)
-                now = self.ledger.now()
+                for start in range(0, len(unbound), BOUND_AT_ONCE):
+                    self._bind_some(unbound[start : start + BOUND_AT_ONCE])
             except LedgerUnavailable as error:
                 self._later_again("Tasks could not be entered in the ledger", error, self._bind)
-                return
-            for (registration, task), trigger in zip(unbound, triggers, strict=True):
-                self._sentry.register(registration.key, task, trigger)
-                # What was entered by a clock that stood in the future does not count.
-                floor = min(standings[registration.key].floor, now)
-                self._bind_one(registration, task, trigger, floor)
+
+    def _bind_some(self, registrations: Sequence[Registration]) -> None:
+        tasks = [each.task for each in registrations]
+        triggers = [self._make_trigger(each) for each in registrations]
+        entries = list(map(_entry_of, registrations, triggers))
+        standings, now = self.ledger.register(entries), self.ledger.now()
+        for registration, task, trigger in zip(registrations, tasks, triggers, strict=True):
+            self._sentry.register(registration.key, task, trigger)
+            # What was entered by a clock that stood in the future does not count.
+            since = min(standings[registration.key].floor, now)
+            self._bind_one(registration, task, trigger, since)
 
     def _bind_one(
         self,
         registration: Registration,
         task: Task,
         trigger: Trigger | None,
-        accounted: datetime,
+        since: datetime,
     ) -> None:
         with self._lock:
             if registration.task is not task:
@@ -4565,8 +4684,8 @@ class Housekeeper:
             if registration.gone:
                 return
             registration.trigger = trigger
-            registration.accounted = accounted
-            self._arm(registration, accounted)
+            registration.since, registration.accounted = since, None
+            self._arm(registration, since)
 
     def _make_trigger(self, registration: Registration) -> Trigger | None:
         task = registration.task
@@ -4665,7 +4784,8 @@ class Housekeeper:
         # The next tick is on the agenda before this one is dispatched: whatever happens in the
         # dispatch, the schedule goes on.
         self._arm(registration, max(tick, now))
-        return registration.accounted is None or tick > registration.accounted
+        floor = registration.floor
+        return floor is None or tick > floor
 
     def _dispatch(self, registration: Registration, work: Callable[[Registration], None]) -> None:
         """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
@@ -4685,12 +4805,11 @@ class Housekeeper:
         self._in_worker(work, registration)
 
     def _in_worker(self, work: Callable[..., None], *args: object) -> None:
-        # Only the timer thread submits: a pool's threads inherit its being a daemon.
+        # Only in the timer thread: a pool's threads inherit its being a daemon.
         if self._workers is not None:
             # By now, so that the run itself need not wake this thread for it as it begins.
-            if self._beating is None:
-                self._keep_beating()
-            self._workers.submit(self._guarded, work, *args)
+            self._keep_beating()
+            self._workers.do(functools.partial(self._guarded, work, *args))
 
     def _in_upkeep(self, work: Callable[..., object], *args: object) -> None:
         if self._upkeep is not None:
@@ -4736,12 +4855,10 @@ class Housekeeper:
             else:
                 run = claim(registration)
         finally:
-            with self._lock:
-                self._claiming.discard(registration)
-                if run is None:
-                    self._ended.notify_all()
-                else:
-                    self._enter_live(registration, run)
+            if run is not None:
+                self._enter_live(registration, run)
+            self._claiming.discard(registration)
+            self._ended.set()
         if run is not None:
             self._sentry.started(run)
             self._perform_in_worker(registration, run)
@@ -4770,7 +4887,7 @@ class Housekeeper:
         if wait is not None:
             self._delayed(wait, self._claim_in_worker, self._run_due, registration)
             return None
-        self._set_accounted(registration, run.scheduled_for)
+        registration.accounted = run.scheduled_for or registration.accounted
         self._tell_verdict(run, verdict)
         self._release(registration)
         return None
@@ -4811,9 +4928,9 @@ class Housekeeper:
     def _newest_due(self, registration: Registration) -> datetime | None:
         """Return the tick to claim; record as missed those before it, and it when too late."""
         trigger, now = registration.trigger, self.clock.now()
-        accounted = registration.accounted
-        first = trigger.next_after(accounted) if trigger and accounted else None
-        if trigger is None or accounted is None or first is None or first > now:
+        floor = registration.floor
+        first = trigger.next_after(floor) if trigger and floor else None
+        if trigger is None or floor is None or first is None or first > now:
             return None
         following = trigger.next_after(first)
         if (following is None or following > now) and not self._too_late(registration, first, now):
@@ -4821,7 +4938,7 @@ class Housekeeper:
         now = self._due_until()
         if first > now:
             return first  # The claim will say that it is early.
-        newest = trigger.latest_before(now, accounted) or first
+        newest = trigger.latest_before(now, floor) or first
         if self._too_late(registration, newest, now):
             self._account(registration, newest, Status.MISSED)
             return None
@@ -4855,7 +4972,7 @@ class Housekeeper:
                 if status is Status.MISSED:
                     self._sentry.missed(registration.key, row)
                 break
-        self._set_accounted(registration, until)
+        registration.accounted = until
 
     def _gap_row(
         self, registration: Registration, floor: datetime, last: datetime, status: Status
@@ -4876,11 +4993,6 @@ class Housekeeper:
             count=count,
             note=f"{why}; the first was {trigger.next_after(floor):%Y-%m-%d %H:%M:%S} UTC{more}",
         )
-
-    def _set_accounted(self, registration: Registration, tick: datetime | None) -> None:
-        with self._lock:
-            if tick is not None and registration.accounted is not None:
-                registration.accounted = max(registration.accounted, tick)
 
     def _tell_verdict(self, run: LiveRun, verdict: Claim) -> None:
         if verdict in (Claim.OVERLAPPED, Claim.SUPERSEDED):
@@ -4938,15 +5050,12 @@ class Housekeeper:
         )
 
     def _enter_live(self, registration: Registration, run: LiveRun) -> None:
-        """Take a claimed run among the live ones: from here on it has heartbeats.
-
-        The lock must be held.
-        """
+        """Take a claimed run among the live ones: from here on it has heartbeats."""
+        registration.run = self._live[run.id] = run
+        registration.unsure = None
+        registration.accounted = run.scheduled_for or registration.accounted
         if self._closed:
             run.stop(Status.CANCELLED, "its claim outlasted a shutdown")
-        registration.unsure = None
-        registration.run = self._live[run.id] = run
-        self._set_accounted(registration, run.scheduled_for)
         self._keep_beating()
 
     # Running: on a worker.
@@ -5073,17 +5182,13 @@ class Housekeeper:
             logger.exception("The outcome of task %s cannot be recorded", run.task)
         self._tell_outcome(run)
         self._sentry.ended(run)
+        self.metrics.ended(run)
         if run.cancels_schedule:
             self._pause_for_cancel_job(registration)
         self._release(registration)
         self._call_on_finish(run)
-        with self._lock:
-            self._live.pop(run.id, None)
-            self.metrics.ended(run)
-            if not self._live:
-                self._agenda.drop(self._beating)
-                self._beating = None
-            self._ended.notify_all()
+        self._live.pop(run.id, None)
+        self._ended.set()
         run.ended.set()
         self._look_ahead(registration)
 
@@ -5132,33 +5237,34 @@ class Housekeeper:
 
     def _release(self, registration: Registration) -> None:
         """Free a task's lock, once the ticks that passed meanwhile are recorded as skipped."""
-        until: datetime | None = None
-        while True:
-            with self._lock:
-                registration.run = None
-                passed = None if registration.gone or self._stopping else registration.passed()
-                if passed is None or (until is not None and passed > until):
-                    # Under the lock, so that the loop either passed a tick before this, and it is
-                    # seen, or finds the task free.
-                    registration.lock.release()
-                    break
-                end = cast(datetime, registration.armed) - SECOND
-            try:
+        registration.run = None
+        try:
+            if (passed := self._passed(registration)) is not None:
+                first, last = passed
                 until = self._due_until()
-                if passed <= until:
-                    self._account(registration, min(end, until), Status.SKIPPED)
-            except LedgerUnavailable as error:
-                what = f"The skipped ticks of task {registration.task.name} could not be recorded"
-                self._later_again(what, error, functools.partial(self._release, registration))
-                return
-        if passed is not None:
-            # The loop has passed it, and by the ledger's clock it is still to come.
-            self._delayed(1.0, self._dispatch, registration, self._run_due)
+                if first <= until:
+                    self._account(registration, min(last, until), Status.SKIPPED)
+        except LedgerUnavailable as error:
+            what = f"The skipped ticks of task {registration.task.name} could not be recorded"
+            self._later_again(what, error, functools.partial(self._release, registration))
+            return
+        registration.lock.release()
+        # Looked for once more: the loop passes a tick before it tries the lock, so either it has
+        # found the task free, or its tick is seen here.
+        if (passed := self._passed(registration)) is not None:
+            # When the clock was set back, it is still to come.
+            wait = max(0.0, (passed[0] - self.clock.now()).total_seconds())
+            self._delayed(wait, self._dispatch, registration, self._run_due)
+
+    def _passed(self, registration: Registration) -> tuple[datetime, datetime] | None:
+        return None if registration.gone or self._stopping else registration.passed()
 
     # Upkeep of the ledger: on its own thread.
 
     def _keep_beating(self) -> None:
         """See that a heartbeat is on the agenda, for a run that begins or is about to."""
+        if self._beating is not None:
+            return
         with self._lock:
             if self._beating is None:
                 self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
@@ -5166,13 +5272,14 @@ class Housekeeper:
     def _beat(self) -> None:
         """Send the heartbeats of all live runs, and read who was asked to stop elsewhere."""
         with self._lock:
-            live = list(self._live.values())
             self._agenda.drop(self._beating)
+            # Before the runs are looked at: one that begins meanwhile looks in the other order.
             self._beating = None
-            if live and not self._closed:
-                self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
+        live = list(self._live.values())
         if not live:
             return
+        if not self._closed:
+            self._keep_beating()
         self._sentry.beat(live)
         for run in live:
             try:
@@ -5222,9 +5329,9 @@ class Housekeeper:
                 self._delayed(OBSERVED + 1.0, self._in_upkeep, self._look_for_crashed)
 
     def _known_runs(self) -> set[str]:
-        with self._lock:
-            unsure = [each.unsure for each in self._registrations.values()]
-            return {*self._live, *(run.id for run in unsure if run is not None)}
+        # In this order: a claim that is sure now is among the live.
+        unsure = [each.unsure for each in list(self._registrations.values())]
+        return {*list(self._live), *(run.id for run in unsure if run is not None)}
 
     def _judge(self, key: str, run: Run) -> None:
         now = self.clock.monotonic()
@@ -5278,7 +5385,7 @@ class Housekeeper:
             self._agenda.drop(registration.number)
             registration.task, registration.source = task, source
             registration.key = key_of(task, self.namespace, self.host)
-            registration.trigger = registration.accounted = None
+            registration.trigger = registration.since = None
             registration.armed = registration.number = None
             self._registrations[task.name] = registration
             self._unbound[registration] = None
@@ -5338,8 +5445,7 @@ class Housekeeper:
         except BaseException:
             self._release(registration)
             raise
-        with self._lock:
-            self._enter_live(registration, run)
+        self._enter_live(registration, run)
         self._sentry.started(run)
         return run
 
@@ -5394,7 +5500,8 @@ class Housekeeper:
         registration = self._registration(name)
         resumed = self.ledger.resume(registration.key)
         if resumed:
-            self._set_accounted(registration, self.clock.now())
+            with self._lock:
+                registration.since = registration.since and self.clock.now()
         return resumed
 
     @public
@@ -5742,12 +5849,13 @@ class Housekeeper:
         return ledger_calls_within(min(STOP_WAIT, until - self.clock.monotonic()))
 
     def _await_ended(self, until: float) -> bool:
-        with self._ended:
-            while self._live or self._claiming:
-                if (left := until - self.clock.monotonic()) <= 0:
-                    break
-                self.clock.wait(self._ended, left)
-            return not self._live
+        while True:
+            self._ended.clear()
+            if not self._claiming and not self._live:
+                return True
+            if (left := until - self.clock.monotonic()) <= 0:
+                return not self._live
+            self.clock.wait(self._ended, left)
 
     def _abandon(self, runs: Iterable[LiveRun]) -> None:
         until = self.clock.monotonic() + STOP_WAIT
@@ -5776,9 +5884,9 @@ class Housekeeper:
             self._changed.notify_all()
         if self._timer is not None and self._timer is not threading.current_thread():
             self._timer.join(STOP_WAIT)
-        for pool in (self._workers, self._upkeep):
-            if pool is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
+        if self._workers is not None and self._upkeep is not None:
+            self._workers.close()
+            self._upkeep.shutdown(wait=False, cancel_futures=True)
         with ledger_calls_within(0.5):
             self.ledger.close()
         tell_children_no_more(self)

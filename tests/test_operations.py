@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -100,12 +101,59 @@ def test_a_run_costs_one_statement_for_its_claim_and_one_for_its_finish(
     assert ledger.statements == ["INSERT", "UPDATE"] * 10
 
 
+def each_second(clock: VirtualClock) -> VirtualHousekeeper:
+    """Return a Housekeeper whose task runs each second, some seconds after its start."""
+    simulation = simulated(clock, Task("each-second", nothing, schedule="* * * * * *"))
+    simulation.run_until(START + timedelta(seconds=10.5))
+    return simulation
+
+
 def test_a_run_wakes_the_loop_at_its_tick_and_at_no_other_time(clock: VirtualClock) -> None:
+    simulation = each_second(clock)
+    clock.waits = 0
+    simulation.run_until(clock.now() + timedelta(seconds=RUNS))
+    # Heartbeats come due as well, each 15 s, the first pruning, and the end of the simulation.
+    assert RUNS <= clock.waits <= RUNS + RUNS / 15 + 2
+
+
+def test_after_a_run_the_loop_wakes_once_more_to_see_that_nothing_needs_heartbeats(
+    clock: VirtualClock,
+) -> None:
     simulation = settled(clock, *hourly())
     clock.waits = 0
     run_hours(simulation, RUNS)
     days = RUNS / 24  # the pruning of each wakes it, too, and the end of the simulation
-    assert RUNS <= clock.waits <= RUNS + days + 1
+    assert 2 * RUNS <= clock.waits <= 2 * RUNS + days + 1
+
+
+class CountedLock(threading.Condition):
+    """A lock that counts how often it is taken."""
+
+    taken = 0
+
+    def __enter__(self) -> bool:
+        self.taken += 1
+        return super().__enter__()
+
+
+def test_a_run_takes_no_lock_for_which_all_runs_would_queue(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation = settled(clock, *hourly())
+    lock = CountedLock()
+    monkeypatch.setattr(simulation, "_lock", lock)
+    monkeypatch.setattr(simulation, "_changed", lock)
+    taken: list[int] = []
+
+    def counted(registration: hk.Registration) -> None:
+        before = lock.taken
+        hk.Housekeeper._run_due(simulation, registration)
+        taken.append(lock.taken - before)
+
+    monkeypatch.setattr(simulation, "_run_due", counted)
+    run_hours(simulation, 10)
+    assert taken == [0] * 10
+    assert lock.taken > 0  # by the loop, so it is the one that counts
 
 
 class Calls:
@@ -128,12 +176,12 @@ class Calls:
 
 
 def test_a_run_costs_no_more_calls_and_objects_than_it_did(clock: VirtualClock) -> None:
-    simulation = settled(clock, *hourly())
+    simulation = each_second(clock)
     with Calls() as calls:
-        run_hours(simulation, RUNS)
+        simulation.run_until(clock.now() + timedelta(seconds=RUNS))
 
     # Who makes a run dearer knows that from here, and has a reason.
-    assert 50 < calls.number / RUNS < 115
+    assert 50 < calls.number / RUNS < 125
     assert calls.objects / RUNS < 4.5
 
 

@@ -82,7 +82,8 @@ def be_skipped_for_an_overlap(world: World) -> None:
 
 def be_missed(world: World) -> None:
     world.start(lambda: None, grace=10.0)
-    world.housekeeper._workers = held = HeldExecutor()
+    held = HeldExecutor()
+    world.housekeeper._workers = hk.Workers(held, 1)
     world.go_on(61)
     world.clock.advance(30.0)
     held.release()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import threading
 from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -217,7 +220,7 @@ def test_ticks_that_pass_while_a_run_goes_on_become_one_skipped_row() -> None:
     def long_work() -> None:
         # The loop comes past the ticks while this run holds the task.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(simulation, "_workers", HeldExecutor())
+            patch.setattr(simulation, "_workers", hk.Workers(HeldExecutor(), 1))
             simulation.run_until(clock.now() + timedelta(minutes=3))
 
     simulation.register_task(Task("minutely", long_work, schedule="* * * * *"))
@@ -230,6 +233,84 @@ def test_ticks_that_pass_while_a_run_goes_on_become_one_skipped_row() -> None:
     ]
     assert rows[1].scheduled_for == START + timedelta(minutes=4)
     assert "still going on" in rows[1].note
+
+
+class ShyLedger(hk.MemoryLedger):
+    """A ledger that goes away while tasks are entered, and comes back."""
+
+    def __init__(self, clock: hk.Clock) -> None:
+        super().__init__("memory://", clock)
+        self.parts: list[int] = []
+
+    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, hk.Standing]:
+        self.parts.append(len(entries))
+        if len(self.parts) == 2:
+            raise hk.LedgerUnavailable("away for a moment")
+        return super().register(entries)
+
+
+def test_many_tasks_are_entered_in_parts_and_none_is_forgotten_when_one_part_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hk, "BOUND_AT_ONCE", 4)
+    clock, hits = VirtualClock(START), list[datetime | None]()
+    tasks = [recorder(f"hourly-{number}", hits, "0 * * * *") for number in range(10)]
+    ledger = ShyLedger(clock)
+    simulation = simulated(clock, *tasks, ledger=ledger)
+    simulation.run_until(START + timedelta(hours=1, minutes=30))
+    assert ledger.parts == [4, 4, 4, 2]
+    assert hits == [START + timedelta(hours=1)] * 10
+
+
+class LateLock:
+    """A task's lock, before whose release something else happens once."""
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
+        self._first = [first]
+
+    def acquire(self, blocking: bool = True) -> bool:
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        if self._first:
+            self._first.pop()()
+        self._lock.release()
+
+
+def test_a_tick_that_passes_just_before_the_lock_is_free_is_run() -> None:
+    clock, hits = VirtualClock(START), list[datetime | None]()
+    simulation = simulated(clock, recorder("minutely", hits, "* * * * *"))
+
+    def pass_a_tick() -> None:
+        # What is left of this run is to free the task: the loop comes past the next tick.
+        simulation.run_until(START + timedelta(minutes=2, seconds=1))
+        assert hits == [START + timedelta(minutes=1)]
+
+    registration: Any = simulation._registrations["minutely"]
+    registration.lock = LateLock(pass_a_tick)
+    simulation.run_until(START + timedelta(minutes=1, seconds=30))
+    simulation.run_until(START + timedelta(minutes=3, seconds=30))
+    assert hits == [START + timedelta(minutes=minute) for minute in (1, 2, 3)]
+    assert {row.status for row in rows_of(simulation, "minutely")} == {Status.SUCCEEDED}
+
+
+def test_a_task_that_the_loop_is_past_after_the_clock_was_set_back_does_not_keep_it_busy() -> None:
+    clock, pool = VirtualClock(START), HeldExecutor()
+    simulation = simulated(clock, Task("minutely", lambda: None, schedule="* * * * *"))
+    simulation.run_until(START + timedelta(minutes=5, seconds=30))
+    registration = simulation._registrations["minutely"]
+    clock.jump(-240)
+    # The ledger cannot be asked where the schedule stands, so what the loop has come past stays.
+    registration.accounted = START + timedelta(minutes=3)
+    simulation._upkeep = pool
+    clock.waits = 0
+    assert registration.lock.acquire(blocking=False)
+    simulation._release(registration)
+    clock.end = clock.now() + timedelta(hours=1)
+    for _ in range(5):
+        simulation._step()
+    assert clock.waits
 
 
 def test_a_clock_that_stood_in_the_future_and_came_back_silences_no_task() -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Status, Task, current_run
+from tests.virtual_time import InlineExecutor
 
 PATIENCE = 20.0  # seconds after which a test gives up
 EVERY_SECOND = "* * * * * *"
@@ -113,6 +115,50 @@ def test_ten_long_tasks_run_at_once_and_the_eleventh_waits(make, let_go) -> None
     let_go.set()
     assert eleventh.wait(PATIENCE)
     assert {ended(run).status for run in runs} == {Status.SUCCEEDED}
+
+
+class LateSemaphore:
+    """Counts idle workers; before the first goes idle something else happens."""
+
+    def __init__(self, first: Callable[[], None]) -> None:
+        self._semaphore = threading.Semaphore(1)
+        self._first = [first]
+
+    def acquire(self, blocking: bool = True) -> bool:
+        return self._semaphore.acquire(blocking)
+
+    def release(self) -> None:
+        if self._first:
+            self._first.pop()()
+        self._semaphore.release()
+
+
+def test_what_is_queued_just_before_the_last_worker_goes_idle_is_done() -> None:
+    done = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        workers = hk.Workers(pool, 1)
+        workers._idle = LateSemaphore(lambda: workers.do(done.set))  # type: ignore[assignment]
+        workers.do(lambda: None)
+        assert done.wait(PATIENCE)
+
+
+def test_a_worker_that_could_not_be_started_is_not_lost() -> None:
+    done = threading.Event()
+
+    class Exhausted(InlineExecutor):
+        tries = 0
+
+        def submit(self, *args: Any, **values: Any) -> Future[Any]:
+            self.tries += 1
+            if self.tries == 1:
+                raise RuntimeError("can't start new thread")
+            return super().submit(*args, **values)
+
+    workers = hk.Workers(Exhausted(), 1)
+    with pytest.raises(RuntimeError):
+        workers.do(lambda: None)
+    workers.do(done.set)
+    assert done.is_set()
 
 
 def test_ticks_that_wait_for_a_full_pool_run_once_it_has_room(make, let_go) -> None:

@@ -88,7 +88,7 @@ class VirtualHousekeeper(hk.Housekeeper):
     workers: Executor
 
     def _start_threads(self) -> None:
-        self._workers = self.workers
+        self._workers = hk.Workers(self.workers, self.max_workers)
         self._upkeep = InlineExecutor()
 
     def _apart(self, work: Callable[[], object]) -> None:
