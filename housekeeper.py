@@ -48,7 +48,6 @@ import bisect
 import concurrent.futures.thread
 import contextlib
 import contextvars
-import ctypes
 import functools
 import gc
 import hashlib
@@ -106,8 +105,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from croniter import croniter
 
-# argparse, difflib, http and ipaddress are imported where they are used: a site that only starts
-# Housekeeper is spared a tenth of what its import takes.
+# argparse, ctypes, difflib, http and ipaddress are imported where they are used: a site that only
+# starts Housekeeper is spared a tenth of what its import takes.
 if TYPE_CHECKING:
     import argparse
 
@@ -1492,6 +1491,8 @@ def _finite(value: float) -> float:
 
 
 def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
+    import ctypes
+
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread_id), ctypes.py_object(exception)
     )
@@ -4854,6 +4855,10 @@ class Housekeeper:
                 self._release(registration)
             else:
                 run = claim(registration)
+        except BaseException:
+            # Whatever it was, the task's next tick is to find it free.
+            registration.lock.release()
+            raise
         finally:
             if run is not None:
                 self._enter_live(registration, run)

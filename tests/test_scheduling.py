@@ -262,6 +262,34 @@ def test_many_tasks_are_entered_in_parts_and_none_is_forgotten_when_one_part_fai
     assert hits == [START + timedelta(hours=1)] * 10
 
 
+class BrokenLedger(hk.MemoryLedger):
+    """A ledger whose first claims fail as no ledger should."""
+
+    broken = 2
+
+    def claim(self, run: hk.LiveRun) -> hk.Claim:
+        if self.broken:
+            self.broken -= 1
+            raise ZeroDivisionError("a defect of the ledger")
+        return super().claim(run)
+
+
+def test_a_claim_that_fails_as_nobody_expected_leaves_the_task_to_its_next_tick(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, hits = VirtualClock(START), list[datetime | None]()
+    simulation = simulated(
+        clock, recorder("minutely", hits, "* * * * *"), ledger=BrokenLedger("memory://", clock)
+    )
+    simulation.run_until(START + timedelta(minutes=4, seconds=30))
+    assert hits == [START + timedelta(minutes=minute) for minute in (3, 4)]
+    missed = [row for row in rows_of(simulation, "minutely") if row.status is Status.MISSED]
+    assert [row.scheduled_for for row in missed] == [
+        START + timedelta(minutes=minute) for minute in (1, 2)
+    ]
+    assert caplog.text.count("a defect of the ledger") == 2
+
+
 class LateLock:
     """A task's lock, before whose release something else happens once."""
 

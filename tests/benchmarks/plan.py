@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -109,16 +108,14 @@ def importing(bench: Bench, scale: Scale) -> None:
     """Time fresh interpreters that import a contestant, less those that import nothing."""
     # Those that differ in their ledger are imported alike.
     one_each = {CONTESTANTS[each].imports: each for each in reversed(EVERYBODY)}
-    # With compiled copies, as all but the first start of a program has them.
-    compiled = {**os.environ, "PYTHONPYCACHEPREFIX": str(bench.folder / "compiled")}
-    compiled.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment = bench.environment()
     for statement in one_each:
-        _interpreter(statement, compiled)
+        _interpreter(statement, environment)
     for number in range(1, scale.imports + 1):
         bench.progress(f"import {number}/{scale.imports}")
-        bare = _interpreter("pass", compiled)
+        bare = _interpreter("pass", environment)
         for statement, contestant in one_each.items():
-            took = (_interpreter(statement, compiled) - bare) * 1000
+            took = (_interpreter(statement, environment) - bare) * 1000
             case = Case(measure="import", contestant=contestant)
             bench.outcomes[case].rounds.append({"import": took})
 

@@ -135,8 +135,7 @@ class Bench:
         process = subprocess.Popen(
             [*command, case.measure, case.contestant, json.dumps(options)],
             cwd=ROOT,
-            # `schedule` knows the local zone only.
-            env={**os.environ, "TZ": "UTC"},
+            env=self.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -147,6 +146,19 @@ class Bench:
         finally:
             process.kill()
             process.communicate()
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which everybody is measured.
+
+        With compiled copies of all modules, as all but the first start of a program has them: what
+        a compiler leaves behind would be taken for memory that tasks need no more of.
+        """
+        # `schedule` knows the local zone only.
+        own = {"TZ": "UTC", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
+        inherited = {
+            name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+        }
+        return inherited | own
 
     def url(self, case: Case) -> str:
         """Return the URL of a fresh store of the contestant's kind."""
