@@ -4857,8 +4857,8 @@ class Housekeeper:
                 run = claim(registration)
         except BaseException:
             # Whatever it was, the task's next tick is to find it free.
+            logger.exception("Task %s: its claim failed", registration.task.name)
             registration.lock.release()
-            raise
         finally:
             if run is not None:
                 self._enter_live(registration, run)
@@ -4973,7 +4973,8 @@ class Housekeeper:
             row = self._gap_row(registration, standing.floor, last, status)
             if self.ledger.record_gap(row, registration.key, standing.floor):
                 self.metrics.ended(row)
-                logger.warning("Task %s: %d ticks %s: %s", row.task, row.count, status, row.note)
+                ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
+                logger.warning("Task %s: %s %s: %s", row.task, ticks, status, row.note)
                 if status is Status.MISSED:
                     self._sentry.missed(registration.key, row)
                 break
