@@ -1643,6 +1643,8 @@ class Ledger:
     within its limit; it may then have been done or not, and may be tried again.
     """
 
+    PRUNE_EVERY = 86400.0  # seconds
+
     def __init__(self, url: str, clock: Clock) -> None:
         self.url = mask_secrets(url)
         self._clock = clock
@@ -1919,6 +1921,8 @@ class MemoryLedger(Ledger):
     workers that claim and finish at the same time would queue for a single one.
     """
 
+    # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
+    PRUNE_EVERY = 3600.0
     LOCKS = 64
 
     def __init__(self, url: str, clock: Clock) -> None:
@@ -4985,10 +4989,13 @@ class Housekeeper:
     ) -> Run:
         trigger = cast(Trigger, registration.trigger)
         count = trigger.count(floor, last, limit=KEEP_ROWS)
-        why = "the run before them was still going on"
+        them = "it" if count == 1 else "them"
+        note = f"the run before {them} was still going on"
         if status is Status.MISSED:
-            why = "nothing was there to run them in time"
-        more = " (1000 or more)" if count == KEEP_ROWS else ""
+            note = f"nothing was there to run {them} in time"
+        if count > 1:
+            note += f"; the first was {trigger.next_after(floor):%Y-%m-%d %H:%M:%S} UTC"
+            note += " (1000 or more)" if count == KEEP_ROWS else ""
         return Run(
             id=new_id(self.clock),
             task=registration.task.name,
@@ -4997,7 +5004,7 @@ class Housekeeper:
             runner=self.runner,
             scheduled_for=last,
             count=count,
-            note=f"{why}; the first was {trigger.next_after(floor):%Y-%m-%d %H:%M:%S} UTC{more}",
+            note=note,
         )
 
     def _tell_verdict(self, run: LiveRun, verdict: Claim) -> None:
@@ -5351,8 +5358,8 @@ class Housekeeper:
             self._sentry.crashed(key, run)
 
     def _prune(self) -> None:
-        """Delete old rows, once a day."""
-        self._delayed(86400.0, self._in_upkeep, self._prune)
+        """Delete old rows, now and again."""
+        self._delayed(self.ledger.PRUNE_EVERY, self._in_upkeep, self._prune)
         # Also of tasks that nobody registers any more, and of hosts that are gone.
         keys: dict[str, float] = {}
         with contextlib.suppress(LedgerUnavailable):

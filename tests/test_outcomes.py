@@ -118,7 +118,7 @@ def world(request: Any, tmp_path: Path) -> Any:
         (be_cancelled, Status.CANCELLED, "cancel"),
         (skip_itself, Status.SKIPPED, "there is nothing to do"),
         (be_skipped_for_an_overlap, Status.SKIPPED, "was still going on"),
-        (be_missed, Status.MISSED, "nothing was there to run them in time"),
+        (be_missed, Status.MISSED, "nothing was there to run it in time"),
         (crash, Status.CRASHED, "sent no heartbeat for more than 60 s"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -16,6 +18,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Status, Task, current_run
+from tests.accounting import assert_accounted, assert_ran_once
 from tests.virtual_time import InlineExecutor
 
 PATIENCE = 20.0  # seconds after which a test gives up
@@ -115,6 +118,67 @@ def test_ten_long_tasks_run_at_once_and_the_eleventh_waits(make, let_go) -> None
     let_go.set()
     assert eleventh.wait(PATIENCE)
     assert {ended(run).status for run in runs} == {Status.SUCCEEDED}
+
+
+@pytest.fixture
+def restless_interpreter() -> Iterator[None]:
+    """Switch threads as often as the interpreter can, so that all happens between all."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def do_something(housekeeper: hk.Housekeeper, name: str, dice: random.Random) -> None:
+    """Do one of the things that come between a task's runs, and its ticks."""
+    with contextlib.suppress(hk.AlreadyRunning):
+        match dice.randrange(5):
+            case 0:
+                task = housekeeper._registrations[name].task
+                housekeeper.register_task(task, replace=True)
+            case 1:
+                housekeeper.run_task_manually(name)
+            case 2:
+                housekeeper.list_tasks()
+            case 3:
+                housekeeper.metrics.read()
+            case _:
+                housekeeper.get_task_status(name)
+
+
+@pytest.mark.torture
+@pytest.mark.usefixtures("restless_interpreter")
+def test_threads_that_are_switched_all_the_time_lose_no_tick_and_repeat_none(make) -> None:
+    ticks: dict[str, list[datetime]] = defaultdict(list)
+    busy: set[str] = set()
+
+    def work() -> None:
+        run = current_run()
+        assert run.task not in busy
+        busy.add(run.task)
+        if run.scheduled_for is not None:
+            ticks[run.task].append(run.scheduled_for)
+        time.sleep(durations[run.task])
+        busy.remove(run.task)
+
+    durations = {f"short-{number}": number % 20 / 1000 for number in range(60)}
+    durations |= {f"long-{number}": 1.3 for number in range(3)}
+    tasks = [Task(name, work, schedule=EVERY_SECOND) for name in durations]
+    housekeeper = make(*tasks, max_workers=10)
+    dice, end = random.Random(time.time_ns()), time.monotonic() + 30.0
+    while time.monotonic() < end:
+        do_something(housekeeper, dice.choice(list(durations)), dice)
+        time.sleep(dice.random() / 50)
+
+    assert housekeeper.shutdown(PATIENCE)
+    assert not housekeeper._claiming
+    for name in durations:
+        rows = housekeeper.history(name, 10_000)
+        ran = [row for row in rows if row.status is not Status.SKIPPED]
+        assert {row.status for row in ran} == {Status.SUCCEEDED}
+        assert_ran_once(ticks[name], rows)
+        ordered = assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+        assert len(ordered) > (10 if name.startswith("long") else 25)
 
 
 class LateSemaphore:
