@@ -3457,7 +3457,7 @@ SENTRY_RUNTIME = 30  # minutes that Sentry gives a run without a timeout; heartb
 
 
 class Monitor(NamedTuple):
-    """A task's monitor in Sentry: its slug, and the configuration that each check-in carries."""
+    """A task's monitor in Sentry: its slug, and the configuration that check-ins carry, if any."""
 
     slug: str
     config: dict[str, object]
@@ -3682,7 +3682,7 @@ class SentryReporter:
                 check_in_id=report.id,
                 status=status,
                 duration=duration,
-                monitor_config=monitor.config,
+                monitor_config=monitor.config or None,
             )
 
         self._put(report.context, send)
@@ -3795,12 +3795,24 @@ class SentryReporter:
 
     @unharmed
     def crashed(self, key: str, run: Run) -> None:
-        """Report a run of another process that has died."""
+        """Report a run of another process that has died, on whatever host."""
+        known = self._key_here(key)
+        if known is None:
+            return
+        monitor = self._monitors[known] if run.reason is Reason.SCHEDULE else None
+        if monitor is not None and monitor.slug == sentry_slug(known) != sentry_slug(key):
+            # The monitor of another host's runs, as that one has set it up.
+            monitor = Monitor(sentry_slug(key), {})
+        report = self._report(run, monitor)
+        self._send_event(report, run, "crashed")
+        self._check_in(report, "error")
+
+    def _key_here(self, key: str) -> str | None:
+        """Return the key under which a task that is reported here runs on this host, or None."""
         if key in self._monitors:
-            scheduled = run.reason is Reason.SCHEDULE
-            report = self._report(run, self._monitors[key] if scheduled else None)
-            self._send_event(report, run, "crashed")
-            self._check_in(report, "error")
+            return key
+        everywhere = key.partition("@")[0]
+        return next((each for each in self._monitors if each.startswith(f"{everywhere}@")), None)
 
     def close(self, limit: float) -> None:
         """Send what waits, within so many seconds, and end the thread."""

@@ -430,6 +430,33 @@ def test_a_crash_found_later_ends_the_check_in_of_the_dead(sentry: Ingest, tmp_p
     assert (len(sentry.check_ins), len(sentry.events)) == (2, 1)
 
 
+def test_a_crash_on_a_host_that_is_gone_is_told_by_another(
+    sentry: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    clock = VirtualClock(NOON - timedelta(minutes=1))
+    ledger = hk.ledger_from_url(url, Path("/"), clock)
+    task = Task("sweep", fail, schedule="0 12 * * *", each_host=True)
+    monkeypatch.setattr("socket.gethostname", lambda: "gone")
+    dying = simulate(clock, task, ledger=ledger)
+    clock.advance(60)
+    run = dying._new_run(dying._registrations["sweep"], Reason.SCHEDULE, NOON)
+    assert ledger.claim(run) is hk.Claim.MINE
+    dying._sentry.started(run)
+    settle(dying)
+    clock.advance(hk.LEASE + 1)
+    monkeypatch.setattr("socket.gethostname", lambda: "other")
+    finder = simulate(clock, task, ledger=ledger)
+    until(finder, clock.now() + timedelta(seconds=hk.OBSERVED + 5))
+    began, ended = sentry.check_ins
+    assert began["check_in_id"] == ended["check_in_id"]
+    assert (began["status"], ended["status"]) == ("in_progress", "error")
+    assert began["monitor_slug"] == ended["monitor_slug"] == hk.sentry_slug("/sweep@gone")
+    assert "monitor_config" in began
+    assert "monitor_config" not in ended
+    assert [event["message"] for event in sentry.events] == ["Task sweep crashed"]
+
+
 def test_a_long_run_sends_heartbeats_until_it_ends(sentry: Ingest) -> None:
     clock = VirtualClock(NOON - timedelta(minutes=1))
 
