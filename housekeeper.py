@@ -1209,7 +1209,7 @@ class Output:
             return self._head + cut + "".join(self._tail)
 
 
-PASSWORD_IN_URL = re.compile(r"(\w+://[^\s:/@]*):[^\s/]+@")
+PASSWORD_IN_URL = re.compile(r"\b(\w+://[^\s:/@]*):[^\s/]+@")
 PASSWORD_IN_DSN = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&'\"]+)", re.IGNORECASE)
 
 
@@ -1305,6 +1305,7 @@ class LiveRun(Run):
         "ended",
         "exception",
         "key",
+        "kill",
     )
 
     def __init__(self, *, definition: Task, clock: Clock, key: str, **values: Any) -> None:
@@ -1317,6 +1318,7 @@ class LiveRun(Run):
         self.cancels_schedule = False
         self.exception: BaseException | None = None
         self.ended = Flag()
+        self.kill: Callable[[], object] | None = None  # ends a command's processes at once
         self._stop = Flag()
         self._callbacks: list[Callable[[], object]] = []
         # Guards all below: whether and how the run is asked to stop, and which thread it is in.
@@ -1733,10 +1735,10 @@ class Ledger:
         if mine:
             return Claim.MINE
         going_on = (Claim.BLOCKED if stale else Claim.OVERLAPPED) if running else None
-        if run.scheduled_for is None:
-            return going_on
         if taken:
             return Claim.TAKEN
+        if run.scheduled_for is None:
+            return going_on
         if paused:
             return Claim.PAUSED
         if early:
@@ -2033,13 +2035,14 @@ class MemoryLedger(Ledger):
             return self._in_the_way(run, self._tasks[run.key], self.now())
 
     def _in_the_way(self, run: LiveRun, record: TaskRecord, now: datetime) -> Sequence[Any]:
-        mine, tick = run.id in self._runs, run.scheduled_for
+        known, tick = run.id in self._runs, run.scheduled_for
         running = record.running.id if record.running else None
+        mine = running == run.id
         stale = record.running is not None and _is_silent(record.running, now)
         if tick is None:
-            return mine, False, False, False, False, running, stale
+            return mine, known, False, False, False, running, stale
         row, later = record.first_from(tick), record.first_after(tick)
-        taken = row is not None and row.scheduled_for == tick
+        taken = known or (row is not None and row.scheduled_for == tick)
         passed = later is not None and _tick_of(later) <= now
         early, paused = tick > now + AHEAD * SECOND, record.paused_at is not None
         return mine, taken, paused, passed, early, running, stale
@@ -2463,9 +2466,11 @@ class SqlLedger(Ledger):
         return cast(
             Sequence[Any],
             self._rows(
-                "SELECT EXISTS (SELECT 1 FROM housekeeper_runs WHERE id = :id),"
+                "SELECT EXISTS"
+                " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
+                # Of the same id: another process has called it crashed meanwhile.
                 " EXISTS (SELECT 1 FROM housekeeper_runs"
-                " WHERE task = :key AND scheduled_for = :tick),"
+                " WHERE id = :id OR (task = :key AND scheduled_for = :tick)),"
                 " EXISTS (SELECT 1 FROM housekeeper_tasks"
                 " WHERE name = :key AND paused_at IS NOT NULL),"
                 " EXISTS (SELECT 1 FROM housekeeper_runs"
@@ -2869,10 +2874,10 @@ class SqliteLedger(SqlLedger):
         self._check_process()
         mine, limit = PendingWrite(sql, values), _call_limit.get()
         until = self._clock.monotonic() + limit
-        with self._queueing:
-            self._queue.append(mine)
-            first = self._queue[0] is mine
         try:
+            with self._queueing:
+                self._queue.append(mine)
+                first = self._queue[0] is mine
             if not first and not mine.woken.acquire(timeout=limit):
                 raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
             if mine.touched is None:
@@ -3250,14 +3255,15 @@ def _traceback_of(error: BaseException) -> str:
 
 def _in_a_line(error: BaseException) -> str:
     try:
-        text = str(error).partition("\n")[0]
+        if isinstance(error, SystemExit):
+            text = f"the task called sys.exit({error.code!r})"
+        else:
+            text = str(error).partition("\n")[0]
     except Exception:
         text = "its text cannot be shown"
-    if isinstance(error, SkipRun | CommandFailed):
-        return mask_secrets(text)[:300]
-    if isinstance(error, SystemExit):
-        return f"the task called sys.exit({error.code!r})"
-    return mask_secrets(f"{type(error).__name__}: {text}" if text else type(error).__name__)[:300]
+    if not isinstance(error, SkipRun | CommandFailed | SystemExit):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return mask_secrets(text)[:300]
 
 
 def capture_logging() -> None:
@@ -3306,10 +3312,12 @@ def run_command(task: Task, run: LiveRun) -> None:
         except RuntimeError:  # Python 3.12 starts none while the interpreter exits.
             work()
 
+    run.kill = functools.partial(_signal_group, process.pid, signal.SIGKILL)
     forget: Callable[[], None] = run.on_cancel(end_it)
     try:
         last_lines = _pump(process, run)
     finally:
+        run.kill = None
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
         ended.set()
@@ -3321,6 +3329,14 @@ def run_command(task: Task, run: LiveRun) -> None:
 def _start_command(task: Task) -> subprocess.Popen[bytes]:
     shell = isinstance(task.command, str)
     arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        raise CommandFailed(
+            "the process ignores SIGCHLD, so nobody would hear how a command ends;"
+            " call signal.signal(signal.SIGCHLD, signal.SIG_DFL)",
+            127,
+        )
+    # A thread may block signals, a server's for one, and what it starts would never get them.
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         return subprocess.Popen(
             arguments,
@@ -3336,6 +3352,8 @@ def _start_command(task: Task) -> subprocess.Popen[bytes]:
         raise CommandFailed(
             f"the command {arguments[0]!r} could not be started{place}: {error.strerror}", 127
         ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _how_it_ended(code: int, last_lines: Iterable[str]) -> str:
@@ -3402,7 +3420,7 @@ def _pump(process: subprocess.Popen[bytes], run: LiveRun) -> deque[str]:
     return lines.last
 
 
-CUT_PASSWORD = re.compile(r"(\w+://[^\s:/@]*):[^\s/@]*$")
+CUT_PASSWORD = re.compile(r"\b(\w+://[^\s:/@]*):[^\s/@]*$")
 
 
 class CommandLines:
@@ -5055,7 +5073,7 @@ class Housekeeper:
         if verdict is Claim.MINE:
             return run
         registration.unsure = None
-        if mine:
+        if verdict is Claim.OVERLAPPED:
             logger.warning("Task %s made no startup run: it is running already", run.task)
         self._release(registration)
         return None
@@ -5151,7 +5169,8 @@ class Housekeeper:
         logger.warning("Task %s was asked to stop: %s", run.task, note)
         if insist and run.definition.run is not None:
             timed_out = reason is Status.TIMED_OUT
-            run.interrupt(RunTimedOut if timed_out else RunCancelled, run.attempt)
+            exception = RunTimedOut if timed_out else RunCancelled
+            run.interrupt(exception, run.attempt if attempt is None else attempt)
         self._soon(self._in_upkeep, self._mark_stop, run)
         self._apart(call_back)
 
@@ -5861,13 +5880,23 @@ class Housekeeper:
             for run in list(self._live.values()):
                 note = f"it did not end within the {limit:g} s of a shutdown"
                 self._stop_run(run, Status.CANCELLED, note, None)
-            self._await_ended(self.clock.monotonic() + STOP_WAIT)
+            if not self._await_ended(self.clock.monotonic() + STOP_WAIT):
+                # When their time after SIGTERM is over, nobody is left to do it.
+                self.kill_commands()
+                self._await_ended(self.clock.monotonic() + 0.5)
         abandoned = list(self._live.values())
-        rest = self.clock.monotonic() + STOP_WAIT + 0.5
+        rest = self.clock.monotonic() + STOP_WAIT
         self._abandon(abandoned)
         self._sentry.close(min(STOP_WAIT, rest - self.clock.monotonic()))
         self._close()
         return not abandoned
+
+    @public
+    def kill_commands(self) -> None:
+        """Kill the processes of all commands that run here: for who ends this process at once."""
+        for run in list(self._live.values()):
+            if (kill := run.kill) is not None:
+                kill()
 
     def _calls_until(self, until: float) -> AbstractContextManager[None]:
         """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
@@ -7823,8 +7852,9 @@ WEEKDAY_NAMES = {
 
 LONGEST_HEAD = 16384  # bytes
 READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
+LINGER = 2.0  # seconds in which a refused request is read on, and thrown away
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER_LINE = re.compile(r"([A-Za-z0-9-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+HEADER_LINE = re.compile(r"([A-Za-z0-9-]+):([\t -~\x80-\xff]*)")
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -7841,6 +7871,14 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.clock = clock
         self._free = threading.BoundedSemaphore(self.AT_A_TIME)
         super().__init__((host, port), HttpConnection)
+
+    def get_request(self) -> Any:
+        """Take a connection; when the process has no file left for it, not again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            self.clock.wait(threading.Event(), 0.1)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection a thread, if one is free."""
@@ -7887,6 +7925,16 @@ class HttpConnection(socketserver.BaseRequestHandler):
         lines = [f"HTTP/1.0 {status}", *(f"{name}: {value}" for name, value in headers), "", ""]
         self.request.settimeout(WRITE_LIMIT)
         self.request.sendall("\r\n".join(lines).encode("latin-1") + body)
+        if not status.startswith("2"):
+            self._linger()
+
+    def _linger(self) -> None:
+        """Read on for a moment: a connection closed before its end takes the answer with it."""
+        until = self.server.clock.monotonic() + LINGER
+        with contextlib.suppress(OSError):
+            self.request.shutdown(socket.SHUT_WR)
+            while True:
+                self._more(until)
 
     def _receive(self) -> Environ:
         until = self.server.clock.monotonic() + READ_LIMIT
@@ -7942,6 +7990,7 @@ def environ_of(head: str) -> Environ:
         "wsgi.run_once": False,
     }
     for name, value in (header.groups() for header in headers if header):
+        value = value.strip(" \t")
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
         environ[key] = f"{environ[key]},{value}" if key in environ else value
@@ -8179,11 +8228,11 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     stopper.start()
     while not isinstance(answer := _next_of(inbox), bool):
         if answer != getattr(signal, "SIGHUP", None):
-            _end_at_once(128 + answer)
+            _end_at_once(housekeeper, 128 + answer)
     if server is not None:
         server.shutdown()
     if not answer:
-        _end_at_once(1)
+        _end_at_once(housekeeper, 1)
     return 0
 
 
@@ -8297,6 +8346,9 @@ def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
+    # Ignored, as whoever started this process may have left it, it hides how commands end.
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _next_of(inbox: queue.SimpleQueue[int | bool]) -> int | bool:
@@ -8310,8 +8362,9 @@ def _next_of(inbox: queue.SimpleQueue[int | bool]) -> int | bool:
             return inbox.get(timeout=1.0)
 
 
-def _end_at_once(code: int) -> None:
+def _end_at_once(housekeeper: Housekeeper, code: int) -> None:
     """End the process although threads hang: a plain exit would wait for them, or crash."""
+    housekeeper.kill_commands()
     for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
         with contextlib.suppress(Exception):
             flush()
@@ -8393,7 +8446,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
             if not inbox.empty():
                 number, signals = inbox.get(), signals + 1
                 if signals > 1:
-                    _end_at_once(128 + number)
+                    _end_at_once(housekeeper, 128 + number)
                 housekeeper.cancel(options.NAME)
     if options.json:
         _print_json(run)

@@ -10,6 +10,7 @@ import os
 import queue
 import random
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -248,6 +249,86 @@ def test_a_command_that_ignores_sigterm_is_killed_with_its_group(
     assert ended(run).status is expected
     assert len(pids_in(run.output)) == 2
     assert_gone(*pids_in(run.output))
+
+
+STUBBORN = "trap '' TERM; echo pid $$; while :; do sleep 0.1; done"
+
+
+def test_a_command_that_ignores_sigterm_does_not_outlive_a_shutdown(make) -> None:
+    housekeeper = make()
+    run = start(housekeeper, Task("stubborn", command=STUBBORN))
+    eventually(lambda: pids_in(run.buffer.text()))
+    housekeeper.shutdown(0.0)
+    assert_gone(*pids_in(run.buffer.text()))
+
+
+def test_a_command_gets_its_signals_although_the_thread_that_starts_it_blocks_them(make) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        housekeeper = make()  # Its threads inherit that.
+        run = start(housekeeper, Task("sleeper", command=["sleep", "1000"]))
+        eventually(lambda: run.kill is not None)
+        asked = time.monotonic()
+        housekeeper.cancel("sleeper")
+        assert ended(run).status is Status.CANCELLED
+        assert time.monotonic() - asked < hk.TERM_TO_KILL
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_command_is_not_taken_for_a_success_where_nobody_hears_how_it_ends(make) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        run = ended(start(make(), Task("deaf", command="exit 7")))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert run.status is Status.FAILED
+    assert "the process ignores SIGCHLD" in run.note
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("code", "note"),
+    [
+        (3, "the task called sys.exit(3)"),
+        (
+            "no postgresql://app:hunter2@db",
+            "the task called sys.exit('no postgresql://app:***@db')",
+        ),
+        (Unprintable(), "its text cannot be shown"),
+    ],
+)
+def test_what_a_script_says_as_it_exits_is_kept_without_secrets(make, code, note: str) -> None:
+    run = ended(start(make(), Task("leaves", lambda: sys.exit(code))))
+    assert (run.status, run.note) == (Status.FAILED, note)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "hk.mask_secrets('a' * 1_000_000 + ' http://x')",
+        "hk.CUT_PASSWORD.sub('', 'a' * 1_000_000)",
+        "hk.environ_of('GET / HTTP/1.0\\r\\nA:' + ' ' * 16_000 + '\\x01')",
+    ],
+)
+def test_no_text_that_somebody_else_wrote_makes_a_search_take_for_ever(statement: str) -> None:
+    # In a process of its own, which can be ended: a search lets no other thread go on.
+    code = f"import housekeeper as hk\ntry: {statement}\nexcept hk.Refusal: pass"
+    subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=True)
+
+
+def test_a_timeout_that_is_late_does_not_break_into_the_next_attempt(make, monkeypatch) -> None:
+    run = start(make(), Task("tried-again", lambda: None))
+    interrupted: list[int] = []
+    monkeypatch.setattr(hk.LiveRun, "stop", lambda *_: lambda: setattr(run, "attempt", 2))
+    monkeypatch.setattr(hk.LiveRun, "interrupt", lambda _, __, number: interrupted.append(number))
+    ended(run).attempt = 2
+    make()._stop_run(run, Status.TIMED_OUT, "it ran longer than its timeout", 1)
+    assert interrupted == [1]
 
 
 def test_a_command_that_is_cancelled_just_before_it_starts_ends_as_soon_as_it_gets_sigterm(

@@ -154,8 +154,21 @@ class TestEveryLedger:
         by_hand = bench.claimed(key="/other")
         assert bench.ledger.claim(by_hand) is Claim.MINE
         assert bench.finish(run)
-        assert bench.ledger.claim(run) is Claim.MINE
+        assert bench.ledger.claim(run) is Claim.TAKEN
         assert len(bench.rows()) == 1
+
+    @pytest.mark.parametrize("tick", [START, None])
+    def test_a_claim_whose_row_was_found_crashed_meanwhile_is_not_mine_any_more(
+        self, bench: Bench, tick: datetime | None
+    ) -> None:
+        lost = bench.claimed(tick)  # Its answer, say.
+        bench.clock.advance(hk.LEASE + 1)
+        row = bench.ledger.get(lost.id)
+        assert row is not None
+        assert bench.ledger.crash(row)
+        assert bench.ledger.claim(lost) is Claim.TAKEN
+        bench.claimed()
+        assert bench.ledger.claim(lost) is Claim.TAKEN
 
     def test_a_paused_task_is_not_claimed_and_leaves_no_row(self, bench: Bench) -> None:
         bench.ledger.pause(KEY)
@@ -1376,4 +1389,34 @@ def test_8_threads_that_claim_100_ticks_win_each_once(url: str, tmp_path: Path) 
         thread.join(LIMIT)
     assert verdicts == {Claim.MINE: TICKS, Claim.TAKEN: (CREW - 1) * TICKS}
     assert len(ledger.history("", "/", 100_000)) == TICKS
+    ledger.close()
+
+
+class InterruptedLock:
+    """A lock that is let go of just before its thread is interrupted, once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._armed = True
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if self._armed:
+            self._armed = False
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_write_is_queued_leaves_the_queue_to_the_others(
+    tmp_path: Path,
+) -> None:
+    ledger: Any = hk.SqliteLedger("sqlite://", str(tmp_path / "ledger.db"), hk.SystemClock())
+    ledger.open()
+    ledger._queueing = InterruptedLock()
+    with pytest.raises(KeyboardInterrupt):
+        ledger.pause("/interrupted")
+    with hk.ledger_calls_within(1.0):
+        assert ledger.pause("/other")
     ledger.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -158,6 +159,44 @@ def test_a_second_signal_ends_at_once(world: World) -> None:
     wait_until(lambda: "Shutting down after SIGTERM" in world.stderr())
     process.send_signal(signal.SIGINT)
     assert ends(process) == 128 + signal.SIGINT
+
+
+STUBBORN_COMMAND = """
+from housekeeper import Task
+
+task = Task("work", command="trap '' TERM; echo pid $$ inside; exec sleep 1000", startup=True)
+"""
+
+
+def test_a_second_signal_ends_commands_as_well(world: World) -> None:
+    world.write(STUBBORN_COMMAND)
+    process = world.start(arguments=["--shutdown-timeout", "600"])
+    wait_until(lambda: "inside" in world.stderr())
+    (pid,) = re.findall(r"pid (\d+) inside", world.stderr())
+    ended = os.pidfd_open(int(pid))
+    process.terminate()
+    wait_until(lambda: "Shutting down after SIGTERM" in world.stderr())
+    process.send_signal(signal.SIGINT)
+    assert ends(process) == 128 + signal.SIGINT
+    assert select.select([ended], [], [], LIMIT)[0]
+    os.close(ended)
+
+
+def test_a_scheduler_that_was_started_deaf_to_its_children_hears_how_they_end(
+    world: World,
+) -> None:
+    world.write(STUBBORN_COMMAND.replace("exec sleep 1000", "exit 7"))
+    process = subprocess.Popen(
+        [sys.executable, str(FILE), "--tasks", "tasks", "--ledger", world.ledger, "run", "work"],
+        cwd=world.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    said, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert "the command exited with 7" in said
 
 
 def test_a_signal_that_was_ignored_stays_ignored(world: World) -> None:

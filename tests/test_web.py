@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
 import json
@@ -493,6 +494,41 @@ def test_methods_that_a_path_does_not_have_get_405_with_those_it_has(make, open_
 )
 def test_what_is_too_long_or_malformed_is_told_so(make, open_door, path, status) -> None:
     assert open_door(make(Task("sweep", ok)), token=TOKEN)("GET", path).status == status
+
+
+def test_a_body_that_is_too_long_is_refused_with_an_answer_that_arrives(make) -> None:
+    with served(make(Task("sweep", ok)).web_app(token=TOKEN)) as port:
+        for _ in range(10):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            connection.request("POST", "/tasks/sweep/run", b"x" * 2_000_000, headers)
+            assert connection.getresponse().status == 413
+            connection.close()
+
+
+class Exhausted:
+    """A listener in a process that has no file left for a connection."""
+
+    def accept(self) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_process_without_a_free_file_waits_before_it_accepts_again(make) -> None:
+    waits: list[float | None] = []
+
+    class Watched(hk.SystemClock):
+        def wait(self, waitable: hk.Waitable, seconds: float | None) -> None:
+            waits.append(seconds)
+
+    server = hk.HttpServer(make().web_app(token=TOKEN), "127.0.0.1", 0, Watched())
+    server.socket.close()
+    server.socket = Exhausted()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="Too many"):
+        server.get_request()
+    assert waits == [0.1]
 
 
 def test_bodies_are_bounded(make) -> None:
