@@ -4150,16 +4150,19 @@ class Registration:
         since, accounted = self.since, self.accounted
         return accounted if since and accounted and accounted > since else since
 
-    def passed(self) -> tuple[datetime, datetime] | None:
+    def passed(self) -> tuple[Trigger, datetime, datetime] | None:
         """Return the first tick that nobody has accounted for, and how far the loop has come.
 
-        None when it has not come past such a tick.
+        And the trigger of both; None when the loop has not come past such a tick.
         """
         trigger, floor, armed = self.trigger, self.floor, self.armed
         if trigger is None or floor is None or armed is None:
             return None
         first = trigger.next_after(floor)
-        return (first, armed - SECOND) if first is not None and first < armed else None
+        return (trigger, first, armed - SECOND) if first is not None and first < armed else None
+
+
+Start = Callable[[Registration], LiveRun | None]  # claims for a task; the run it wins, if any
 
 
 class Workers:
@@ -4175,12 +4178,15 @@ class Workers:
         self._idle = threading.Semaphore(number)  # one for each worker that does nothing
 
     def do(self, work: Action) -> None:
-        """Have an idle worker do it, or else the first that has done its part."""
+        """Have an idle worker do it, or else the first that has done its part.
+
+        RuntimeError says that no thread could be started; whoever is next then does it as well.
+        """
         self._queue.append(work)
         if self._idle.acquire(blocking=False):
             try:
                 self._pool.submit(self._empty_queue)
-            except RuntimeError:  # The system gives no more threads; the next in turn does it.
+            except RuntimeError:  # The system gives no more threads.
                 self._idle.release()
                 raise
 
@@ -4447,20 +4453,21 @@ class Housekeeper:
         # Held while the ledger is told of tasks, so that the newest word is the last.
         self._binding = threading.Lock()
         self._agenda = Agenda()
-        # Claims that are queued or under way, and runs by their id, on record as running, and
-        # mine.  A run is entered in the one before it leaves the other, without the lock; so
-        # whoever wants all looks at them in this order.
-        self._claiming: set[Registration] = set()
+        # Claims that are queued or under way, each an object of its own, and runs by their id, on
+        # record as running, and mine.  A run is entered before its claim leaves, without the lock;
+        # so whoever wants all looks at them in this order.
+        self._claiming: set[object] = set()
         self._live: dict[str, LiveRun] = {}
         self._waiting: dict[str, Waiting] = {}  # by run id
         self._unbound = dict.fromkeys(self._registrations.values())  # unknown to the ledger yet
         self._stale: dict[str, tuple[datetime | None, float]] = {}
         self._identity: str | None = None
         self.metrics = Metrics()
-        self._started = self._stopping = self._closed = False
+        self._started = self._stopping = self._past_limit = self._closed = False
         self._scheduling = self._standing_by = False
         self.mark = ""  # by which the processes that are started here know this one
         self._beating: int | None = None
+        self._next_look: int | None = None  # the number of the next look for crashed runs
         self._ledger_failures = 0
         self._timer: threading.Thread | None = None
         self._workers: Workers | None = None
@@ -4597,7 +4604,8 @@ class Housekeeper:
             logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
             self._discover_once()
             return False
-        with self._lock:
+        # The first of them, because a second start makes the other anew.
+        with _noticing_fork, self._lock:
             if self._started:
                 return False
             if self._closed:
@@ -4627,12 +4635,13 @@ class Housekeeper:
 
     def _renew(self) -> None:
         """Set up another start; the lock of a task whose run was abandoned stays taken."""
+        for name, known in list(self._registrations.items()):
+            known.since = known.armed = known.number = None
+            if known.run is None:
+                # What is claimed for the last start still keeps the old one, and its lock.
+                known.gone = True
+                self._registrations[name] = Registration(known.task, known.key, known.source)
         self._fresh()
-        for registration in self._registrations.values():
-            registration.since = registration.armed = registration.number = None
-            if registration.run is None:
-                # What was queued, or waited to claim again, has gone with the last start.
-                registration.lock = threading.Lock()
 
     def _discover_once(self) -> None:
         if not self._discovered:
@@ -4699,10 +4708,12 @@ class Housekeeper:
         triggers = [self._make_trigger(each) for each in registrations]
         entries = list(map(_entry_of, registrations, triggers))
         standings, now = self.ledger.register(entries), self.ledger.now()
-        for registration, task, trigger in zip(registrations, tasks, triggers, strict=True):
-            self._sentry.register(registration.key, task, trigger)
+        for registration, task, trigger, (key, *_) in zip(
+            registrations, tasks, triggers, entries, strict=True
+        ):
+            self._sentry.register(key, task, trigger)
             # What was entered by a clock that stood in the future does not count.
-            since = min(standings[registration.key].floor, now)
+            since = min(standings[key].floor, now)
             self._bind_one(registration, task, trigger, since)
 
     def _bind_one(
@@ -4756,7 +4767,7 @@ class Housekeeper:
             task = registration.task
             if task.enabled and task.startup is not False:
                 delay = 0.0 if task.startup is True else float(task.startup)
-                self._delayed(delay, self._dispatch, registration, self._run_startup)
+                self._delayed(delay, self._dispatch, registration, self._start_startup)
 
     # The loop: decides what is due, and never does I/O.
 
@@ -4780,14 +4791,16 @@ class Housekeeper:
         for action in actions:
             self._guarded(action)
         for registration in due:
-            self._guarded(self._dispatch, registration, self._run_due)
+            self._guarded(self._dispatch, registration, self._start_due)
         return True
 
     def _guarded(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
         try:
             return work(*args, **options)
         except BaseException:
-            logger.exception("Housekeeper failed in %s", work)
+            # A filter of the application may raise too.
+            with contextlib.suppress(BaseException):
+                logger.exception("Housekeeper failed in %s", work)
             return None
 
     def _notice_clock_jump(self) -> None:
@@ -4822,29 +4835,33 @@ class Housekeeper:
         floor = registration.floor
         return floor is None or tick > floor
 
-    def _dispatch(self, registration: Registration, work: Callable[[Registration], None]) -> None:
+    def _dispatch(self, registration: Registration, start: Start) -> None:
         """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
         if waits_for_reloaded_child():
             logger.debug("Task %s is left to the reloaded process", registration.task.name)
         elif registration.lock.acquire(blocking=False):
-            self._claim_in_worker(work, registration)
+            self._claim_in_worker(start, registration)
         else:
             logger.debug("Task %s is queued or running already", registration.task.name)
 
-    def _claim_in_worker(
-        self, work: Callable[[Registration], None], registration: Registration
-    ) -> None:
+    def _claim_in_worker(self, start: Start, registration: Registration) -> None:
         """Have a worker claim for a task whose lock is held."""
-        # Before it looks whether it may: a shutdown looks in the other order.
-        self._claiming.add(registration)
-        self._in_worker(work, registration)
+        # Before it looks whether it may: a shutdown looks in the other order.  A new object,
+        # because the task may be claimed for again before this claim has left.
+        claim = functools.partial(start, registration)
+        self._claiming.add(claim)
+        self._in_worker(self._run_claimed, registration, claim)
 
     def _in_worker(self, work: Callable[..., None], *args: object) -> None:
         # Only in the timer thread: a pool's threads inherit its being a daemon.
         if self._workers is not None:
             # By now, so that the run itself need not wake this thread for it as it begins.
             self._keep_beating()
-            self._workers.do(functools.partial(self._guarded, work, *args))
+            try:
+                self._workers.do(functools.partial(self._guarded, work, *args))
+            except RuntimeError as error:  # The system gives no more threads; it is queued.
+                logger.warning("A worker could not be started, trying again in 1 s: %s", error)
+                self._delayed(1.0, self._in_worker, lambda: None)
 
     def _in_upkeep(self, work: Callable[..., object], *args: object) -> None:
         if self._upkeep is not None:
@@ -4875,28 +4892,24 @@ class Housekeeper:
 
     # Claiming: on a worker.
 
-    def _run_due(self, registration: Registration) -> None:
-        """Claim the newest due tick of a task and run it; the task's lock is held."""
-        self._run_claimed(registration, self._start_due)
-
     def _run_claimed(
-        self, registration: Registration, claim: Callable[[Registration], LiveRun | None]
+        self, registration: Registration, claim: Callable[[], LiveRun | None]
     ) -> None:
         """Run what a claim wins.  A shutdown waits for claims, and lets none be made any more."""
         run = None
         try:
             if self._stopping:
-                self._release(registration)
+                self._free(registration)
             else:
-                run = claim(registration)
+                run = claim()
         except BaseException:
             # Whatever it was, the task's next tick is to find it free.
-            logger.exception("Task %s: its claim failed", registration.task.name)
             registration.lock.release()
+            logger.exception("Task %s: its claim failed", registration.task.name)
         finally:
             if run is not None:
                 self._enter_live(registration, run)
-            self._claiming.discard(registration)
+            self._claiming.discard(claim)
             self._ended.set()
         if run is not None:
             self._sentry.started(run)
@@ -4913,7 +4926,7 @@ class Housekeeper:
         except LedgerUnavailable as error:
             what = f"Task {registration.task.name} could not be claimed"
             again = functools.partial(
-                self._soon, self._claim_in_worker, self._run_due, registration
+                self._soon, self._claim_in_worker, self._start_due, registration
             )
             self._later_again(what, error, again)
             return None
@@ -4924,11 +4937,11 @@ class Housekeeper:
             return run
         registration.unsure = None
         if wait is not None:
-            self._delayed(wait, self._claim_in_worker, self._run_due, registration)
+            self._delayed(wait, self._claim_in_worker, self._start_due, registration)
             return None
         registration.accounted = run.scheduled_for or registration.accounted
         self._tell_verdict(run, verdict)
-        self._release(registration)
+        self._free(registration)
         return None
 
     def _claim_due(self, registration: Registration) -> tuple[LiveRun, Claim]:
@@ -4979,9 +4992,9 @@ class Housekeeper:
             return first  # The claim will say that it is early.
         newest = trigger.latest_before(now, floor) or first
         if self._too_late(registration, newest, now):
-            self._account(registration, newest, Status.MISSED)
+            self._account(registration, trigger, newest, Status.MISSED)
             return None
-        self._account(registration, newest - SECOND, Status.MISSED)
+        self._account(registration, trigger, newest - SECOND, Status.MISSED)
         return newest
 
     def _due_until(self) -> datetime:
@@ -4995,16 +5008,21 @@ class Housekeeper:
         grace = max(registration.task.grace, LEAST_GRACE)
         return tick is not None and (now - tick).total_seconds() > grace
 
-    def _account(self, registration: Registration, until: datetime, status: Status) -> None:
+    def _account(
+        self, registration: Registration, trigger: Trigger, until: datetime, status: Status
+    ) -> None:
         """Record the ticks up to an instant that are on nobody's record, as one row."""
-        trigger = registration.trigger
-        while trigger is not None:
+        while True:
             standing = self.ledger.standing(registration.key)
+            # Looked at each time: the clock may be set back meanwhile.
+            until = min(until, self._due_until())
             end = min(until, standing.paused_at or until)
             last = trigger.latest_before(end, standing.floor) if standing.floor < end else None
             if last is None:
                 break
-            row = self._gap_row(registration, standing.floor, last, status)
+            row = self._gap_row(
+                registration.task, trigger, status, floor=standing.floor, last=last
+            )
             if self.ledger.record_gap(row, registration.key, standing.floor):
                 self.metrics.ended(row)
                 ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
@@ -5015,9 +5033,8 @@ class Housekeeper:
         registration.accounted = until
 
     def _gap_row(
-        self, registration: Registration, floor: datetime, last: datetime, status: Status
+        self, task: Task, trigger: Trigger, status: Status, *, floor: datetime, last: datetime
     ) -> Run:
-        trigger = cast(Trigger, registration.trigger)
         count = trigger.count(floor, last, limit=KEEP_ROWS)
         them = "it" if count == 1 else "them"
         note = f"the run before {them} was still going on"
@@ -5028,7 +5045,7 @@ class Housekeeper:
             note += " (1000 or more)" if count == KEEP_ROWS else ""
         return Run(
             id=new_id(self.clock),
-            task=registration.task.name,
+            task=task.name,
             reason=Reason.SCHEDULE,
             status=status,
             runner=self.runner,
@@ -5048,10 +5065,6 @@ class Housekeeper:
                 "Task %s did not get its tick %s: %s", run.task, run.scheduled_for, verdict.value
             )
 
-    def _run_startup(self, registration: Registration) -> None:
-        """Make the startup run of a task, unless another process does; the task's lock is held."""
-        self._run_claimed(registration, self._start_startup)
-
     def _start_startup(self, registration: Registration) -> LiveRun | None:
         # The same run when it is tried again: it may be on record already.
         run = registration.unsure or self._new_run(registration, Reason.STARTUP)
@@ -5063,19 +5076,19 @@ class Housekeeper:
         except LedgerUnavailable as error:
             what = f"Task {run.task} could not be started"
             again = functools.partial(
-                self._soon, self._claim_in_worker, self._run_startup, registration
+                self._soon, self._claim_in_worker, self._start_startup, registration
             )
             self._later_again(what, error, again)
             return None
         if wait is not None:
-            self._delayed(wait, self._claim_in_worker, self._run_startup, registration)
+            self._delayed(wait, self._claim_in_worker, self._start_startup, registration)
             return None
         if verdict is Claim.MINE:
             return run
         registration.unsure = None
         if verdict is Claim.OVERLAPPED:
             logger.warning("Task %s made no startup run: it is running already", run.task)
-        self._release(registration)
+        self._free(registration)
         return None
 
     def _new_run(
@@ -5097,7 +5110,7 @@ class Housekeeper:
         registration.run = self._live[run.id] = run
         registration.unsure = None
         registration.accounted = run.scheduled_for or registration.accounted
-        if self._closed:
+        if self._past_limit:
             run.stop(Status.CANCELLED, "its claim outlasted a shutdown")
         self._keep_beating()
 
@@ -5220,16 +5233,18 @@ class Housekeeper:
                 self._sentry.forget(run)
         except LedgerUnavailable as error:
             what = f"The outcome of task {run.task} could not be recorded"
-            self._later_again(what, error, functools.partial(self._conclude, registration, run))
+            # Apart: on_finish may take its time, and the ledger's thread has heartbeats to send.
+            again = functools.partial(self._guarded, self._conclude, registration, run)
+            self._later_again(what, error, functools.partial(self._apart, again))
             return
         except Exception:
             logger.exception("The outcome of task %s cannot be recorded", run.task)
-        self._tell_outcome(run)
+        self._guarded(self._tell_outcome, run)
         self._sentry.ended(run)
         self.metrics.ended(run)
         if run.cancels_schedule:
             self._pause_for_cancel_job(registration)
-        self._release(registration)
+        self._guarded(self._release, registration)
         self._call_on_finish(run)
         self._live.pop(run.id, None)
         self._ended.set()
@@ -5284,23 +5299,30 @@ class Housekeeper:
         registration.run = None
         try:
             if (passed := self._passed(registration)) is not None:
-                first, last = passed
+                trigger, first, last = passed
                 until = self._due_until()
                 if first <= until:
-                    self._account(registration, min(last, until), Status.SKIPPED)
+                    self._account(registration, trigger, min(last, until), Status.SKIPPED)
         except LedgerUnavailable as error:
             what = f"The skipped ticks of task {registration.task.name} could not be recorded"
             self._later_again(what, error, functools.partial(self._release, registration))
             return
+        except BaseException:
+            self._free(registration)  # As after a claim that failed.
+            raise
+        self._free(registration)
+
+    def _free(self, registration: Registration) -> None:
+        """Free a task's lock; a tick that has found it taken is dispatched now."""
         registration.lock.release()
         # Looked for once more: the loop passes a tick before it tries the lock, so either it has
         # found the task free, or its tick is seen here.
         if (passed := self._passed(registration)) is not None:
             # When the clock was set back, it is still to come.
-            wait = max(0.0, (passed[0] - self.clock.now()).total_seconds())
-            self._delayed(wait, self._dispatch, registration, self._run_due)
+            wait = max(0.0, (passed[1] - self.clock.now()).total_seconds())
+            self._delayed(wait, self._dispatch, registration, self._start_due)
 
-    def _passed(self, registration: Registration) -> tuple[datetime, datetime] | None:
+    def _passed(self, registration: Registration) -> tuple[Trigger, datetime, datetime] | None:
         return None if registration.gone or self._stopping else registration.passed()
 
     # Upkeep of the ledger: on its own thread.
@@ -5369,8 +5391,12 @@ class Housekeeper:
         with self._lock:
             ids = {run.id for run in others.values()}
             self._stale = {run_id: seen for run_id, seen in self._stale.items() if run_id in ids}
+            self._agenda.drop(self._next_look)
+            self._next_look = None
             if self._stale and not self._closed:
-                self._delayed(OBSERVED + 1.0, self._in_upkeep, self._look_for_crashed)
+                self._next_look = self._delayed(
+                    OBSERVED + 1.0, self._in_upkeep, self._look_for_crashed
+                )
 
     def _known_runs(self) -> set[str]:
         # In this order: a claim that is sure now is among the live.
@@ -5470,6 +5496,9 @@ class Housekeeper:
         if wait and caller is not None:
             # In place: a worker that waits for another worker could wait for ever.
             self._run_in_place(registration, run, caller)
+        elif run.cancelled:
+            # Its claim outlasted a shutdown: nobody else would end it.
+            self._perform_in_worker(registration, run)
         else:
             self._soon(self._in_worker, self._perform_in_worker, registration, run)
         if wait:
@@ -5480,16 +5509,22 @@ class Housekeeper:
     def _claim_by_hand(self, registration: Registration) -> LiveRun:
         if not registration.lock.acquire(blocking=False):
             raise AlreadyRunning(registration.task.name, registration.run)
-        run = self._new_run(registration, Reason.MANUAL)
+        run, claim = self._new_run(registration, Reason.MANUAL), object()
+        self._claiming.add(claim)
         try:
+            if self._stopping:
+                raise HousekeeperError("Housekeeper is not running; call initialize() first")
             verdict = self.ledger.claim(run)
             if verdict is not Claim.MINE:
                 self._soon(self._in_upkeep, self._look_for_crashed)
                 raise AlreadyRunning(run.task, self.ledger.running_run(registration.key))
+            self._enter_live(registration, run)
         except BaseException:
-            self._release(registration)
+            self._free(registration)
             raise
-        self._enter_live(registration, run)
+        finally:
+            self._claiming.discard(claim)
+            self._ended.set()
         self._sentry.started(run)
         return run
 
@@ -5876,20 +5911,26 @@ class Housekeeper:
             for run in list(self._live.values()):
                 with self._calls_until(until):
                     self.ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
-        if not self._await_ended(until):
-            for run in list(self._live.values()):
-                note = f"it did not end within the {limit:g} s of a shutdown"
-                self._stop_run(run, Status.CANCELLED, note, None)
-            if not self._await_ended(self.clock.monotonic() + STOP_WAIT):
-                # When their time after SIGTERM is over, nobody is left to do it.
-                self.kill_commands()
-                self._await_ended(self.clock.monotonic() + 0.5)
+        ended = self._await_ended(until)
+        # Before the runs are looked at: one that begins meanwhile looks in the other order.
+        self._past_limit = True
+        if not ended:
+            self._stop_all(f"it did not end within the {limit:g} s of a shutdown")
         abandoned = list(self._live.values())
         rest = self.clock.monotonic() + STOP_WAIT
         self._abandon(abandoned)
         self._sentry.close(min(STOP_WAIT, rest - self.clock.monotonic()))
         self._close()
         return not abandoned
+
+    def _stop_all(self, note: str) -> None:
+        """Ask all runs to stop, and wait a little; kill the commands that do not."""
+        for run in list(self._live.values()):
+            self._stop_run(run, Status.CANCELLED, note, None)
+        if not self._await_ended(self.clock.monotonic() + STOP_WAIT):
+            # When their time after SIGTERM is over, nobody is left to do it.
+            self.kill_commands()
+            self._await_ended(self.clock.monotonic() + 0.5)
 
     @public
     def kill_commands(self) -> None:
