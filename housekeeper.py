@@ -4453,9 +4453,8 @@ class Housekeeper:
         # Held while the ledger is told of tasks, so that the newest word is the last.
         self._binding = threading.Lock()
         self._agenda = Agenda()
-        # Claims that are queued or under way, each an object of its own, and runs by their id, on
-        # record as running, and mine.  A run is entered before its claim leaves, without the lock;
-        # so whoever wants all looks at them in this order.
+        # Claims queued or under way, each an object of its own, and runs that are mine, by id.  A
+        # run enters before its claim leaves, without the lock: who wants all looks in this order.
         self._claiming: set[object] = set()
         self._live: dict[str, LiveRun] = {}
         self._waiting: dict[str, Waiting] = {}  # by run id
