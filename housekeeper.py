@@ -349,7 +349,10 @@ def parse_instant(text: str, zone: tzinfo) -> datetime:
     try:
         # A final Z is understood from Python 3.11 on.
         given = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text.strip()))
-        return given.astimezone(UTC) if given.tzinfo else instant_of(given, zone)
+        instant = given.astimezone(UTC) if given.tzinfo else instant_of(given, zone)
+        if not 1 < instant.year < 9999:
+            raise OverflowError  # So that no zone and no minute beside it leaves the calendar.
+        return instant
     except (ValueError, OverflowError) as error:
         raise ConfigurationError(
             f"{text[:40]!r} is not an instant such as '2026-03-29 02:30' or '2026-03-29T00:30Z'"
@@ -624,6 +627,11 @@ def _check_cron_part(field: CronField, part: str) -> None:
     if slash and (not re.fullmatch("[0-9]+", step) or int(step) == 0):
         raise ConfigurationError(
             f"{field.name} {part!r} has a step that is no number of 1 or more"
+        )
+    if slash and int(step) > field.high - field.low + 1:
+        raise ConfigurationError(
+            f"{field.name} {part!r} has a step beyond {field.low}-{field.high}, which begins anew"
+            " each time; for longer intervals there is schedule.every()"
         )
     if values == "*":
         return
@@ -905,7 +913,7 @@ TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def _check_number(name: str, value: object, least: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not cast(float, value) >= least:
+    if not number or not (least <= cast(float, value) <= sys.float_info.max or value == math.inf):
         raise ConfigurationError(f"{name} {value!r} is not a number of seconds, {least:g} or more")
 
 
@@ -1026,6 +1034,8 @@ def _check_function(function: object) -> inspect.Parameter | None:
 
 
 def task(
+    function: TaskFunction | None = None,
+    /,
     *,
     name: str | None = None,
     schedule: object = None,
@@ -1044,6 +1054,9 @@ def task(
 
     The name is the function's, with dashes; the description the first line of its docstring.
     """
+
+    if function is not None:
+        raise ConfigurationError("@task needs its parentheses: @task(schedule=...)")
 
     def make(function: TaskFunction) -> Task:
         own_name = getattr(function, "__name__", "")
@@ -3214,6 +3227,9 @@ def _call(task: Task, run: LiveRun, app: object) -> None:
         run_command(task, run)
         return
     result = task.call(app)
+    if inspect.iscoroutine(result):
+        result.close()
+        raise ConfigurationError("run= returned a coroutine; wrap it: lambda: asyncio.run(...)")
     library = sys.modules.get("schedule")
     if library is not None and (result is library.CancelJob or type(result) is library.CancelJob):
         run.cancels_schedule = True
@@ -4669,7 +4685,10 @@ class Housekeeper:
             if known is not None and known.source is None:
                 self.problems.append(f"{source}: the name {task.name!r} is registered already")
             else:
-                self._register(task, replace=True, source=source)
+                try:
+                    self._register(task, replace=True, source=source)
+                except ConfigurationError as error:
+                    self.problems.append(f"{source}: {error}")
         return list(self.problems)
 
     def _open_ledger(self) -> None:
@@ -4739,7 +4758,15 @@ class Housekeeper:
         zone = task.timezone or self.timezone
         hashed = isinstance(task.schedule, str) and HASHED.search(task.schedule)
         key = f"{self._ledger_identity()}{registration.key}" if hashed else ""
-        return make_trigger(task.schedule, zone, key)
+        try:
+            return _trigger_in(task, zone, key)
+        except ConfigurationError as error:
+            # What H stands for here never comes.  The other tasks go on.
+            problem = f"{error}; it is not scheduled"
+            if problem not in self.problems:
+                self.problems.append(problem)
+                logger.error("%s", problem)
+            return None
 
     def _ledger_identity(self) -> str:
         if self._identity is None:
@@ -5444,6 +5471,9 @@ class Housekeeper:
     def _register(self, task: Task, replace: bool, source: Path | None) -> None:
         if not isinstance(task, Task):
             raise ConfigurationError(f"{task!r} is not a Task")
+        if task.schedule is not None and task.timezone is None and self.timezone != "UTC":
+            # Tried in UTC by Task; here it may lie in a gap each year, and never come.
+            _trigger_in(task, self.timezone, hash_key="any will do")
         with self._lock:
             known = self._registrations.get(task.name)
             if known is not None and not replace:
@@ -5990,6 +6020,14 @@ class Housekeeper:
         logger.log(level, "Housekeeper %s stopped", self.runner)
 
 
+def _trigger_in(task: Task, zone: str, hash_key: str) -> Trigger:
+    """Return a task's trigger in a zone; raises ConfigurationError that names the task."""
+    try:
+        return make_trigger(task.schedule, zone, hash_key)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"Task {task.name!r}: {error}") from None
+
+
 def _entry_of(registration: Registration, trigger: Trigger | None) -> tuple[str, str, str]:
     """Return what the ledger keeps of a task, to notice that its schedule has changed."""
     if trigger is None:
@@ -6284,7 +6322,8 @@ def discover_tasks(folder: Path) -> Discovered:
         found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
         found.unreadable = True
         return found
-    helpers = [path.stem for path in files if path.name.startswith("_")]
+    helpers = {path.stem for path in folder.iterdir() if path.name.startswith("_")}
+    helpers -= {"__main__", *sys.stdlib_module_names}
     with _importable_from(folder, helpers):
         for path in files:
             if not path.name.startswith(("_", ".")):
@@ -6308,10 +6347,10 @@ def importable_as_housekeeper() -> None:
 
 
 @contextlib.contextmanager
-def _importable_from(folder: Path, helpers: Iterable[str]) -> Iterator[None]:
+def _importable_from(folder: Path, helpers: set[str]) -> Iterator[None]:
     """Let task files import their helpers, as they are now, and what lies beside the folder."""
-    for name in helpers:
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] in helpers]:
+        del sys.modules[name]
     importlib.invalidate_caches()
     # A compiled copy is taken for the same by second and size, which misses a quick edit.
     wrote, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -6362,7 +6401,7 @@ def _load(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         # Not the loader's exec_module(), which would take a compiled copy.
-        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     except BaseException:
         sys.modules.pop(name, None)
         raise
@@ -8155,8 +8194,14 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout")
+
+
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in what was not given: from HOUSEKEEPER_* variables, else the defaults."""
+    given = [name for name in OF_THE_APPLICATION if hasattr(options, name.replace("-", "_"))]
+    if hasattr(options, "app") and given:
+        raise ConfigurationError(f"--{given[0]} has no effect with --app; the application sets it")
     for option in OPTIONS:
         name, text = option.name.replace("-", "_"), os.environ.get(option.variable)
         if hasattr(options, name):
@@ -8166,7 +8211,8 @@ def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
         except ValueError as error:
             raise ConfigurationError(f"{option.variable}={text!r} is not a number") from error
     if not hasattr(options, "json"):
-        options.json = os.environ.get("HOUSEKEEPER_JSON", "") not in ("", "0")
+        wanted = os.environ.get("HOUSEKEEPER_JSON", "").lower()
+        options.json = wanted not in ("", "0", "false", "no", "off")
     return options
 
 
@@ -8554,9 +8600,8 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     else:
         raise UnknownTask(text, tasks)
     zone = zone_named(zone_name)
-    if options.json:
-        _print_json(ticks)
-        return 0
+    if options.json or not ticks:
+        return _tell(options, f"{text} has no schedule", ticks)
     rows = [(zone_name.upper(), "UTC", "")]
     before = offset_at(zone, housekeeper.clock.now())
     for tick in ticks:
@@ -8616,12 +8661,11 @@ def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> int
     _need_ledger(housekeeper)
     run = housekeeper.cancel(options.NAME)
     if run is None:
-        print(f"{options.NAME} is not running")
+        _tell(options, f"{options.NAME} is not running", {"task": options.NAME, "run": None})
         return 1
-    print(
-        f"{options.NAME} was asked to stop; {run.runner} hears of it within {HEARTBEAT_EVERY:g} s"
-    )
-    return 0
+    hears = f"{run.runner} hears of it within {HEARTBEAT_EVERY:g} s"
+    words = f"{options.NAME} was asked to stop; {hears}"
+    return _tell(options, words, {"task": options.NAME, "run": run})
 
 
 def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
@@ -8654,7 +8698,16 @@ def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """Pause a task's schedule, in every process and until it is resumed."""
     _need_ledger(housekeeper)
     changed = housekeeper.pause_task(options.NAME)
-    print(f"{options.NAME} is paused{'' if changed else ' already'}")
+    words = f"{options.NAME} is paused{'' if changed else ' already'}"
+    return _tell(options, words, {"task": options.NAME, "paused": True, "changed": changed})
+
+
+def _tell(options: argparse.Namespace, words: str, values: object) -> int:
+    """Print what was done: for people, or as JSON."""
+    if options.json:
+        _print_json(values)
+    else:
+        print(words)
     return 0
 
 
@@ -8662,8 +8715,8 @@ def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> int
     """End a task's pause; ticks count from now."""
     _need_ledger(housekeeper)
     changed = housekeeper.resume_task(options.NAME)
-    print(f"{options.NAME} is {'resumed' if changed else 'not paused'}")
-    return 0
+    words = f"{options.NAME} is {'resumed' if changed else 'not paused'}"
+    return _tell(options, words, {"task": options.NAME, "paused": False, "changed": changed})
 
 
 def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> int:

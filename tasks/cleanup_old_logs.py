@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pwd
 import re
 import time
 from fnmatch import fnmatchcase
@@ -38,13 +37,22 @@ def cleanup_old_logs() -> None:
         raise OSError(f"{len(failures)} files in {folder} stayed: {', '.join(failures[:10])}")
 
 
+def _homes() -> dict[Path, str]:
+    """Return the homes of all users, and whose they are; Windows does not tell."""
+    try:
+        import pwd
+    except ImportError:
+        return {}
+    return {
+        Path(entry.pw_dir).resolve(): f"the home of {entry.pw_name}" for entry in pwd.getpwall()
+    }
+
+
 def _folder() -> Path:
     """Return the real folder of the logs; raises ConfigurationError for one to keep away from."""
     written = os.environ.get("LOG_DIRECTORY") or "./logs"
     folder = Path(written).resolve()
-    refused = {
-        Path(entry.pw_dir).resolve(): f"the home of {entry.pw_name}" for entry in pwd.getpwall()
-    }
+    refused = _homes()
     refused[Path.home().resolve()] = "a home folder"
     refused[Path(housekeeper.__file__).resolve().parent] = "the folder of housekeeper.py"
     refused[Path("/")] = "the root folder"

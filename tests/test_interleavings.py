@@ -1,0 +1,403 @@
+"""What happens between two statements: slow calls, threads that meet, clocks that jump."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import housekeeper as hk
+from housekeeper import Claim, HousekeeperError, LedgerUnavailable, Reason, Status, Task
+from tests.virtual_time import HeldExecutor, InlineExecutor, VirtualClock, simulated, utc
+
+PATIENCE = 20.0  # seconds after which a test gives up
+START = utc(2024, 1, 1)
+EVERY_SECOND = "* * * * * *"
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait for what has no event to wait on; fail when it does not come."""
+    until, never = time.monotonic() + PATIENCE, threading.Event()
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        never.wait(0.01)
+
+
+def outcomes(housekeeper: hk.Housekeeper, name: str = "work") -> list[tuple[Status, int]]:
+    """Return the statuses and counts of a task's rows, oldest first."""
+    return [(row.status, row.count) for row in reversed(housekeeper.history(name, 1000))]
+
+
+class SlowClaims:
+    """Has a ledger's claims wait: tells that one is under way, and lets it go on."""
+
+    def __init__(self, ledger: hk.Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.under_way, self.go_on = threading.Event(), threading.Event()
+        claim = ledger.claim
+
+        def slow(run: hk.LiveRun) -> Claim:
+            self.under_way.set()
+            assert self.go_on.wait(PATIENCE)
+            return claim(run)
+
+        monkeypatch.setattr(ledger, "claim", slow)
+
+
+# Ticks that pass while a claim is under way.
+
+
+def test_ticks_that_pass_during_a_claim_in_vain_are_not_skipped_for_a_run_that_never_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, hits = VirtualClock(START), list[object]()
+    task = Task("work", lambda: hits.append(hk.current_run().scheduled_for), schedule=EVERY_SECOND)
+    simulation = simulated(clock, task)
+    claim = simulation.ledger.claim
+
+    def in_vain(run: hk.LiveRun) -> Claim:
+        if run.reason is Reason.MANUAL:
+            simulation.run_until(clock.now() + timedelta(seconds=3))
+            raise LedgerUnavailable("it took too long")
+        return claim(run)
+
+    monkeypatch.setattr(simulation.ledger, "claim", in_vain)
+    simulation.run_until(START + timedelta(seconds=1.5))
+    with pytest.raises(LedgerUnavailable):
+        simulation.run_task_manually("work", wait=False)
+    simulation.run_until(clock.now())
+    assert hits == [START + timedelta(seconds=1), START + timedelta(seconds=4)]
+    assert outcomes(simulation) == [
+        (Status.SUCCEEDED, 1),
+        (Status.MISSED, 2),
+        (Status.SUCCEEDED, 1),
+    ]
+
+
+def test_ticks_missed_before_a_task_is_replaced_are_on_record_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def make() -> Task:
+        return Task("work", lambda: None, schedule="0 * * * *")
+
+    clock, pool = VirtualClock(START), HeldExecutor()
+    simulation = simulated(clock, make(), workers=pool)
+    clock.advance(5 * 3600 + 60)  # asleep: four ticks are missed, and the fifth runs late
+    clock.end = clock.now()
+    simulation._step()
+    due_until, binds = simulation._due_until, [simulation._bind]
+
+    def replaced_meanwhile() -> Any:
+        if binds:
+            # Another thread has entered the task anew, and waits for the ledger.
+            bind = binds.pop()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(simulation, "_bind", lambda: None)
+                simulation.register_task(make(), replace=True)
+            monkeypatch.setattr(simulation, "_bind", bind)
+        return due_until()
+
+    monkeypatch.setattr(simulation, "_due_until", replaced_meanwhile)
+    pool.release()
+    simulation._bind()
+    assert outcomes(simulation) == [(Status.MISSED, 4), (Status.SUCCEEDED, 1)]
+
+
+def test_a_clock_set_back_while_ticks_are_recorded_is_no_busy_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = VirtualClock(START)
+    simulation = simulated(clock, Task("work", lambda: None, schedule="* * * * *", grace=30))
+    record, calls = simulation.ledger.record_gap, list[int]()
+
+    def set_back(*values: Any) -> bool:
+        calls.append(1)
+        if len(calls) == 1:
+            clock.jump(-3600)
+        assert len(calls) < 100
+        return record(*values)
+
+    monkeypatch.setattr(simulation.ledger, "record_gap", set_back)
+    clock.advance(630)
+    simulation.run_until(START + timedelta(minutes=20))
+    assert len(calls) < 100
+    assert not simulation._registrations["work"].lock.locked()
+
+
+# Shutdowns and starts that meet claims.
+
+
+def test_a_claim_that_ends_does_not_take_the_next_one_of_its_task_out_of_the_books() -> None:
+    simulation = simulated(VirtualClock(START), Task("work", lambda: None), workers=HeldExecutor())
+    registration = simulation._registrations["work"]
+
+    def in_vain() -> None:
+        simulation._free(registration)
+        simulation._dispatch(registration, simulation._start_due)
+
+    assert registration.lock.acquire(blocking=False)
+    simulation._claiming.add(in_vain)
+    simulation._run_claimed(registration, in_vain)
+    assert len(simulation._claiming) == 1
+
+
+def test_a_shutdown_waits_for_a_claim_by_hand_and_its_run(make: Any, monkeypatch) -> None:
+    housekeeper = make(Task("work", lambda: None))
+    claims = SlowClaims(housekeeper.ledger, monkeypatch)
+    ran: list[hk.LiveRun] = []
+    caller = threading.Thread(target=lambda: ran.append(housekeeper.run_task_manually("work")))
+    caller.start()
+    assert claims.under_way.wait(PATIENCE)
+    ended: list[bool] = []
+    stopper = threading.Thread(target=lambda: ended.append(housekeeper.shutdown(PATIENCE)))
+    stopper.start()
+    eventually(lambda: housekeeper._stopping)
+    assert not ended
+    claims.go_on.set()
+    caller.join(PATIENCE)
+    stopper.join(PATIENCE)
+    assert ended == [True]
+    assert [run.status for run in ran] == [Status.SUCCEEDED]
+
+
+def test_a_claim_by_hand_that_outlasts_a_shutdown_leaves_nobody_waiting(
+    make: Any, monkeypatch
+) -> None:
+    housekeeper = make(Task("work", lambda: None))
+    claims = SlowClaims(housekeeper.ledger, monkeypatch)
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            housekeeper.run_task_manually("work")
+        except HousekeeperError as error:
+            raised.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert claims.under_way.wait(PATIENCE)
+    housekeeper.shutdown(0.0)
+    claims.go_on.set()
+    caller.join(PATIENCE)
+    assert len(raised) == 1
+    assert outcomes(housekeeper) == [(Status.CANCELLED, 1)]
+
+
+def test_a_run_whose_claim_outlasts_the_limit_does_not_begin(make: Any, monkeypatch) -> None:
+    begun: list[int] = []
+    housekeeper = make(Task("work", lambda: begun.append(1), schedule=EVERY_SECOND))
+    claims = SlowClaims(housekeeper.ledger, monkeypatch)
+    assert claims.under_way.wait(PATIENCE)
+    close = housekeeper._sentry.close
+
+    def take_time(limit: float) -> None:
+        claims.go_on.set()
+        eventually(lambda: not housekeeper._claiming and not housekeeper._live)
+        close(limit)
+
+    monkeypatch.setattr(housekeeper._sentry, "close", take_time)
+    housekeeper.shutdown(0.1)
+    assert not begun
+    assert outcomes(housekeeper) == [(Status.CANCELLED, 1)]
+
+
+def test_a_claim_of_the_last_start_does_not_hold_up_this_one(make: Any, monkeypatch) -> None:
+    hits = threading.Semaphore(0)
+    housekeeper = make(Task("work", hits.release, schedule=EVERY_SECOND))
+    with pytest.MonkeyPatch.context() as patch:
+        claims = SlowClaims(housekeeper.ledger, patch)
+        assert claims.under_way.wait(PATIENCE)
+        housekeeper.shutdown(0.1)
+    housekeeper.initialize()
+    claims.go_on.set()
+    for _ in range(3):
+        assert hits.acquire(timeout=PATIENCE)
+    assert housekeeper.shutdown(PATIENCE)
+    assert not housekeeper._live
+
+
+def test_two_threads_that_start_anew_start_once(make: Any, monkeypatch) -> None:
+    housekeeper = make()
+    housekeeper.shutdown()
+    fresh, begun, go_on = housekeeper._fresh, threading.Event(), threading.Event()
+    starts: list[int] = []
+
+    def slow_fresh() -> None:
+        fresh()
+        begun.set()
+        go_on.wait(0.5)
+
+    start_threads = housekeeper._start_threads
+    monkeypatch.setattr(housekeeper, "_fresh", slow_fresh)
+    monkeypatch.setattr(housekeeper, "_start_threads", lambda: (starts.append(1), start_threads()))
+    threads = [threading.Thread(target=housekeeper.initialize) for _ in range(2)]
+    threads[0].start()
+    assert begun.wait(PATIENCE)
+    threads[1].start()
+    threads[1].join(0.2)
+    go_on.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert starts == [1]
+
+
+def test_a_task_whose_key_changes_while_the_ledger_is_told_of_it_is_entered_twice(
+    make: Any, monkeypatch
+) -> None:
+    def task(**options: Any) -> Task:
+        return Task("work", lambda: None, schedule=EVERY_SECOND, **options)
+
+    housekeeper = make(task(), start=False)
+    register, told = housekeeper.ledger.register, list[str]()
+
+    def replaced_meanwhile(entries: Any) -> Any:
+        told.extend(key for key, *_ in entries)
+        if len(told) == 1:
+            again = threading.Thread(
+                target=housekeeper.register_task, args=(task(each_host=True), True)
+            )
+            again.start()
+            eventually(lambda: housekeeper._registrations["work"].task.each_host)
+        return register(entries)
+
+    monkeypatch.setattr(housekeeper.ledger, "register", replaced_meanwhile)
+    housekeeper.initialize()
+    eventually(lambda: told == ["/work", f"/work@{housekeeper.host}"])
+    eventually(lambda: housekeeper._registrations["work"].armed)
+
+
+# What nobody expects.
+
+
+@pytest.fixture
+def raising_filter() -> Iterator[None]:
+    """Set up a log filter that works in requests only, as those of Flask applications may."""
+
+    class Fussy(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("Working outside of request context.")
+
+    handler = logging.StreamHandler(io.StringIO())
+    handler.addFilter(Fussy())
+    hk.logger.addHandler(handler)
+    yield
+    hk.logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("raising_filter")
+def test_a_log_filter_that_raises_costs_no_worker_and_no_task(make: Any) -> None:
+    hits = threading.Semaphore(0)
+    tried = threading.Semaphore(0)
+
+    def fail() -> None:
+        tried.release()
+        raise ValueError
+
+    tasks = [Task(f"fails-{number}", fail, schedule=EVERY_SECOND) for number in range(2)]
+    make(*tasks, Task("works", hits.release, schedule=EVERY_SECOND), max_workers=2)
+    for _ in range(3):
+        assert hits.acquire(timeout=PATIENCE)
+    for _ in range(4):
+        assert tried.acquire(timeout=PATIENCE)
+
+
+def test_a_defect_at_the_end_of_a_run_leaves_the_task_free(monkeypatch) -> None:
+    clock, pool = VirtualClock(START), HeldExecutor()
+    simulation = simulated(clock, workers=pool)
+
+    def long_work() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(simulation, "_workers", hk.Workers(HeldExecutor(), 1))
+            simulation.run_until(clock.now() + timedelta(minutes=3))
+
+    def defect(key: str) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("as nobody expected")
+
+    simulation.register_task(Task("work", long_work, schedule="* * * * *"))
+    simulation.run_until(START + timedelta(minutes=1, seconds=10))
+    monkeypatch.setattr(simulation.ledger, "standing", defect)
+    pool.release()
+    assert not simulation._registrations["work"].lock.locked()
+    assert not simulation._live
+
+
+class Exhausted(Executor):
+    """A pool in a system that gives no thread at first."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **values: Any) -> Future[Any]:
+        if self.refusals:
+            self.refusals -= 1
+            raise RuntimeError("can't start new thread")
+        return InlineExecutor().submit(function, *args, **values)
+
+
+def test_what_found_no_thread_is_done_when_there_is_one() -> None:
+    clock, hits = VirtualClock(START), list[object]()
+    simulation = simulated(
+        clock,
+        Task("work", lambda: hits.append(1), schedule="0 * * * *"),
+        workers=Exhausted(refusals=3),
+    )
+    simulation.run_until(START + timedelta(hours=1, minutes=1))
+    assert hits == [1]
+
+
+def test_an_outcome_that_is_written_late_does_not_hold_up_the_ledgers_thread(
+    monkeypatch,
+) -> None:
+    clock = VirtualClock(START)
+    simulation = simulated(clock, Task("work", lambda: None, schedule="0 * * * *"))
+    apart: list[Callable[[], object]] = []
+
+    def fail_once(run: hk.LiveRun) -> bool:
+        monkeypatch.undo()
+        monkeypatch.setattr(simulation, "_apart", apart.append)
+        raise LedgerUnavailable("away for a moment")
+
+    monkeypatch.setattr(simulation.ledger, "finish", fail_once)
+    simulation.run_until(START + timedelta(hours=1, minutes=1))
+    assert outcomes(simulation) == [(Status.RUNNING, 1)]
+    (conclude,) = apart
+    conclude()
+    assert outcomes(simulation) == [(Status.SUCCEEDED, 1)]
+
+
+def test_runs_that_are_refused_do_not_add_looks_for_crashed_ones(monkeypatch) -> None:
+    clock = VirtualClock(START)
+    simulation = simulated(clock, Task("work", lambda: None))
+    other = simulation._new_run(simulation._registrations["work"], Reason.MANUAL)
+    other.runner = "other:1:abcdef"
+    assert simulation.ledger.claim(other) is Claim.MINE
+
+    def beat() -> None:
+        simulation.ledger.beat(other)
+        simulation._delayed(15.0, beat)
+
+    beat()
+    looks: list[int] = []
+    running = simulation.ledger.running
+    monkeypatch.setattr(
+        simulation.ledger, "running", lambda prefix="": (looks.append(1), running(prefix))[1]
+    )
+
+    def looks_in_ten_minutes() -> int:
+        looks.clear()
+        simulation.run_until(clock.now() + timedelta(minutes=10))
+        return len(looks)
+
+    before = looks_in_ten_minutes()
+    for _ in range(50):
+        with pytest.raises(hk.AlreadyRunning):
+            simulation.run_task_manually("work", wait=False)
+    looks_in_ten_minutes()
+    assert looks_in_ten_minutes() <= before + 1
