@@ -628,11 +628,6 @@ def _check_cron_part(field: CronField, part: str) -> None:
         raise ConfigurationError(
             f"{field.name} {part!r} has a step that is no number of 1 or more"
         )
-    if slash and int(step) > field.high - field.low + 1:
-        raise ConfigurationError(
-            f"{field.name} {part!r} has a step beyond {field.low}-{field.high}, which begins anew"
-            " each time; for longer intervals there is schedule.every()"
-        )
     if values == "*":
         return
     first, dash, last = values.partition("-")

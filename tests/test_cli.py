@@ -301,6 +301,39 @@ def test_every_option_is_read_from_its_variable_and_overruled_by_the_option(
     assert getattr(hk._with_environment(given), name) == option.type(other)
 
 
+@pytest.mark.parametrize("option", hk.OF_THE_APPLICATION)
+def test_an_option_that_the_application_sets_is_refused_beside_app(
+    shell: Shell, option: str
+) -> None:
+    said = shell("--app", "app:housekeeper", f"--{option}", "1", "check", code=2)
+    assert f"--{option} has no effect with --app" in said
+
+
+def test_pause_resume_and_cancel_answer_programs_as_well(shell: Shell) -> None:
+    shell("run", "sweep")
+    assert shell.json("pause", "sweep") == {"task": "sweep", "paused": True, "changed": True}
+    assert shell.json("pause", "sweep")["changed"] is False
+    assert shell.json("resume", "sweep") == {"task": "sweep", "paused": False, "changed": True}
+    assert shell.json("cancel", "sweep", code=1) == {"task": "sweep", "run": None}
+
+
+@pytest.mark.parametrize("value", ["0", "false", "No", "off", ""])
+def test_json_can_be_switched_off_in_its_variable(shell: Shell, value: str) -> None:
+    assert "NAME" in shell("list", HOUSEKEEPER_JSON=value)
+
+
+def test_next_of_a_task_without_a_schedule_says_so(shell: Shell) -> None:
+    assert shell("next", "by-hand") == "by-hand has no schedule\n"
+
+
+def test_an_instant_at_the_edge_of_the_calendar_is_refused_in_a_sentence(shell: Shell) -> None:
+    shell("run", "sweep")
+    for instant in ("0001-01-01", "9999-12-31T20:00Z"):
+        said = shell("why", "sweep", instant, code=2, HOUSEKEEPER_TIMEZONE="Asia/Tokyo")
+        assert "Traceback" not in said
+        assert instant in said
+
+
 def test_a_variable_that_is_no_number_is_named(shell: Shell) -> None:
     text = shell("list", code=2, HOUSEKEEPER_WORKERS="many")
     assert text == "housekeeper: HOUSEKEEPER_WORKERS='many' is not a number\n"

@@ -142,6 +142,93 @@ def test_task_files_can_import_helpers_and_what_lies_beside_the_folder(folder: P
     assert found.tasks["from-the-helper"][0].schedule == "@weekly"
 
 
+def test_a_helper_that_is_a_package_is_loaded_anew_as_well(folder: Path) -> None:
+    (folder / "_words").mkdir()
+    write(folder, "_words/__init__.py", "from _words.more import GREETING")
+    write(folder, "_words/more.py", "GREETING = 'hello'")
+    write(folder, "__main__.py", "raise SystemExit")
+    write(
+        folder,
+        "greet.py",
+        """
+        from _words import GREETING
+        from housekeeper import Task
+        task = Task("greet", lambda: None, description=GREETING)
+        """,
+    )
+    housekeeper = housekeeper_of(folder)
+    assert housekeeper.list_tasks()[0]["description"] == "hello"
+    write(folder, "_words/more.py", "GREETING = 'good day'")
+    housekeeper.discover()
+    assert housekeeper.list_tasks()[0]["description"] == "good day"
+
+
+def test_annotations_in_a_task_file_are_what_the_file_says(folder: Path) -> None:
+    write(
+        folder,
+        "annotated.py",
+        """
+        from housekeeper import Task
+
+        def count(number: int) -> None: ...
+
+        task = Task("annotated", lambda: None, description=str(count.__annotations__["number"]))
+        """,
+    )
+    assert housekeeper_of(folder).list_tasks()[0]["description"] == "<class 'int'>"
+
+
+IN_THE_GAP = "*/5 2 * 3 L0"  # of each year, in Berlin
+
+
+def test_a_schedule_that_never_comes_in_this_zone_is_told_and_the_others_go_on(
+    folder: Path,
+) -> None:
+    write(
+        folder,
+        "both.py",
+        f"""
+        from housekeeper import Task
+        good = Task("good", lambda: None, schedule="* * * * *")
+        never = Task("never", lambda: None, schedule={IN_THE_GAP!r})
+        """,
+    )
+    housekeeper = housekeeper_of(folder, timezone="Europe/Berlin")
+    (problem,) = housekeeper.discover()
+    assert "both.py" in problem
+    assert "'never'" in problem
+    assert "never comes" in problem
+    assert schedules(housekeeper) == {"good": "* * * * *"}
+    with pytest.raises(hk.ConfigurationError, match=r"'never'.*never comes"):
+        housekeeper.register_task(Task("never", lambda: None, schedule=IN_THE_GAP))
+
+
+def test_a_task_whose_h_stands_for_what_never_comes_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_trigger = hk.make_trigger
+
+    def never(schedule: object, zone: str, hash_key: str = "") -> hk.Trigger:
+        # Which month it is, is drawn by the ledger: here one without a thirtieth.
+        text = str(schedule)
+        drawn = text.replace("H", "2") if hash_key.endswith("unlucky") else schedule
+        return make_trigger(drawn, zone, hash_key)
+
+    monkeypatch.setattr(hk, "make_trigger", never)
+    hits: list[int] = []
+    tasks = [
+        Task("lucky", lambda: hits.append(1), schedule="0 1 * * *"),
+        Task("unlucky", lambda: None, schedule="0 0 30 H *"),
+    ]
+    housekeeper = housekeeper_of(tmp_path / "none", *tasks)
+    housekeeper.initialize()
+    housekeeper.run_until(utc(2024, 1, 3))
+    assert len(hits) == 2
+    problems = str(housekeeper.health()["problems"])
+    assert "'unlucky'" in problems
+    assert "it is not scheduled" in problems
+
+
 def test_tasks_that_a_helper_holds_are_not_tasks_of_the_folder(folder: Path) -> None:
     write(folder, "_shared.py", one("shared"))
     write(folder, "sweep.py", one("sweep"))

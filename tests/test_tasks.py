@@ -447,9 +447,39 @@ def test_the_decorator_has_all_options_of_a_task_and_the_same_defaults() -> None
         if field.init and field.name not in {"name", *only_of_commands}
     }
     parameters = inspect.signature(hk.task).parameters.values()
-    options = {each.name: each.default for each in parameters if each.name != "name"}
+    options = {
+        each.name: each.default
+        for each in parameters
+        if each.kind is inspect.Parameter.KEYWORD_ONLY and each.name != "name"
+    }
     assert options == fields
     assert OPTIONS.keys() == {"name", *fields}
+
+
+def test_the_decorator_without_parentheses_says_what_to_write() -> None:
+    with pytest.raises(ConfigurationError, match=r"needs its parentheses: @task\(schedule="):
+        hk.task(lambda: None)
+
+
+def through_a_decorator(function: Callable[[], object]) -> Callable[[], object]:
+    @functools.wraps(function)
+    def call() -> object:
+        return function()
+
+    return call
+
+
+@through_a_decorator
+async def hidden_coroutine() -> None:
+    pass
+
+
+def test_a_coroutine_that_a_function_returns_is_no_success() -> None:
+    simulation = simulated(VirtualClock(utc(2024, 1, 1)), Task("async", hidden_coroutine))
+    run = simulation.run_task_manually("async", wait=False)
+    simulation.run_until(utc(2024, 1, 1))
+    assert run.status is hk.Status.FAILED
+    assert "returned a coroutine" in run.note
 
 
 def test_the_decorator_refuses_like_task_and_names_the_function() -> None:
