@@ -1932,7 +1932,7 @@ class MemoryLedger(Ledger):
     """
 
     # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
-    PRUNE_EVERY = 3600.0
+    PRUNE_EVERY = 6 * 3600.0
     LOCKS = 64
 
     def __init__(self, url: str, clock: Clock) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Task
-from tests.virtual_time import VirtualClock, VirtualHousekeeper, utc
+from tests.virtual_time import VirtualClock, VirtualHousekeeper, simulated, utc
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 DAILY, WEEKLY = "0 0 * * *", "0 0 * * 0"
@@ -204,7 +204,7 @@ def test_a_schedule_that_never_comes_in_this_zone_is_told_and_the_others_go_on(
 
 
 def test_a_task_whose_h_stands_for_what_never_comes_does_not_stop_the_others(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_trigger = hk.make_trigger
 
@@ -220,11 +220,10 @@ def test_a_task_whose_h_stands_for_what_never_comes_does_not_stop_the_others(
         Task("lucky", lambda: hits.append(1), schedule="0 1 * * *"),
         Task("unlucky", lambda: None, schedule="0 0 30 H *"),
     ]
-    housekeeper = housekeeper_of(tmp_path / "none", *tasks)
-    housekeeper.initialize()
-    housekeeper.run_until(utc(2024, 1, 3))
+    simulation = simulated(VirtualClock(utc(2024, 1, 1)), *tasks)
+    simulation.run_until(utc(2024, 1, 3))
     assert len(hits) == 2
-    problems = str(housekeeper.health()["problems"])
+    problems = str(simulation.health()["problems"])
     assert "'unlucky'" in problems
     assert "it is not scheduled" in problems
 
