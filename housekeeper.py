@@ -2208,7 +2208,7 @@ class MemoryLedger(Ledger):
         with self._lock(key):
             record = self._tasks[key]
             newest = record.newest_until(now + AHEAD * SECOND)
-            for row in sorted(record.runs, key=lambda row: row.id, reverse=True):
+            for row in reversed(record.runs):
                 never_ran = row.status in (Status.SKIPPED, Status.MISSED)
                 seen[never_ran] += 1
                 if row.finished_at is None or row.finished_at >= young:
@@ -2218,8 +2218,9 @@ class MemoryLedger(Ledger):
                 if old and (tick is None or (newest is not None and tick < newest)):
                     gone.add(row.id)
                     del self._runs[row.id]
-            record.runs = [row for row in record.runs if row.id not in gone]
-            record.ticks = [row for row in record.ticks if row.id not in gone]
+            if gone:
+                record.runs = [row for row in record.runs if row.id not in gone]
+                record.ticks = [row for row in record.ticks if row.id not in gone]
         return len(gone)
 
 

@@ -19,7 +19,7 @@ import pytest
 import housekeeper as hk
 from housekeeper import Status, Task, current_run
 from tests.accounting import assert_accounted, assert_ran_once
-from tests.virtual_time import InlineExecutor
+from tests.virtual_time import InlineExecutor, Late
 
 PATIENCE = 20.0  # seconds after which a test gives up
 EVERY_SECOND = "* * * * * *"
@@ -181,27 +181,12 @@ def test_threads_that_are_switched_all_the_time_lose_no_tick_and_repeat_none(mak
         assert len(ordered) > (10 if name.startswith("long") else 25)
 
 
-class LateSemaphore:
-    """Counts idle workers; before the first goes idle something else happens."""
-
-    def __init__(self, first: Callable[[], None]) -> None:
-        self._semaphore = threading.Semaphore(1)
-        self._first = [first]
-
-    def acquire(self, blocking: bool = True) -> bool:
-        return self._semaphore.acquire(blocking)
-
-    def release(self) -> None:
-        if self._first:
-            self._first.pop()()
-        self._semaphore.release()
-
-
 def test_what_is_queued_just_before_the_last_worker_goes_idle_is_done() -> None:
     done = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         workers = hk.Workers(pool, 1)
-        workers._idle = LateSemaphore(lambda: workers.do(done.set))  # type: ignore[assignment]
+        late: Any = Late(workers._idle, lambda: workers.do(done.set))
+        workers._idle = late
         workers.do(lambda: None)
         assert done.wait(PATIENCE)
 

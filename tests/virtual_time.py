@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from datetime import datetime, timedelta, timezone
@@ -80,6 +81,24 @@ class HeldExecutor(Executor):
         """Run all that waits."""
         while self.queue:
             self.queue.pop(0)()
+
+
+class Late:
+    """A lock or a semaphore, before whose release something else happens, once."""
+
+    def __init__(
+        self, lock: threading.Lock | threading.Semaphore, first: Callable[[], object]
+    ) -> None:
+        self._lock = lock
+        self._first = [first]
+
+    def acquire(self, blocking: bool = True) -> bool:
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        if self._first:
+            self._first.pop()()
+        self._lock.release()
 
 
 class VirtualHousekeeper(hk.Housekeeper):
