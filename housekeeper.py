@@ -48,6 +48,7 @@ import bisect
 import concurrent.futures.thread
 import contextlib
 import contextvars
+import ctypes
 import functools
 import gc
 import hashlib
@@ -105,8 +106,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from croniter import croniter
 
-# argparse, ctypes, difflib, http and ipaddress are imported where they are used: a site that only
-# starts Housekeeper is spared a tenth of what its import takes.
+# argparse, difflib, http and ipaddress are imported where they are used: a site that only starts
+# Housekeeper is spared a tenth of what its import takes.  Not ctypes: a run's interrupt could come
+# in the middle of its import, and leave that locked.
 if TYPE_CHECKING:
     import argparse
 
@@ -1501,8 +1503,6 @@ def _finite(value: float) -> float:
 
 
 def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
-    import ctypes
-
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread_id), ctypes.py_object(exception)
     )

@@ -34,5 +34,7 @@ What did not pay, or would have at somebody else's cost:
   it has 9.5 writes instead of 5.9, and a run costs 202 to 240 us instead of 231 to 260, but each
   commit beside a busy thread would wait for that.
 - Importing hashlib, hmac, secrets and sqlite3 late: 5 ms of the import, which a start then takes.
+- Importing ctypes late: 3 ms of the import; but the first was then in the thread of a run that is
+  interrupted, and hung 2 of 8 processes on Python 3.10.
 - Importing croniter late: more than half of the import is its, and each schedule needs it.
 """
