@@ -1928,7 +1928,8 @@ class MemoryLedger(Ledger):
     """A ledger in the memory of one process: it ends with that.
 
     What it keeps of a task is guarded by one of several locks, chosen by the task's key, because
-    workers that claim and finish at the same time would queue for a single one.
+    workers that claim and finish at the same time would queue for a single one.  Tasks and rows
+    are looked up without: a dict changes in one step.
     """
 
     # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
@@ -2101,8 +2102,8 @@ class MemoryLedger(Ledger):
 
     def beat(self, run: LiveRun) -> Run | None:
         with self._lock(run.key):
-            _, row = self._found(run.id)
-            if row is None or row.status is not Status.RUNNING:
+            row = self._running_row(run.id)
+            if row is None:
                 return None
             row.heartbeat_at = self.now()
             row.attempt, row.progress_made = run.attempt, run.progress_made
@@ -2112,12 +2113,15 @@ class MemoryLedger(Ledger):
         """Return the key of a run's task, and its row."""
         return self._runs.get(run_id, ("", None))
 
+    def _running_row(self, run_id: str) -> Run | None:
+        _, row = self._found(run_id)
+        return row if row is not None and row.status is Status.RUNNING else None
+
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        key, row = self._found(run_id)
+        key, _ = self._found(run_id)
         with self._lock(key):
-            if row is None or row.status is not Status.RUNNING:
-                return
-            if row.stop_reason != reason:
+            row = self._running_row(run_id)
+            if row is not None and row.stop_reason != reason:
                 row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
 
     def finish(self, run: LiveRun) -> bool:
@@ -2134,12 +2138,11 @@ class MemoryLedger(Ledger):
             return row.status is run.status
 
     def crash(self, run: Run) -> bool:
-        key, row = self._found(run.id)
+        key, _ = self._found(run.id)
         with self._lock(key):
-            now = self.now()
-            if row is None or row.status is not Status.RUNNING:
-                return False
-            if row.heartbeat_at != run.heartbeat_at or not _is_silent(row, now):
+            row, now = self._running_row(run.id), self.now()
+            unchanged = row is not None and row.heartbeat_at == run.heartbeat_at
+            if row is None or not unchanged or not _is_silent(row, now):
                 return False
             self._tasks[key].running = None
             row.status, row.finished_at, row.note = Status.CRASHED, now, _crash_note(row)
@@ -4121,8 +4124,9 @@ class Agenda:
 class Registration:
     """What a Housekeeper knows of one task.
 
-    What is not marked otherwise is guarded by its owner's lock.  What is changed in each run is
-    guarded by the task's own, because workers that run at the same time would queue for one.
+    What is not marked otherwise is changed under its owner's lock.  What is changed in each run is
+    guarded by the task's own, because workers that run at the same time would queue for one; they
+    read the rest without, and at worst look once more: see Housekeeper._free().
     """
 
     __slots__ = (
@@ -4709,8 +4713,7 @@ class Housekeeper:
             return  # Done when the threads are there.
         with self._binding:
             with self._lock:
-                # In order, so that the ledger finds each part of them in one place.
-                unbound = sorted(self._unbound, key=lambda each: each.key)
+                unbound = list(self._unbound)
             try:
                 for start in range(0, len(unbound), BOUND_AT_ONCE):
                     self._bind_some(unbound[start : start + BOUND_AT_ONCE])
@@ -5514,8 +5517,6 @@ class Housekeeper:
         registration = self._registration(name)
         if not self.enabled:
             raise HousekeeperError("Housekeeper is disabled (enabled=False); no task is run")
-        if not self._started or self._stopping:
-            raise HousekeeperError("Housekeeper is not running; call initialize() first")
         run = self._claim_by_hand(registration)
         caller = _current_run.get()
         if wait and caller is not None:
@@ -5532,25 +5533,32 @@ class Housekeeper:
         return run
 
     def _claim_by_hand(self, registration: Registration) -> LiveRun:
-        if not registration.lock.acquire(blocking=False):
-            raise AlreadyRunning(registration.task.name, registration.run)
-        run, claim = self._new_run(registration, Reason.MANUAL), object()
+        claim = object()
+        # Before it looks whether it may, as in _claim_in_worker().
         self._claiming.add(claim)
         try:
-            if self._stopping:
+            if not self._started or self._stopping:
                 raise HousekeeperError("Housekeeper is not running; call initialize() first")
-            verdict = self.ledger.claim(run)
-            if verdict is not Claim.MINE:
+            if not registration.lock.acquire(blocking=False):
+                raise AlreadyRunning(registration.task.name, registration.run)
+            run = self._win_by_hand(registration)
+        finally:
+            self._claiming.discard(claim)
+            self._ended.set()
+        self._sentry.started(run)
+        return run
+
+    def _win_by_hand(self, registration: Registration) -> LiveRun:
+        """Claim for a task whose lock is held, and free it when that is in vain."""
+        try:
+            run = self._new_run(registration, Reason.MANUAL)
+            if self.ledger.claim(run) is not Claim.MINE:
                 self._soon(self._in_upkeep, self._look_for_crashed)
                 raise AlreadyRunning(run.task, self.ledger.running_run(registration.key))
             self._enter_live(registration, run)
         except BaseException:
             self._free(registration)
             raise
-        finally:
-            self._claiming.discard(claim)
-            self._ended.set()
-        self._sentry.started(run)
         return run
 
     def _run_in_place(self, registration: Registration, run: LiveRun, caller: LiveRun) -> None:
@@ -8111,6 +8119,8 @@ OPTIONS = (
     Option("http", str, None, "serve the dashboard and the HTTP API at HOST:PORT"),
     Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: %(default)s)"),
 )
+# Those that --app leaves to the application.
+OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -8188,9 +8198,6 @@ def _positive(text: str) -> int:
     if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
-
-
-OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout")
 
 
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:

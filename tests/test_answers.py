@@ -112,10 +112,7 @@ def test_ticks_during_a_run_are_told_before_and_after_it_ends(clock) -> None:
     during: list[str] = []
 
     def slow() -> None:
-        # The loop comes past two ticks while this run holds the task.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(simulation, "_workers", hk.Workers(HeldExecutor(), 1))
-            simulation.run_until(at(3, 45))
+        simulation.pass_ticks_until(at(3, 45))
         during.extend(sentences(simulation, at(2)))
 
     simulation.register_task(Task("sweep", slow, schedule="0 * * * *"))

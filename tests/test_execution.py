@@ -27,16 +27,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import RunCancelled, RunFailed, RunTimedOut, Status, Task, current_run
-
-PATIENCE = 20.0  # seconds after which a test gives up
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait for what has no event to wait on; fail when it does not come."""
-    until, never = time.monotonic() + PATIENCE, threading.Event()
-    while not condition():
-        assert time.monotonic() < until, "it never came"
-        never.wait(0.01)
+from tests.waiting import PATIENCE, eventually
 
 
 def ended(run: hk.LiveRun, within: float = PATIENCE) -> hk.LiveRun:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from datetime import timedelta
 from typing import Any
 
@@ -15,19 +13,11 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Claim, HousekeeperError, LedgerUnavailable, Reason, Status, Task
-from tests.virtual_time import HeldExecutor, InlineExecutor, VirtualClock, simulated, utc
+from tests.virtual_time import ExhaustedExecutor, HeldExecutor, VirtualClock, simulated, utc
+from tests.waiting import PATIENCE, eventually
 
-PATIENCE = 20.0  # seconds after which a test gives up
 START = utc(2024, 1, 1)
 EVERY_SECOND = "* * * * * *"
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait for what has no event to wait on; fail when it does not come."""
-    until, never = time.monotonic() + PATIENCE, threading.Event()
-    while not condition():
-        assert time.monotonic() < until, "it never came"
-        never.wait(0.01)
 
 
 def outcomes(housekeeper: hk.Housekeeper, name: str = "work") -> list[tuple[Status, int]]:
@@ -312,9 +302,7 @@ def test_a_defect_at_the_end_of_a_run_leaves_the_task_free(monkeypatch) -> None:
     simulation = simulated(clock, workers=pool)
 
     def long_work() -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(simulation, "_workers", hk.Workers(HeldExecutor(), 1))
-            simulation.run_until(clock.now() + timedelta(minutes=3))
+        simulation.pass_ticks_until(clock.now() + timedelta(minutes=3))
 
     def defect(key: str) -> None:
         monkeypatch.undo()
@@ -328,25 +316,12 @@ def test_a_defect_at_the_end_of_a_run_leaves_the_task_free(monkeypatch) -> None:
     assert not simulation._live
 
 
-class Exhausted(Executor):
-    """A pool in a system that gives no thread at first."""
-
-    def __init__(self, refusals: int) -> None:
-        self.refusals = refusals
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **values: Any) -> Future[Any]:
-        if self.refusals:
-            self.refusals -= 1
-            raise RuntimeError("can't start new thread")
-        return InlineExecutor().submit(function, *args, **values)
-
-
 def test_what_found_no_thread_is_done_when_there_is_one() -> None:
     clock, hits = VirtualClock(START), list[object]()
     simulation = simulated(
         clock,
         Task("work", lambda: hits.append(1), schedule="0 * * * *"),
-        workers=Exhausted(refusals=3),
+        workers=ExhaustedExecutor(refusals=3),
     )
     simulation.run_until(START + timedelta(hours=1, minutes=1))
     assert hits == [1]

@@ -228,10 +228,7 @@ def test_ticks_that_pass_while_a_run_goes_on_become_one_skipped_row() -> None:
     simulation = simulated(clock, workers=pool)
 
     def long_work() -> None:
-        # The loop comes past the ticks while this run holds the task.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(simulation, "_workers", hk.Workers(HeldExecutor(), 1))
-            simulation.run_until(clock.now() + timedelta(minutes=3))
+        simulation.pass_ticks_until(clock.now() + timedelta(minutes=3))
 
     simulation.register_task(Task("minutely", long_work, schedule="* * * * *"))
     simulation.run_until(START + timedelta(minutes=1, seconds=10))

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 import housekeeper as hk
 from housekeeper import Status, Task, current_run
 from tests.accounting import assert_accounted, assert_ran_once
-from tests.virtual_time import InlineExecutor, Late
+from tests.virtual_time import ExhaustedExecutor, Late
 
 PATIENCE = 20.0  # seconds after which a test gives up
 EVERY_SECOND = "* * * * * *"
@@ -193,17 +193,7 @@ def test_what_is_queued_just_before_the_last_worker_goes_idle_is_done() -> None:
 
 def test_a_worker_that_could_not_be_started_is_not_lost() -> None:
     done = threading.Event()
-
-    class Exhausted(InlineExecutor):
-        tries = 0
-
-        def submit(self, *args: Any, **values: Any) -> Future[Any]:
-            self.tries += 1
-            if self.tries == 1:
-                raise RuntimeError("can't start new thread")
-            return super().submit(*args, **values)
-
-    workers = hk.Workers(Exhausted(), 1)
+    workers = hk.Workers(ExhaustedExecutor(refusals=1), 1)
     with pytest.raises(RuntimeError):
         workers.do(lambda: None)
     workers.do(done.set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import http.client
 import io
 import json
@@ -31,6 +32,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import housekeeper as hk
 from housekeeper import ConfigurationError, LedgerUnavailable, Status, Task, current_run
+from tests import waiting
 from tests.environment import environment
 
 PATIENCE = 30.0  # seconds after which a test gives up
@@ -192,12 +194,7 @@ def held() -> Iterator[Held]:
     task.go.set()
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait for what has no event to wait on; fail when it does not come."""
-    until, never = time.monotonic() + PATIENCE, threading.Event()
-    while not condition():
-        assert time.monotonic() < until, "it never came"
-        never.wait(0.02)
+eventually = functools.partial(waiting.eventually, within=PATIENCE)
 
 
 def ok() -> None:

@@ -83,6 +83,19 @@ class HeldExecutor(Executor):
             self.queue.pop(0)()
 
 
+class ExhaustedExecutor(InlineExecutor):
+    """A pool in a system that gives no thread at first."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **values: Any) -> Future[Any]:
+        if self.refusals:
+            self.refusals -= 1
+            raise RuntimeError("can't start new thread")
+        return super().submit(function, *args, **values)
+
+
 class Late:
     """A lock or a semaphore, before whose release something else happens, once."""
 
@@ -121,6 +134,14 @@ class VirtualHousekeeper(hk.Housekeeper):
             self._run_loop()
         except EndReached:
             return
+
+    def pass_ticks_until(self, end: datetime) -> None:
+        """Let the loop come past ticks while a run, which calls this, holds its task."""
+        workers, self._workers = self._workers, hk.Workers(HeldExecutor(), 1)
+        try:
+            self.run_until(end)
+        finally:
+            self._workers = workers
 
 
 def simulated(

@@ -153,12 +153,11 @@ class Bench:
         With compiled copies of all modules, as all but the first start of a program has them: what
         a compiler leaves behind would be taken for memory that tasks need no more of.
         """
+        compiled = {"PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
         # `schedule` knows the local zone only.
-        own = {"TZ": "UTC", "PYTHONPYCACHEPREFIX": str(self.folder / "compiled")}
-        inherited = {
-            name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-        }
-        return inherited | own
+        environment = {**os.environ, "TZ": "UTC", **compiled}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment
 
     def url(self, case: Case) -> str:
         """Return the URL of a fresh store of the contestant's kind."""
