@@ -104,11 +104,9 @@ from typing import (
 )
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from croniter import croniter
-
-# argparse, difflib, http and ipaddress are imported where they are used: a site that only starts
-# Housekeeper is spared a tenth of what its import takes.  Not ctypes: a run's interrupt could come
-# in the middle of its import, and leave that locked.
+# argparse, croniter, difflib, http and ipaddress are imported where they are used: who needs them
+# not, or not yet, is spared a third of what the import takes.  Not ctypes: a run's interrupt could
+# come in the middle of its import, and leave that locked.
 if TYPE_CHECKING:
     import argparse
 
@@ -475,6 +473,28 @@ class Trigger:
         return number
 
 
+@functools.cache
+def croniter_class() -> Any:
+    """Return croniter.croniter; raises ConfigurationError for one that is missing or not tested.
+
+    Others read some expressions otherwise: ``59/15`` was four minutes of an hour in 5 and 6.
+    """
+    from importlib import metadata
+
+    try:
+        from croniter import croniter
+
+        version = metadata.version("croniter")
+    except metadata.PackageNotFoundError:
+        return croniter  # A copy that was not installed says nothing of its version.
+    except ImportError:
+        version = ""
+    if version.partition(".")[0] == "7":
+        return croniter
+    found = f"has another meaning with croniter {version}" if version else "needs croniter"
+    raise ConfigurationError(f"a cron expression {found}; run `pip install 'croniter>=7,<8'`")
+
+
 class CronTrigger(Trigger):
     """The ticks of a cron expression: five fields, or six with seconds first.
 
@@ -490,6 +510,7 @@ class CronTrigger(Trigger):
         super().__init__(" ".join(fields), timezone, fixed=fixed)
         # A croniter keeps state: one thread at a time.
         self._guard = threading.Lock()
+        croniter = croniter_class()
         try:
             self._croniter = croniter(
                 self.text, 0.0, implement_cron_bug=True, second_at_beginning=True
@@ -1157,7 +1178,8 @@ class Run:
         """Seconds from start to end; None while it runs or when it never started."""
         if self.started_at is None or self.finished_at is None:
             return None
-        return (self.finished_at - self.started_at).total_seconds()
+        # Never less than none: it may have been stopped between its claim and its tick.
+        return max(0.0, (self.finished_at - self.started_at).total_seconds())
 
     def as_dict(self) -> dict[str, object]:
         """Return it as plain values for JSON, instants as RFC 3339."""
@@ -1548,6 +1570,10 @@ LEASE = 60  # seconds without a heartbeat after which a run may be called crashe
 OBSERVED = 30.0  # seconds of its own time that an observer must have seen a stale row unchanged
 STARTUP_ONCE_IN = 60  # seconds in which the processes of one start are expected to come up
 AHEAD = 5  # seconds that a tick may be ahead of the ledger's clock
+# How long before a tick it is claimed, so that its run need not wait for the ledger: it begins
+# with the tick.  Enough for a disk or a server nearby, and little enough that nothing else can be
+# said to happen before the tick.
+LEAD = timedelta(milliseconds=5)
 SKEW = 2.0  # seconds between the host's clock and the ledger's that are worth a warning
 KEEP_ROWS, KEEP_DAYS = 1000, 90
 LISTED_PAUSES = 100
@@ -1854,6 +1880,12 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
+def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | None:
+    """Return when a run began that was claimed then: with its tick, if that was to come soon."""
+    ahead = claimed and tick and timedelta(0) < tick - claimed <= LEAD
+    return tick if ahead else claimed
+
+
 def _crash_note(run: Run) -> str:
     return f"its runner {run.runner} sent no heartbeat for more than {LEASE} s"
 
@@ -2035,7 +2067,7 @@ class MemoryLedger(Ledger):
             if any(self._in_the_way(run, record, now)):
                 return False
             row = self._enter(run.key, run.id, run, Status.RUNNING)
-            row.started_at = row.heartbeat_at = now
+            row.started_at, row.heartbeat_at = _start_of(now, row.scheduled_for), now
             record.running = row
             return True
 
@@ -2698,7 +2730,7 @@ class SqlLedger(Ledger):
             status=Status(status),
             runner=runner,
             scheduled_for=tick,
-            started_at=started,
+            started_at=_start_of(started, tick),
             finished_at=finished,
             heartbeat_at=beat,
             attempt=attempt,
@@ -4803,13 +4835,14 @@ class Housekeeper:
     def _step(self) -> bool:
         """Do what is due, or wait for it; False when the loop is to end."""
         with self._changed:
-            self._notice_clock_jump()
             now, elapsed = self.clock.now(), self.clock.monotonic()
-            ticks, actions = self._agenda.pop_ticks(now), self._agenda.pop_delays(elapsed)
+            self._notice_clock_jump(now, elapsed)
+            ahead = now + LEAD
+            ticks, actions = self._agenda.pop_ticks(ahead), self._agenda.pop_delays(elapsed)
             if not ticks and not actions:
                 if self._closed:
                     return False
-                self.clock.wait(self._changed, self._agenda.sleep(now, elapsed))
+                self.clock.wait(self._changed, self._agenda.sleep(ahead, elapsed))
                 return True
             # Together, so that the workers do not wait for this lock at each tick.
             due = [each for tick, each in ticks if self._guarded(self._pass_tick, each, tick, now)]
@@ -4828,8 +4861,7 @@ class Housekeeper:
                 logger.exception("Housekeeper failed in %s", work)
             return None
 
-    def _notice_clock_jump(self) -> None:
-        now, elapsed = self.clock.now(), self.clock.monotonic()
+    def _notice_clock_jump(self, now: datetime, elapsed: float) -> None:
         before, self._last_look = self._last_look, (now, elapsed)
         if before is None:
             return
@@ -4959,6 +4991,7 @@ class Housekeeper:
         if verdict is Claim.MINE:
             if late:
                 run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
+            self._await_tick(run)
             return run
         registration.unsure = None
         if wait is not None:
@@ -4968,6 +5001,15 @@ class Housekeeper:
         self._tell_verdict(run, verdict)
         self._free(registration)
         return None
+
+    def _await_tick(self, run: LiveRun) -> None:
+        """Wait for the tick of a run that was claimed ahead of it.
+
+        Not when it is further off: then the clock was set back meanwhile.
+        """
+        tick = run.scheduled_for
+        while tick and timedelta(0) < (ahead := tick - self.clock.now()) <= LEAD:
+            self.clock.wait(threading.Event(), ahead.total_seconds())
 
     def _claim_due(self, registration: Registration) -> tuple[LiveRun, Claim]:
         """Try to claim the newest due tick; raises LedgerUnavailable.
@@ -5004,18 +5046,20 @@ class Housekeeper:
 
     def _newest_due(self, registration: Registration) -> datetime | None:
         """Return the tick to claim; record as missed those before it, and it when too late."""
-        trigger, now = registration.trigger, self.clock.now()
-        floor = registration.floor
+        trigger, floor = registration.trigger, registration.floor
+        now = self.clock.now()
+        until = now + LEAD
         first = trigger.next_after(floor) if trigger and floor else None
-        if trigger is None or floor is None or first is None or first > now:
+        if trigger is None or floor is None or first is None or first > until:
             return None
         following = trigger.next_after(first)
-        if (following is None or following > now) and not self._too_late(registration, first, now):
+        only = following is None or following > until
+        if only and not self._too_late(registration, first, now):
             return first
         now = self._due_until()
-        if first > now:
+        if first > now + LEAD:
             return first  # The claim will say that it is early.
-        newest = trigger.latest_before(now, floor) or first
+        newest = trigger.latest_before(now + LEAD, floor) or first
         if self._too_late(registration, newest, now):
             self._account(registration, trigger, newest, Status.MISSED)
             return None
@@ -5119,6 +5163,7 @@ class Housekeeper:
     def _new_run(
         self, registration: Registration, reason: Reason, tick: datetime | None = None
     ) -> LiveRun:
+        now = self.clock.now()
         return LiveRun(
             definition=registration.task,
             clock=self.clock,
@@ -5127,7 +5172,7 @@ class Housekeeper:
             reason=reason,
             runner=self.runner,
             scheduled_for=tick,
-            started_at=self.clock.now(),
+            started_at=_start_of(now, tick),
         )
 
     def _enter_live(self, registration: Registration, run: LiveRun) -> None:

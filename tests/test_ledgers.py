@@ -129,6 +129,16 @@ class TestEveryLedger:
 
     # Claiming.
 
+    @pytest.mark.parametrize(("ahead", "starts"), [(0.003, 0.0), (0.0, 0.0), (-2.0, 2.0)])
+    def test_a_run_that_was_claimed_just_before_its_tick_began_with_it(
+        self, bench: Bench, clock: VirtualClock, ahead: float, starts: float
+    ) -> None:
+        clock.advance(60 - ahead)
+        run = bench.claimed(minutes(1))
+        assert bench.row(run).started_at == minutes(1) + timedelta(seconds=starts)
+        assert bench.finish(run)  # before its tick: it was cancelled meanwhile
+        assert bench.row(run).duration == 0.0
+
     def test_the_first_claim_of_a_tick_is_mine_and_all_others_find_it_taken(
         self, bench: Bench
     ) -> None:

@@ -810,3 +810,95 @@ def test_a_host_that_is_ahead_runs_each_tick_once_by_the_ledgers_clock(schedule:
     begin = START - timedelta(seconds=600)
     assert hits == ticks_between(schedule, begin, now + timedelta(seconds=hk.AHEAD))
     assert {row.status for row in rows_of(simulation, "ahead")} == {Status.SUCCEEDED}
+
+
+# A tick is claimed ahead of it.
+
+
+class SlowLedger(hk.MemoryLedger):
+    """A ledger whose claims take some time."""
+
+    seconds = 0.0
+
+    def claim(self, run: hk.LiveRun) -> hk.Claim:
+        verdict = super().claim(run)
+        self._clock.advance(self.seconds)  # type: ignore[attr-defined]
+        return verdict
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.002, 0.005, 0.04])
+def test_a_run_begins_with_its_tick_when_the_claim_takes_no_longer_than_the_lead(
+    seconds: float,
+) -> None:
+    clock, begun = VirtualClock(START), list[datetime]()
+    ledger = SlowLedger("memory://", clock)
+    ledger.seconds = seconds
+    task = Task("minutely", lambda: begun.append(clock.now()), schedule="* * * * *")
+    simulation = simulated(clock, task, ledger=ledger)
+    simulation.run_until(START + timedelta(minutes=3.5))
+    late = max(timedelta(0), timedelta(seconds=seconds) - hk.LEAD)
+    assert begun == [START + timedelta(minutes=number) + late for number in (1, 2, 3)]
+    for row in rows_of(simulation, "minutely"):
+        assert row.started_at == row.scheduled_for
+
+
+class Hasty(VirtualClock):
+    """A clock whose waits end early, as they may."""
+
+    def wait(self, waitable: hk.Waitable, seconds: float | None) -> None:
+        super().wait(waitable, None if seconds is None else min(seconds, seconds / 2 + 1e-4))
+
+
+def test_no_run_begins_before_its_tick_whatever_wakes_the_worker() -> None:
+    clock, begun = Hasty(START), list[timedelta]()
+    task = Task(
+        "minutely",
+        lambda: begun.append(clock.now() - current_run().scheduled_for),  # type: ignore[operator]
+        schedule="* * * * *",
+    )
+    simulated(clock, task).run_until(START + timedelta(minutes=5, seconds=30))
+    assert len(begun) == 5
+    assert all(timedelta(0) <= late < timedelta(milliseconds=1) for late in begun)
+
+
+@pytest.mark.parametrize("seconds", [-0.003, -1.0, -1800.0, 1800.0])
+def test_a_clock_that_is_set_between_a_claim_and_its_tick_repeats_and_delays_nothing(
+    seconds: float,
+) -> None:
+    clock, hits, begun = VirtualClock(START), list[datetime | None](), list[float]()
+    ledger = SlowLedger("memory://", clock)
+
+    def work() -> None:
+        hits.append(current_run().scheduled_for)
+        begun.append(clock.monotonic())
+
+    simulation = simulated(clock, Task("hourly", work, schedule="0 * * * *"), ledger=ledger)
+    claim = ledger.claim
+
+    def set_clock(run: hk.LiveRun) -> hk.Claim:
+        ledger.claim = claim  # type: ignore[method-assign]
+        verdict = claim(run)
+        clock.jump(seconds)
+        return verdict
+
+    ledger.claim = set_clock  # type: ignore[method-assign]
+    simulation.run_until(START + timedelta(hours=4, minutes=30))
+    assert hits == [START + timedelta(hours=hour) for hour in (1, 2, 3, 4)]
+    assert 3600.0 - hk.LEAD.total_seconds() <= begun[0] <= 3600.0 + hk.LEAD.total_seconds()
+
+
+def test_a_run_that_ends_just_before_the_next_tick_does_not_cost_it() -> None:
+    clock, hits = VirtualClock(START), list[datetime | None]()
+    simulation: VirtualHousekeeper
+
+    def work() -> None:
+        hits.append(current_run().scheduled_for)
+        if len(hits) == 1:
+            clock.advance(57)
+            simulation.pass_ticks_until(START + timedelta(minutes=2) - hk.LEAD / 2)
+
+    simulation = simulated(clock, Task("minutely", work, schedule="* * * * *"))
+    simulation.run_until(START + timedelta(minutes=1.5))
+    simulation.run_until(START + timedelta(minutes=3.5))
+    assert hits == [START + timedelta(minutes=number) for number in (1, 2, 3)]
+    assert {row.status for row in rows_of(simulation, "minutely")} == {Status.SUCCEEDED}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bisect
 import functools
+import importlib.metadata
 import itertools
 import random
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -1049,6 +1050,41 @@ def test_ticks_are_whole_seconds_in_utc_also_from_a_fraction_of_a_second(fractio
     assert tick.microsecond == 0
     after = noon + timedelta(microseconds=fraction)
     assert trigger.next_after(after) == noon + timedelta(days=1)
+
+
+@pytest.fixture
+def croniter_anew() -> Iterator[None]:
+    """Have croniter looked at once more, in the test and after it."""
+    hk.croniter_class.cache_clear()
+    yield
+    hk.croniter_class.cache_clear()
+
+
+@pytest.mark.parametrize("version", ["6.2.4", "8.0.0", "70.1"])
+def test_a_croniter_that_may_read_an_expression_otherwise_is_refused(
+    version: str, monkeypatch: pytest.MonkeyPatch, croniter_anew: None
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    with pytest.raises(hk.ConfigurationError, match=f"with croniter {version}; run `pip install"):
+        hk.CronTrigger("* * * * *")
+
+
+def test_a_missing_croniter_is_told_with_its_package(
+    monkeypatch: pytest.MonkeyPatch, croniter_anew: None
+) -> None:
+    monkeypatch.setitem(sys.modules, "croniter", None)
+    with pytest.raises(hk.ConfigurationError, match="needs croniter; run `pip install"):
+        hk.Task("work", lambda: None, schedule="0 4 * * *")
+
+
+def test_a_copy_of_croniter_that_was_not_installed_is_taken(
+    monkeypatch: pytest.MonkeyPatch, croniter_anew: None
+) -> None:
+    def unknown(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    assert hk.CronTrigger("0 4 * * *").next_after(utc(2024, 1, 1)) == utc(2024, 1, 1, 4)
 
 
 def test_equal_expressions_share_one_trigger() -> None:
