@@ -1773,6 +1773,8 @@ class Ledger:
             return Claim.TAKEN
         if run.scheduled_for is None:
             return going_on
+        if await_tick(self._clock, run.scheduled_for):
+            return None  # What stands in its way may have gone when the tick comes.
         if paused:
             return Claim.PAUSED
         if early:
@@ -1881,9 +1883,23 @@ def _storable(text: str) -> str:
 
 
 def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | None:
-    """Return when a run began that was claimed then: with its tick, if that was to come soon."""
-    ahead = claimed and tick and timedelta(0) < tick - claimed <= LEAD
-    return tick if ahead else claimed
+    """Return when a run began that was claimed then: with its tick, if that was to come soon.
+
+    The host may be ahead of the ledger's clock, and then has waited for no longer than LEAD.
+    """
+    return min(tick, claimed + LEAD) if claimed and tick and claimed < tick else claimed
+
+
+def await_tick(clock: Clock, tick: datetime | None) -> bool:
+    """Wait for a tick that is to come within LEAD; tell whether there was one.
+
+    Not when it is further off: then the clock was set back meanwhile.
+    """
+    waited = False
+    while tick and timedelta(0) < (ahead := tick - clock.now()) <= LEAD:
+        clock.wait(threading.Event(), ahead.total_seconds())
+        waited = True
+    return waited
 
 
 def _crash_note(run: Run) -> str:
@@ -4083,12 +4099,13 @@ class Agenda:
     """
 
     AT_ONCE = 1000  # ticks, for which the lock is held some milliseconds
+    # Breaks ties, so that nothing else is compared, and names entries: those of all agendas,
+    # because a run that outlasts a shutdown takes its timeout back when there is another.
+    _numbers = itertools.count()
 
     def __init__(self) -> None:
         self._ticks: list[tuple[datetime, int, Registration]] = []
         self._delays: list[tuple[float, int, Action]] = []
-        # Breaks ties, so that nothing else is compared, and names entries.
-        self._numbers = itertools.count()
         self._dropped: set[int] = set()
 
     def at(self, tick: datetime, registration: Registration) -> int:
@@ -4824,7 +4841,15 @@ class Housekeeper:
             task = registration.task
             if task.enabled and task.startup is not False:
                 delay = 0.0 if task.startup is True else float(task.startup)
-                self._delayed(delay, self._dispatch, registration, self._start_startup)
+                self._delayed(delay, self._dispatch_startup, registration)
+
+    def _dispatch_startup(self, registration: Registration) -> None:
+        """Hand a task to a worker for its startup run, once it is not claimed for a tick."""
+        if registration.lock.locked() and registration.run is None:
+            # That tick may be missed, or another process's: then nothing would run here.
+            self._delayed(1.0, self._dispatch_startup, registration)
+        else:
+            self._dispatch(registration, self._start_startup)
 
     # The loop: decides what is due, and never does I/O.
 
@@ -4969,6 +4994,8 @@ class Housekeeper:
             self._claiming.discard(claim)
             self._ended.set()
         if run is not None:
+            # While it waits it is among the live, so that it can be cancelled.
+            await_tick(self.clock, run.scheduled_for)
             self._sentry.started(run)
             self._perform_in_worker(registration, run)
 
@@ -4991,7 +5018,6 @@ class Housekeeper:
         if verdict is Claim.MINE:
             if late:
                 run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
-            self._await_tick(run)
             return run
         registration.unsure = None
         if wait is not None:
@@ -5001,15 +5027,6 @@ class Housekeeper:
         self._tell_verdict(run, verdict)
         self._free(registration)
         return None
-
-    def _await_tick(self, run: LiveRun) -> None:
-        """Wait for the tick of a run that was claimed ahead of it.
-
-        Not when it is further off: then the clock was set back meanwhile.
-        """
-        tick = run.scheduled_for
-        while tick and timedelta(0) < (ahead := tick - self.clock.now()) <= LEAD:
-            self.clock.wait(threading.Event(), ahead.total_seconds())
 
     def _claim_due(self, registration: Registration) -> tuple[LiveRun, Claim]:
         """Try to claim the newest due tick; raises LedgerUnavailable.
@@ -5024,6 +5041,7 @@ class Housekeeper:
         tick = None if registration.gone else self._newest_due(registration)
         if unsure is not None and unsure.scheduled_for == tick:
             run = unsure
+            run.started_at = _start_of(self.clock.now(), tick)
         else:
             run = self._new_run(registration, Reason.SCHEDULE, tick)
         if tick is None:
@@ -5137,9 +5155,11 @@ class Housekeeper:
     def _start_startup(self, registration: Registration) -> LiveRun | None:
         # The same run when it is tried again: it may be on record already.
         run = registration.unsure or self._new_run(registration, Reason.STARTUP)
-        registration.unsure = run
+        run.started_at = self.clock.now()
         try:
-            mine = self.ledger.claim_startup(run)
+            wanted = registration.unsure is run or self._wants_startup(registration)
+            registration.unsure = run if wanted else None
+            mine = wanted and self.ledger.claim_startup(run)
             verdict = self.ledger.claim(run) if mine else Claim.TAKEN
             wait = self._wait_for_claim(run, verdict)
         except LedgerUnavailable as error:
@@ -5159,6 +5179,15 @@ class Housekeeper:
             logger.warning("Task %s made no startup run: it is running already", run.task)
         self._free(registration)
         return None
+
+    def _wants_startup(self, registration: Registration) -> bool:
+        """Tell whether a task still asks for a startup run; raises LedgerUnavailable."""
+        task = registration.task
+        if registration.gone or not task.enabled or task.startup is False:
+            return False  # Unregistered or replaced since the start.
+        if registration.since is None:
+            raise LedgerUnavailable("the task could not be entered in the ledger yet")
+        return True
 
     def _new_run(
         self, registration: Registration, reason: Reason, tick: datetime | None = None
@@ -5297,6 +5326,8 @@ class Housekeeper:
             run.finished_at = self.clock.now()
             run.output = run.buffer.text()
         try:
+            if run.cancels_schedule:
+                self._pause_for_cancel_job(registration)
             if not self.ledger.finish(run):
                 words = "Task %s ended as %s, but its row was ended by another process"
                 outcome_logger.error(words, run.task, run.status)
@@ -5312,8 +5343,6 @@ class Housekeeper:
         self._guarded(self._tell_outcome, run)
         self._sentry.ended(run)
         self.metrics.ended(run)
-        if run.cancels_schedule:
-            self._pause_for_cancel_job(registration)
         self._guarded(self._release, registration)
         self._call_on_finish(run)
         self._live.pop(run.id, None)
@@ -5351,10 +5380,13 @@ class Housekeeper:
             )
 
     def _pause_for_cancel_job(self, registration: Registration) -> None:
-        """Honour schedule.CancelJob: a pause holds in every process and after restarts."""
+        """Honour schedule.CancelJob: a pause holds in every process and after restarts.
+
+        Before the run's end is on record, so that no tick is claimed in between.  Raises
+        LedgerUnavailable.
+        """
+        self.ledger.pause(registration.key)
         logger.info("Task %s returned CancelJob and is paused now", registration.task.name)
-        with contextlib.suppress(LedgerUnavailable):
-            self.ledger.pause(registration.key)
 
     def _call_on_finish(self, run: LiveRun) -> None:
         if self._on_finish is None:
@@ -5541,6 +5573,7 @@ class Housekeeper:
             registration = self._registration(name)
             registration.gone = True
             self._agenda.drop(registration.number)
+            self._unbound.pop(registration, None)  # Another of its name may be entered with it.
             del self._registrations[name]
 
     def _registration(self, name: str) -> Registration:

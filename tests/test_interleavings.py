@@ -7,9 +7,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import schedule
 
 import housekeeper as hk
 from housekeeper import Claim, HousekeeperError, LedgerUnavailable, Reason, Status, Task
@@ -23,6 +25,13 @@ EVERY_SECOND = "* * * * * *"
 def outcomes(housekeeper: hk.Housekeeper, name: str = "work") -> list[tuple[Status, int]]:
     """Return the statuses and counts of a task's rows, oldest first."""
     return [(row.status, row.count) for row in reversed(housekeeper.history(name, 1000))]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger_url(request: Any, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/ledger.db"
+    return str(request.getfixturevalue("postgres_url"))
 
 
 class SlowClaims:
@@ -120,6 +129,47 @@ def test_a_clock_set_back_while_ticks_are_recorded_is_no_busy_loop(
     assert not simulation._registrations["work"].lock.locked()
 
 
+# What happens between a claim and its tick.
+
+
+class Meanwhile(VirtualClock):
+    """A clock on which something happens while a worker waits for a tick, once."""
+
+    happens: Callable[[], object] | None = None
+
+    def wait(self, waitable: hk.Waitable, seconds: float | None) -> None:
+        if isinstance(waitable, threading.Event) and self.happens is not None:
+            happens, self.happens = self.happens, None
+            happens()
+        super().wait(waitable, seconds)
+
+
+def test_a_run_that_is_cancelled_before_its_tick_does_not_begin() -> None:
+    clock, hits = Meanwhile(START), list[int]()
+    simulation = simulated(clock, Task("work", lambda: hits.append(1), schedule="0 * * * *"))
+    clock.happens = lambda: simulation.cancel("work")
+    simulation.run_until(START + timedelta(hours=1.5))
+    assert not hits
+    assert outcomes(simulation) == [(Status.CANCELLED, 1)]
+
+
+def test_a_shutdown_waits_for_a_run_whose_tick_is_still_to_come(make: Any, monkeypatch) -> None:
+    waiting, go_on, wait = threading.Event(), threading.Event(), hk.SystemClock.wait
+
+    def slow(clock: hk.Clock, waitable: hk.Waitable, seconds: float | None) -> None:
+        if threading.current_thread().name.startswith("housekeeper-worker"):
+            waiting.set()
+            go_on.wait(PATIENCE)
+        wait(clock, waitable, seconds)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hk.SystemClock, "wait", slow)
+    housekeeper = make(Task("work", lambda: None, schedule=EVERY_SECOND))
+    assert waiting.wait(PATIENCE)
+    threading.Timer(0.3, go_on.set).start()
+    assert housekeeper.shutdown(0.0)
+    assert outcomes(housekeeper) == [(Status.CANCELLED, 1)]
+
+
 # Shutdowns and starts that meet claims.
 
 
@@ -212,6 +262,87 @@ def test_a_claim_of_the_last_start_does_not_hold_up_this_one(make: Any, monkeypa
     assert not housekeeper._live
 
 
+def test_a_run_of_the_last_start_takes_nothing_off_the_agenda_of_this_one(make: Any) -> None:
+    go_on = threading.Event()
+    hangs = Task("hangs", lambda: go_on.wait(PATIENCE), timeout=3600)
+    housekeeper = make(hangs)
+    run = housekeeper.run_task_manually("hangs", wait=False)
+    eventually(lambda: run.deadline)
+    housekeeper.shutdown(0.0)
+    for number in range(20):
+        housekeeper.register_task(Task(f"yearly-{number}", lambda: None, schedule="@yearly"))
+    housekeeper.initialize()
+    go_on.set()
+    eventually(lambda: not housekeeper._registrations["hangs"].lock.locked())
+    agenda = {each.number for each in housekeeper._registrations.values()}
+    assert not agenda & housekeeper._agenda._dropped
+
+
+# Startup runs.
+
+
+@pytest.mark.parametrize("change", ["unregistered", "disabled", "no startup"])
+def test_a_task_that_asks_for_no_startup_run_any_more_makes_none(change: str) -> None:
+    clock, hits = VirtualClock(START), list[int]()
+    options: dict[str, Any] = {"disabled": {"startup": 60, "enabled": False}}.get(change, {})
+    simulation = simulated(clock, Task("work", lambda: hits.append(1), startup=60))
+    if change == "unregistered":
+        simulation.unregister_task("work")
+    else:
+        simulation.register_task(Task("work", lambda: hits.append(1), **options), replace=True)
+    simulation.run_until(START + timedelta(minutes=5))
+    assert not hits
+
+
+@pytest.mark.parametrize("back", [0.5, 1.5, 5.5, 22.0])
+def test_a_startup_run_waits_until_a_ledger_that_was_away_knows_the_task(
+    back: float, monkeypatch
+) -> None:
+    clock, hits = VirtualClock(START), list[int]()
+    task = Task("work", lambda: hits.append(1), startup=True)
+    simulation = simulated(clock, task, initialize=False)
+    for name in ("register", "claim_startup"):
+        call = getattr(simulation.ledger, name)
+
+        def away(*values: Any, call: Callable[..., Any] = call) -> Any:
+            if clock.monotonic() < back:
+                raise LedgerUnavailable("away for a moment")
+            return call(*values)
+
+        monkeypatch.setattr(simulation.ledger, name, away)
+    simulation.initialize()
+    simulation.run_until(START + timedelta(minutes=5))
+    assert hits == [1]
+
+
+def test_a_startup_run_is_made_although_the_task_is_just_claimed_for_a_tick(monkeypatch) -> None:
+    clock, pool, reasons = VirtualClock(START), HeldExecutor(), list[Reason]()
+    work = Task(
+        "work",
+        lambda: reasons.append(hk.current_run().reason),
+        schedule="0 * * * *",
+        grace=1,
+        startup=True,
+    )
+    ledger = hk.MemoryLedger("memory://", clock)
+    simulated(clock, work, ledger=ledger).run_until(START)
+    clock.advance(90 * 60)  # down, so that a tick is missed
+    reasons.clear()
+    simulation = simulated(clock, work, ledger=ledger, workers=pool, initialize=False)
+    start_up = simulation._start_startup_tasks
+    # The loop is faster.
+    monkeypatch.setattr(
+        simulation, "_start_startup_tasks", lambda: (simulation._step(), start_up())
+    )
+    clock.end = clock.now()
+    simulation.initialize()
+    simulation.run_until(clock.now())
+    pool.release()
+    simulation.run_until(clock.now() + timedelta(seconds=2))
+    pool.release()
+    assert reasons == [Reason.STARTUP]
+
+
 def test_two_threads_that_start_anew_start_once(make: Any, monkeypatch) -> None:
     housekeeper = make()
     housekeeper.shutdown()
@@ -235,6 +366,21 @@ def test_two_threads_that_start_anew_start_once(make: Any, monkeypatch) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert starts == [1]
+
+
+def test_a_task_that_is_registered_anew_before_the_start_is_entered_as_it_is_now(
+    ledger_url: str, make: Any
+) -> None:
+    housekeeper = make(
+        Task("work", lambda: None, schedule="0 5 * * *"), start=False, ledger=ledger_url
+    )
+    housekeeper.unregister_task("work")
+    housekeeper.register_task(Task("work", lambda: None, schedule="0 4 * * *"))
+    housekeeper.initialize()
+    assert housekeeper._registrations["work"].armed is not None
+    since = housekeeper.ledger.standing("/work").since
+    # The next process finds its schedule unchanged.
+    assert housekeeper.ledger.register([("/work", "0 4 * * *", "UTC")])["/work"].since == since
 
 
 def test_a_task_whose_key_changes_while_the_ledger_is_told_of_it_is_entered_twice(
@@ -345,6 +491,41 @@ def test_an_outcome_that_is_written_late_does_not_hold_up_the_ledgers_thread(
     (conclude,) = apart
     conclude()
     assert outcomes(simulation) == [(Status.SUCCEEDED, 1)]
+
+
+def test_cancel_job_pauses_the_task_although_the_ledger_is_away_for_a_moment(monkeypatch) -> None:
+    clock, hits = VirtualClock(START), list[int]()
+
+    def once() -> object:
+        hits.append(1)
+        return schedule.CancelJob
+
+    simulation = simulated(clock, Task("work", once, schedule=schedule.every(10).seconds))
+
+    def fail_once(key: str) -> bool:
+        monkeypatch.undo()
+        raise LedgerUnavailable("away for a moment")
+
+    monkeypatch.setattr(simulation.ledger, "pause", fail_once)
+    simulation.run_until(START + timedelta(minutes=5))
+    assert hits == [1]
+    assert simulation.get_task_status("work")["paused"] is True
+
+
+def test_a_run_that_was_claimed_after_an_outage_began_after_it(monkeypatch) -> None:
+    clock, told = VirtualClock(START), list[hk.Run]()
+    simulation = simulated(clock, Task("work", lambda: clock.advance(1), schedule="0 * * * *"))
+    claim, back = simulation.ledger.claim, START + timedelta(hours=1, minutes=10)
+
+    def away(run: hk.LiveRun) -> Claim:
+        if clock.now() < back:
+            raise LedgerUnavailable("away for ten minutes")
+        return claim(run)
+
+    monkeypatch.setattr(simulation.ledger, "claim", away)
+    monkeypatch.setattr(simulation, "_on_finish", told.append)
+    simulation.run_until(START + timedelta(hours=1.5))
+    assert [run.duration for run in told] == [1.0]
 
 
 def test_runs_that_are_refused_do_not_add_looks_for_crashed_ones(monkeypatch) -> None:
