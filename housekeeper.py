@@ -484,7 +484,8 @@ def croniter_class() -> Any:
     try:
         from croniter import croniter
 
-        version = metadata.version("croniter")
+        # None, where an installation was interrupted: it says as little as the copy below.
+        version = metadata.version("croniter") or "7"
     except metadata.PackageNotFoundError:
         return croniter  # A copy that was not installed says nothing of its version.
     except ImportError:
@@ -515,6 +516,11 @@ class CronTrigger(Trigger):
             self._croniter = croniter(
                 self.text, 0.0, implement_cron_bug=True, second_at_beginning=True
             )
+            if "L" in fields[-3] and self._croniter.expanded[2] == ["*"]:
+                # It has counted 31 values, of which L is one.
+                raise ValueError(
+                    f"day of month {fields[-3]!r} has L beside 30 days; write all days"
+                )
             comes = self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is not None
         except ValueError as error:
             raise ConfigurationError(
@@ -868,6 +874,8 @@ class Task:
         try:
             self._check_action()
             self._check_numbers()
+            _check_flag("enabled", self.enabled)
+            _check_flag("each_host", self.each_host)
             self._check_schedule()
             _check_sentry(self.sentry)
         except ConfigurationError as error:
@@ -933,6 +941,12 @@ def _check_number(name: str, value: object, least: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (least <= cast(float, value) <= sys.float_info.max or value == math.inf):
         raise ConfigurationError(f"{name} {value!r} is not a number of seconds, {least:g} or more")
+
+
+def _check_flag(name: str, value: object) -> None:
+    # The "0" or "false" of a variable would mean the contrary.
+    if value not in (True, False):
+        raise ConfigurationError(f"{name} {value!r} is neither True nor False")
 
 
 def _check_command(command: object) -> None:
@@ -1242,7 +1256,10 @@ class Output:
 
 
 PASSWORD_IN_URL = re.compile(r"\b(\w+://[^\s:/@]*):[^\s/]+@")
-PASSWORD_IN_DSN = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&'\"]+)", re.IGNORECASE)
+# In libpq's quotes, in those of a shell or of Python, or in none.
+PASSWORD_IN_DSN = re.compile(
+    r"""(password\s*=\s*)('(?:[^'\\]|\\.)*'|"(?:[^"\\\n]|\\.)*"|[^\s&'"]+)""", re.IGNORECASE
+)
 
 
 def mask_secrets(text: str) -> str:
@@ -1467,7 +1484,11 @@ class LiveRun(Run):
     def _call_back(self, callback: Callable[[], object]) -> None:
         try:
             callback()
-        except Exception:
+        except BaseException as error:
+            # In the run's own thread it may be an interrupt, which is meant for the task.
+            own_thread = self._thread_id == threading.get_ident()
+            if own_thread and not isinstance(error, Exception):
+                raise
             logger.exception("Task %s: an on_cancel callback failed", self.task)
 
     def stack(self) -> str:
@@ -6431,8 +6452,7 @@ def importable_as_housekeeper() -> None:
 @contextlib.contextmanager
 def _importable_from(folder: Path, helpers: set[str]) -> Iterator[None]:
     """Let task files import their helpers, as they are now, and what lies beside the folder."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in helpers]:
-        del sys.modules[name]
+    forgotten = _forget_modules(helpers)
     importlib.invalidate_caches()
     # A compiled copy is taken for the same by second and size, which misses a quick edit.
     wrote, sys.dont_write_bytecode = sys.dont_write_bytecode, True
@@ -6445,6 +6465,24 @@ def _importable_from(folder: Path, helpers: set[str]) -> Iterator[None]:
         for place in added:
             with contextlib.suppress(ValueError):
                 sys.path.remove(place)
+        # The application may have modules of these names as well, and imports its own.
+        others = {each: old for each, old in forgotten.items() if not _lies_in(folder, old)}
+        _forget_modules({name.partition(".")[0] for name in others})
+        sys.modules.update(others)
+
+
+def _forget_modules(names: set[str]) -> dict[str, ModuleType]:
+    """Have modules and packages of these names imported anew; return what they were."""
+    return {
+        name: sys.modules.pop(name)
+        for name in list(sys.modules)
+        if name.partition(".")[0] in names
+    }
+
+
+def _lies_in(folder: Path, module: ModuleType) -> bool:
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(place and Path(place).is_relative_to(folder.absolute()) for place in places)
 
 
 def _load_into(found: Discovered, path: Path) -> None:
@@ -6480,6 +6518,9 @@ def _load(path: Path) -> ModuleType:
     if spec is None:
         raise ConfigurationError("it is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    # Pickle, and so multiprocessing, imports the package of a function's module first.
+    package = name.partition(".")[0]
+    sys.modules.setdefault(package, ModuleType(package))
     sys.modules[name] = module
     try:
         # Not the loader's exec_module(), which would take a compiled copy.
@@ -6526,11 +6567,19 @@ def _refuse_helpers_writable_by_others(folder: Path) -> None:
     """Refuse likewise a folder whose helpers, packages or compiled copies others could change."""
     if not _is_root():
         return
-    for place in sorted(folder.rglob("*")):
-        task_file = place.parent == folder and not place.name.startswith("_")
-        code = place.is_dir() or place.suffix in (".py", ".pyc", ".so")
-        if code and not task_file and place.exists():
-            _refuse_place(place)
+    seen, waiting = {folder.resolve()}, [folder]
+    while waiting:
+        for place in sorted(waiting.pop().iterdir()):
+            package = place.is_dir()
+            helper = place.parent != folder or place.name.startswith("_")
+            code = package or (helper and place.suffix in (".py", ".pyc", ".so"))
+            if not code or not place.exists() or place.resolve() in seen:
+                continue
+            check = _refuse_writable_by_others if place.is_symlink() else _refuse_place
+            check(place)
+            seen.add(place.resolve())
+            if package:
+                waiting.append(place)
 
 
 def _refuse_place(place: Path) -> None:
@@ -6586,6 +6635,7 @@ def create_housekeeper(
     Raises ConfigurationError with what is wrong.
     """
     zone_named(timezone)
+    _check_flag("enabled", enabled)
     if not isinstance(sentry_enabled, bool):  # It may be a DSN, which is not shown.
         raise ConfigurationError("sentry_enabled is a bool; the DSN goes to sentry_sdk.init()")
     if type(max_workers) is not int or max_workers < 1:
@@ -8563,7 +8613,7 @@ def _task_rows(housekeeper: Housekeeper) -> list[Sequence[str]]:
         rows.append(
             (
                 str(each["name"]),
-                str(each["schedule"] or ("at startup" if each["startup"] else "by hand")),
+                str(each["schedule"] or ("by hand" if each["startup"] is False else "at startup")),
                 str(each["timezone"]),
                 _local(cast("datetime | None", each["next_run"]), zone),
                 f"{_local(last.started_at, zone)} {last.status}" if last else "-",

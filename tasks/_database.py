@@ -12,6 +12,9 @@ from typing import Any
 from housekeeper import ConfigurationError, SkipRun
 
 POSTGRES = ("postgres", "postgresql", "postgresql+psycopg2")
+# A limit that the role has for the application's queries is not meant for maintenance; nobody's
+# lock is awaited for long.
+LIMITS = "SET {0} statement_timeout = 0; SET {0} lock_timeout = '10s'"
 
 
 class PostgresDatabase:
@@ -29,9 +32,9 @@ class PostgresDatabase:
             url, connect_timeout=10, application_name="housekeeper"
         )
         self.connection.autocommit = True
-        # Timestamps without a zone are read as UTC; a limit that the role has for the
-        # application's queries is not meant for maintenance; nobody's lock is awaited for long.
-        self.execute("SET TIME ZONE 'UTC'; SET statement_timeout = 0; SET lock_timeout = '10s'")
+        # Not behind PgBouncer: there the application gets this connection next, as it was set.
+        if self.execute("SELECT pg_backend_pid()")[0] == [(self.connection.get_backend_pid(),)]:
+            self.execute(LIMITS.format("SESSION"))
 
     def execute(self, sql: Any, *values: object) -> tuple[list[tuple[Any, ...]], int]:
         """Run a statement; return its rows and how many it touched."""
@@ -50,12 +53,15 @@ class PostgresDatabase:
     def delete_older(self, table: str, column: str, than: float, limit: int) -> int:
         """Delete at most `limit` rows whose column is before an instant; return how many.
 
-        Rows that somebody else holds are left for the next time, so that nobody waits.
+        Rows that somebody else holds are left for the next time, so that nobody waits.  Of a
+        partitioned table it may delete more.  Timestamps without a zone are read as UTC.
         """
+        settings = f"{LIMITS.format('LOCAL')}; SET LOCAL TIME ZONE 'UTC'"
         old = f"{column} < to_timestamp({than!r})"
         chosen = f"SELECT ctid FROM {table} WHERE {old} LIMIT {limit} FOR UPDATE SKIP LOCKED"
         # `old` once more, because in a partitioned table a ctid names a row of each partition.
-        return self.execute(f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({chosen})) AND {old}")[1]
+        delete = f"DELETE FROM {table} WHERE ctid = ANY (ARRAY({chosen})) AND {old}"
+        return self.execute(f"{settings}; {delete}")[1]
 
     def interrupt(self) -> None:
         """End the statement that is going on in another thread."""
@@ -103,7 +109,9 @@ class SqliteDatabase:
         """
         seconds = (
             f"CASE WHEN typeof({column}) NOT IN ('integer', 'real')"
-            f" THEN (julianday({column}) - 2440587.5) * 86400.0"
+            f" THEN CASE WHEN {column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'"
+            # It reads '0' too, as a day 6,700 years ago.
+            f" THEN (julianday({column}) - 2440587.5) * 86400.0 END"
             f" WHEN {column} >= 1e11 THEN {column} / 1000.0 ELSE {column} END"
         )
         chosen = f"SELECT rowid FROM {table} WHERE {seconds} < ? LIMIT ?"

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 @task(schedule="H 2 * * *", startup=True)
 def cleanup_expired_tokens() -> None:
     """Delete expired access tokens and OAuth sessions older than 5 minutes."""
-    run, deleted = current_run(), 0
+    run, deleted, failures = current_run(), 0, list[Exception]()
     with database() as db:
         tables = [row for row in EXPIRING if db.has_table(row[0])]
         for table, _, _ in set(EXPIRING) - set(tables):
@@ -25,12 +25,21 @@ def cleanup_expired_tokens() -> None:
         if not tables:
             raise SkipRun("the database has neither access_tokens nor oauth_sessions")
         for table, column, age in tables:
-            before, of_table, touched = db.now() - age, 0, BATCH
-            while touched == BATCH:
-                # Each batch is a transaction of its own: what is deleted stays deleted.
-                run.check_cancelled()
-                touched = db.delete_older(table, column, before, BATCH)
-                of_table += touched
-                deleted += touched
-                run.progress(deleted, unit="rows")
+            of_table, touched = 0, BATCH
+            try:
+                before = db.now() - age
+                # It may be more, see PostgresDatabase.delete_older().
+                while touched >= BATCH:
+                    # Each batch is a transaction of its own: what is deleted stays deleted.
+                    run.check_cancelled()
+                    touched = db.delete_older(table, column, before, BATCH)
+                    of_table += touched
+                    deleted += touched
+                    run.progress(deleted, unit="rows")
+            except Exception as error:
+                # The other table is cleaned all the same.
+                logger.error("Table %s: %s", table, error)
+                failures.append(error)
             logger.info("Deleted %d rows of %s", of_table, table)
+    if failures:
+        raise failures[0]

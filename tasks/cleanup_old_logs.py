@@ -53,7 +53,8 @@ def _folder() -> Path:
     written = os.environ.get("LOG_DIRECTORY") or "./logs"
     folder = Path(written).resolve()
     refused = _homes()
-    refused[Path.home().resolve()] = "a home folder"
+    # Path.home() raises an error for a user whom nobody knows, as there are in containers.
+    refused[Path(os.path.expanduser("~")).resolve()] = "a home folder"
     refused[Path(housekeeper.__file__).resolve().parent] = "the folder of housekeeper.py"
     refused[Path("/")] = "the root folder"
     if folder in refused:

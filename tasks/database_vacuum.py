@@ -30,10 +30,14 @@ def database_vacuum() -> None:
 
 
 def vacuum_postgres(db: PostgresDatabase) -> None:
-    """Vacuum each table; one that is locked, gone or not ours is skipped and said."""
-    from psycopg2 import errors, sql
+    """Vacuum each table; one that is locked, gone or not ours is skipped and said.
 
-    run, tables = current_run(), _tables(db)
+    One that fails, by a function in an index for example, does not stop the rest: the run fails at
+    its end.
+    """
+    from psycopg2 import Error, errors, sql
+
+    run, tables, failures = current_run(), _tables(db), list[str]()
     for number, (schema, name, ours) in enumerate(tables, start=1):
         run.check_cancelled()
         try:
@@ -42,9 +46,19 @@ def vacuum_postgres(db: PostgresDatabase) -> None:
             else:
                 db.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(schema, name)))
         except (errors.LockNotAvailable, errors.UndefinedTable) as error:
-            reason = str(error).partition("\n")[0]
-            logger.warning("Skipped %s.%s: %s", schema, name, reason)
+            logger.warning("Skipped %s.%s: %s", schema, name, _reason(error))
+        except Error as error:
+            run.check_cancelled()
+            if db.connection.closed:
+                raise
+            failures.append(f"{schema}.{name} ({_reason(error)})")
         run.progress(number, len(tables), "tables")
+    if failures:
+        raise RuntimeError(f"{len(failures)} tables failed: {', '.join(failures[:10])}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _tables(db: PostgresDatabase) -> list[tuple[Any, ...]]:
@@ -69,7 +83,8 @@ def vacuum_sqlite(db: SqliteDatabase) -> None:
     run.progress(0, 2, "statements")
     db.execute("VACUUM")
     run.progress(1, 2, "statements")
-    db.execute("PRAGMA optimize")
+    # PRAGMA optimize looks only at what its own connection has queried, which is nothing.
+    db.execute("ANALYZE")
     run.progress(2, 2, "statements")
     logger.info("Vacuumed %s: %d bytes before, %d after", db.path, before, _size(db))
 

@@ -170,6 +170,21 @@ def test_a_partitioned_table_loses_only_its_expired_rows(run: Any, postgres: Any
     ]
 
 
+def test_a_partitioned_table_loses_all_of_its_expired_rows(
+    run: Any, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("cleanup_expired_tokens"), "BATCH", 100)
+    postgres(
+        "CREATE TABLE access_tokens (id int, expires_at timestamptz) PARTITION BY LIST ((id % 2))"
+    )
+    for part in (0, 1):
+        postgres(f"CREATE TABLE part_{part} PARTITION OF access_tokens FOR VALUES IN ({part})")
+    postgres("INSERT INTO access_tokens SELECT n, '2020-01-01' FROM generate_series(1, 1000) n")
+    row = run("cleanup-expired-tokens")
+    assert (row.status, str(row.progress_made)) == (Status.SUCCEEDED, "1,000 rows")
+    assert postgres("SELECT count(*) FROM access_tokens") == [(0,)]
+
+
 def test_rows_go_in_batches_each_in_its_own_transaction_and_it_stops_between_them(
     make: Any, postgres: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +225,18 @@ def test_a_missing_table_is_skipped_and_said_and_two_are_nothing_to_do(
     row = run("cleanup-expired-tokens")
     assert row.status is Status.SUCCEEDED
     assert "There is no table access_tokens; skipped it" in row.output
+    assert postgres("SELECT count(*) FROM oauth_sessions") == [(0,)]
+
+
+def test_a_table_that_fails_does_not_keep_the_other_from_being_cleaned(
+    run: Any, postgres: Any
+) -> None:
+    postgres("CREATE TABLE access_tokens (expires bigint)")
+    postgres("CREATE TABLE oauth_sessions AS SELECT timestamp '2020-01-01' created_at")
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.FAILED
+    assert 'UndefinedColumn: column "expires_at" does not exist' in row.note
+    assert "Deleted 1 rows of oauth_sessions" in row.output
     assert postgres("SELECT count(*) FROM oauth_sessions") == [(0,)]
 
 
@@ -318,6 +345,21 @@ def test_vacuum_skips_and_says_tables_of_others_and_locked_ones(
     assert str(row.progress_made) == "3 of 3 tables"
 
 
+def test_a_table_that_fails_does_not_keep_the_others_from_being_vacuumed(
+    run: Any, postgres: Any
+) -> None:
+    function = "CREATE OR REPLACE FUNCTION half(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
+    postgres(f"{function} $$ BEGIN RETURN n / 2; END $$")
+    postgres("CREATE TABLE a_bad AS SELECT 1 AS n")
+    postgres("CREATE INDEX ON a_bad (half(n))")
+    postgres(f"{function} $$ BEGIN RAISE EXCEPTION 'it fails'; END $$")
+    postgres("CREATE TABLE good AS SELECT n FROM generate_series(1, 100) n")
+    row = run("database-vacuum")
+    assert row.status is Status.FAILED
+    assert "1 tables failed: public.a_bad (it fails)" in row.note
+    assert postgres("SELECT reltuples FROM pg_class WHERE relname = 'good'") == [(100,)]
+
+
 def test_vacuum_is_cancelled_in_the_middle_of_a_statement(
     make: Any, postgres: Any, postgres_url: str
 ) -> None:
@@ -383,6 +425,10 @@ def test_expired_rows_go_in_every_form_in_which_sqlite_holds_instants(
         None,
         "when hell freezes over",
         "",
+        # SQLite would read these as times of the day, or as days since 4714 BC.
+        "0",
+        "2024",
+        "12:30",
     ]
     sqlite.execute("CREATE TABLE access_tokens (expires_at)")
     sqlite.executemany("INSERT INTO access_tokens VALUES (?)", [(one,) for one in gone + kept])
@@ -415,6 +461,17 @@ def test_vacuum_makes_an_sqlite_file_smaller(run: Any, sqlite: sqlite3.Connectio
     assert row.status is Status.SUCCEEDED
     assert sqlite.execute("PRAGMA page_count").fetchone()[0] < before / 10
     assert str(row.progress_made) == "2 of 2 statements"
+
+
+def test_vacuum_gives_the_planner_of_sqlite_its_statistics(
+    run: Any, sqlite: sqlite3.Connection
+) -> None:
+    sqlite.execute("CREATE TABLE words (word)")
+    sqlite.execute("CREATE INDEX by_word ON words (word)")
+    sqlite.executemany("INSERT INTO words VALUES (?)", [("a",), ("b",), ("b",), ("b",)])
+    assert run("database-vacuum").status is Status.SUCCEEDED
+    statistics = "SELECT tbl, idx, stat FROM sqlite_stat1"
+    assert sqlite.execute(statistics).fetchall() == [("words", "by_word", "4 2")]
 
 
 # Old logs.
@@ -512,6 +569,19 @@ def test_a_folder_to_keep_away_from_is_refused_by_whatever_path(
     row = run("cleanup-old-logs")
     assert row.status is Status.FAILED
     assert "name a folder that holds only logs" in row.note
+
+
+def test_a_user_whose_home_nobody_knows_can_clean_logs(
+    run: Any, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    write(logs / "old.log", 31)
+    assert run("cleanup-old-logs").status is Status.SUCCEEDED
+    assert names(logs) == set()
 
 
 def test_a_log_folder_that_is_a_file_fails(run: Any, tmp_path: Path, monkeypatch) -> None:

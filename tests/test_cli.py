@@ -40,7 +40,7 @@ def nightly():
     raise ValueError("no such table: tokens")
 
 
-@task(startup=True)
+@task(startup=0)
 def idle():
     raise SkipRun("nothing is old")
 

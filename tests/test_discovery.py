@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -593,6 +595,32 @@ def test_helpers_of_one_name_in_two_folders_do_not_meet(folder: Path, tmp_path: 
     assert list(found.tasks) == ["second"]
 
 
+def test_the_application_keeps_its_module_that_has_the_name_of_a_helper(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tmp_path / "app"
+    (app / "_words").mkdir(parents=True)
+    write(app, "_words/__init__.py", "NAME = 'of the application'")
+    write(app, "_words/more.py", "")
+    monkeypatch.syspath_prepend(app)
+    own = importlib.import_module("_words"), importlib.import_module("_words.more")
+    write(folder, "_words.py", "NAME = 'sweep'")
+    source = (
+        "import _words\nfrom housekeeper import Task\ntask = Task(_words.NAME, lambda: None)\n"
+    )
+    write(folder, "sweep.py", source)
+    for _ in range(2):
+        assert list(hk.discover_tasks(folder).tasks) == ["sweep"]
+        assert (sys.modules["_words"], sys.modules["_words.more"]) == own
+
+
+def test_functions_of_a_task_file_can_be_pickled_as_multiprocessing_does(folder: Path) -> None:
+    write(folder, "sweep.py", one("sweep") + "def work(): return 42\n")
+    hk.discover_tasks(folder)
+    work = sys.modules["housekeeper_tasks.sweep"].work
+    assert pickle.loads(pickle.dumps(work)) is work
+
+
 def test_an_interrupt_from_the_keyboard_ends_discovery(folder: Path) -> None:
     write(folder, "sweep.py", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
@@ -600,7 +628,7 @@ def test_an_interrupt_from_the_keyboard_ends_discovery(folder: Path) -> None:
 
 
 @as_root
-@pytest.mark.parametrize("place", ["_words.py", "__pycache__"])
+@pytest.mark.parametrize("place", ["_words.py", "__pycache__", "lib", "lib/names.py"])
 def test_as_root_a_helper_or_compiled_copy_that_others_can_write_is_refused(
     folder: Path, place: str
 ) -> None:
@@ -610,6 +638,9 @@ def test_as_root_a_helper_or_compiled_copy_that_others_can_write_is_refused(
     )
     write(folder, "sweep.py", source)
     (folder / "__pycache__").mkdir(exist_ok=True)
+    (folder / "lib").mkdir(0o755)
+    write(folder, "lib/names.py", "")
+    assert list(hk.discover_tasks(folder).tasks) == ["sweep"]
     (folder / place).chmod(0o777)
     assert hk.discover_tasks(folder).tasks == {}
 
@@ -711,6 +742,25 @@ def test_as_root_helpers_may_be_links_into_folders_of_roots_own(
     source = "import _link\nfrom housekeeper import Task\ntask = Task(_link.NAME, lambda: None)\n"
     write(folder, "sweep.py", source)
     assert list(hk.discover_tasks(folder).tasks) == ["sweep"]
+
+
+@as_root
+def test_as_root_what_a_link_beside_the_task_files_leads_to_is_judged_as_well(
+    folder: Path, tmp_path: Path
+) -> None:
+    write(folder, "sweep.py", one("sweep"))
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "package").mkdir(0o755, parents=True)
+    inside = write(elsewhere, "package/names.py", "NAME = 'sweep'")
+    (elsewhere / "package" / "round").symlink_to(elsewhere / "package")
+    (folder / "_package").symlink_to(elsewhere / "package")
+    assert hk.discover_tasks(folder).problems == []
+    inside.chmod(0o666)
+    (problem,) = hk.discover_tasks(folder).problems
+    assert "_package/names.py can be written by others" in problem
+    inside.chmod(0o644)
+    os.chown(elsewhere, 65534, -1)
+    refused(folder, elsewhere, "chown root")
 
 
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:

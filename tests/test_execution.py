@@ -464,6 +464,9 @@ def test_a_password_that_the_cut_of_a_line_parts_from_its_at_is_masked(make) -> 
         ("host=db password=geheim user=app", "host=db password=*** user=app"),
         ("password = 'ge heim\\' x' user=app", "password = *** user=app"),
         ("http://host/?user=a&PASSWORD=geheim&x=1", "http://host/?user=a&PASSWORD=***&x=1"),
+        ('connect(password="ge heim\\" x", port=1)', "connect(password=***, port=1)"),
+        ('PGPASSWORD="geheim" pg_dump', "PGPASSWORD=*** pg_dump"),
+        ('"password=" + secret)\n"', '"password=" + secret)\n"'),
         ("no secret: http://host:80/path and a@b", "no secret: http://host:80/path and a@b"),
     ],
 )
@@ -888,6 +891,28 @@ def test_on_cancel_calls_back_early_and_late_unless_taken_back_and_despite_failu
     ended(run)
     assert (run.status, run.exception) == (Status.CANCELLED, None)
     assert calls.empty()
+    assert logged("an on_cancel callback failed")
+
+
+def test_callbacks_that_raise_more_than_an_exception_do_not_keep_the_next_from_its_call(
+    make, logged
+) -> None:
+    started, called = threading.Event(), threading.Event()
+
+    def work() -> None:
+        run = current_run()
+        run.on_cancel(run.check_cancelled)
+        run.on_cancel(lambda: sys.exit("no"))
+        run.on_cancel(called.set)
+        started.set()
+        assert called.wait(PATIENCE)
+
+    housekeeper = make()
+    run = start(housekeeper, Task("calls", work))
+    assert started.wait(PATIENCE)
+    housekeeper.cancel("calls")
+    ended(run)
+    assert (run.status, run.exception) == (Status.CANCELLED, None)
     assert logged("an on_cancel callback failed")
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -459,6 +460,29 @@ def test_three_housekeepers_share_two_connections_of_pgbouncer_in_transaction_mo
     rows = settled(crew[0])
     assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
     assert_ran_once(ticks.seen, rows)
+
+
+@pytest.mark.parametrize("name", ["cleanup_expired_tokens", "database_vacuum"])
+def test_what_a_built_in_task_sets_does_not_reach_the_application_through_pgbouncer(
+    url: str, make: Any, bouncer: Callable[[str], str], monkeypatch: Any, name: str
+) -> None:
+    import psycopg2
+
+    through = bouncer("outage_" + url.partition("/outage_")[2].partition("?")[0])
+    application = psycopg2.connect(through)
+    application.autocommit = True
+    monkeypatch.setenv("DATABASE_URL", through)
+    monkeypatch.syspath_prepend(Path(hk.__file__).parent / "tasks")
+    (task,) = (each for each in vars(import_module(name)).values() if isinstance(each, Task))
+    with application.cursor() as cursor:
+        cursor.execute("CREATE TABLE access_tokens (expires_at timestamp)")
+        cursor.execute("INSERT INTO access_tokens VALUES ('2020-01-01')")
+        make(task).run_task_manually(task.name)
+        for setting in ("lock_timeout", "statement_timeout", "timezone"):
+            query = "SELECT setting = reset_val FROM pg_settings WHERE lower(name) = %s"
+            cursor.execute(query, [setting])
+            assert cursor.fetchall() == [(True,)], setting
+    application.close()
 
 
 # SQLite.

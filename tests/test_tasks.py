@@ -102,6 +102,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"run": work, "startup": NAN}, "startup nan is not a number"),
     ({"run": work, "startup": "yes"}, "startup 'yes' is not a number"),
     ({"run": work, "startup": None}, "startup None is not a number"),
+    ({"run": work, "enabled": "false"}, "enabled 'false' is neither True nor False"),
+    ({"run": work, "enabled": None}, "enabled None is neither True nor False"),
+    ({"run": work, "each_host": "0"}, "each_host '0' is neither True nor False"),
     # Schedules and zones; test_triggers.py has the table of cron expressions.
     ({"run": work, "schedule": "61 * * * *"}, "schedule '61 * * * *' is not a cron expression"),
     ({"run": work, "schedule": ""}, "schedule '' is not a cron expression"),
@@ -126,6 +129,11 @@ def test_what_could_not_work_is_refused_with_the_tasks_name_and_the_value(
     assert str(caught.value).startswith("Task 'sweep': ")
     assert text in str(caught.value)
     assert str(caught.value).count("Task 'sweep'") == 1
+
+
+def test_a_housekeeper_is_not_switched_on_by_a_text_that_says_off() -> None:
+    with pytest.raises(ConfigurationError, match="enabled '0' is neither True nor False"):
+        hk.create_housekeeper(enabled="0", tasks_dir=None, ledger="memory://")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

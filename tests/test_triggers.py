@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -763,6 +764,9 @@ REFUSED: list[tuple[object, str]] = [
     ("* * 1,15W * *", "day of month '1,15W' has W inside a list; W stands alone"),
     ("* * 15W * MON", "day of month '15W' goes with * as weekday, not 'MON'"),
     ("* * 13 * FRI#2", "weekday 'FRI#2' goes with * as day of month, not '13'"),
+    # Read as all days.
+    ("* * 2-31,L * *", "day of month '2-31,L' has L beside 30 days"),
+    ("0 * * L,2-15,16/1 * *", "day of month 'L,2-15,16/1' has L beside 30 days"),
     ("* * L * L5", "weekday 'L5' goes with * as day of month, not 'L'"),
     ("* * * * FRI#2,MON", "weekday 'FRI#2,MON' mixes # or L with plain weekdays"),
     ("* * * * MON,L5", "weekday 'MON,L5' mixes # or L with plain weekdays"),
@@ -1084,6 +1088,14 @@ def test_a_copy_of_croniter_that_was_not_installed_is_taken(
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", unknown)
+    assert hk.CronTrigger("0 4 * * *").next_after(utc(2024, 1, 1)) == utc(2024, 1, 1, 4)
+
+
+def test_a_croniter_whose_installation_was_interrupted_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, croniter_anew: None
+) -> None:
+    (tmp_path / "croniter-7.0.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
     assert hk.CronTrigger("0 4 * * *").next_after(utc(2024, 1, 1)) == utc(2024, 1, 1, 4)
 
 
