@@ -907,6 +907,8 @@ class Task:
             )
         if not isinstance(self.startup, bool):
             _check_number("startup", self.startup, least=0)
+            if self.startup == math.inf:
+                raise ConfigurationError("startup inf never comes, and JSON does not know it")
 
     def _check_schedule(self) -> None:
         if isinstance(self.schedule, str) and self.schedule.strip().lower() == "@reboot":
@@ -4980,8 +4982,9 @@ class Housekeeper:
 
     def beat_every(self, seconds: float, beat: Action) -> None:
         """Have the timer thread call something now and again, until it ends: for a watchdog."""
-        beat()
+        # Planned first, so that one that fails is not the last.
         self._delayed(seconds, self.beat_every, seconds, beat)
+        beat()
 
     def _soon(self, work: Callable[..., object], *args: object) -> int:
         return self._delayed(0.0, work, *args)
@@ -6789,7 +6792,6 @@ button, input {
 }
 button { cursor: pointer; }
 button:hover { border-color: var(--soft); }
-button:disabled { color: var(--soft); cursor: default; border-color: var(--line); }
 button.main { background: var(--good); border-color: var(--good); color: var(--card); }
 :focus-visible { outline: 2px solid var(--live); outline-offset: 2px; }
 
@@ -6928,6 +6930,8 @@ function write(element, text) {
 
 let silence;
 function say(text) {
+  // An open dialog hides what is outside of it, from screen readers too.
+  ($("detail").open ? $("detail") : document.body).append($("said"));
   write($("said"), text);
   clearTimeout(silence);
   silence = setTimeout(() => write($("said"), ""), 6000);
@@ -6954,7 +6958,9 @@ function takeTokenFromAddress() {
 
 async function call(path, method = "GET") {
   const headers = {"X-Housekeeper": "dashboard"};
-  if (token) headers.Authorization = `Bearer ${token}`;
+  // A header is bytes, one a character.
+  const bytes = new TextEncoder().encode(token);
+  if (token) headers.Authorization = `Bearer ${String.fromCharCode(...bytes)}`;
   const response = await fetch(path, {method, headers, signal: AbortSignal.timeout(30000)});
   return response.json();
 }
@@ -7064,7 +7070,7 @@ const FILTERS = {
 };
 
 function makeRow(task) {
-  const row = {task, seen: false, drawn: ""};
+  const row = {task, seen: false, drawn: "", busy: false};
   row.name = button(task.name, () => openDetail(task.name), "name");
   row.tag = make("span", {class: "tag"});
   row.about = make("p", {class: "about"});
@@ -7112,12 +7118,10 @@ function updateRow(row, task) {
   write(row.pause, task.paused ? "Resume" : "Pause");
   row.start.setAttribute("aria-label", `${row.start.textContent}: ${task.name}`);
   row.pause.setAttribute("aria-label", `${row.pause.textContent}: ${task.name}`);
-  row.start.disabled = task.running && task.stop_asked_at !== null;
+  const {done, total} = task.progress || {};
   row.progress.hidden = !task.running || task.progress === null;
-  if (!row.progress.hidden) {
-    if (task.progress.total) row.progress.max = task.progress.total;
-    if (task.progress.total) row.progress.value = task.progress.done;
-  }
+  if (total) Object.assign(row.progress, {max: total, value: done});
+  else row.progress.removeAttribute("value");
   tell(row);
 }
 
@@ -7128,7 +7132,9 @@ function tell(row) {
   write(row.exact, next ? `${exact(next, task.timezone)} ${task.timezone}` : "no next run");
   const last = task.last_run;
   row.outcome.className = `outcome ${last ? last.status : ""}`;
-  write(row.outcome, last ? words(last.status) : "never run");
+  // While the ledger is away, nobody knows.
+  const none = task.source === "ledger" ? "never run" : "not known";
+  write(row.outcome, last ? words(last.status) : none);
   write(row.since, last ? sinceWords(task, last) : "");
 }
 
@@ -7167,17 +7173,19 @@ function showTasks(tasks) {
 }
 
 function arrange() {
-  const sought = $("search").value.trim().toLowerCase();
+  const sought = $("search").value.trim().toLowerCase(), focused = document.activeElement;
   const all = [...rows.values()];
   const rank = (row) => (inTrouble(row.task) ? 0 : row.task.running ? 1 : 2);
   all.sort((a, b) => rank(a) - rank(b) || (a.task.name < b.task.name ? -1 : 1));
   all.forEach((row, index) => {
-    const text = `${row.task.name} ${row.task.description} ${row.task.schedule}`.toLowerCase();
+    const {name, description, schedule} = row.task;
+    const text = `${name} ${description} ${schedule || ""}`.toLowerCase();
     row.element.hidden = !FILTERS[filter](row.task) || !text.includes(sought);
-    // Only what is out of order moves, so that focus stays where it is.
     const here = $("tasks").children[index];
     if (here !== row.element) $("tasks").insertBefore(row.element, here || null);
   });
+  // A row that has moved has lost the focus.
+  if (focused !== document.activeElement) focused.focus({preventScroll: true});
   $("none").hidden = all.some((row) => !row.element.hidden);
   for (const choice of $("filters").children) {
     const kind = choice.dataset.filter;
@@ -7190,14 +7198,16 @@ function arrange() {
 const DONE = {run: "started", cancel: "asked to stop", pause: "paused", resume: "resumed"};
 
 async function act(row, what) {
-  row.start.disabled = row.pause.disabled = true;
+  // Not disabled meanwhile: a button that is loses the focus.
+  if (row.busy) return;
+  row.busy = true;
   try {
     const answer = await call(pathOf(row.task.name, what), "POST");
     say(answer.error || `${row.task.name}: ${DONE[what]}`);
   } catch {
     say("The server did not answer.");
   }
-  row.start.disabled = row.pause.disabled = false;
+  row.busy = false;
   refresh();
 }
 
@@ -7221,7 +7231,9 @@ async function loadBars() {
     const mark = `${last && last.id} ${last && last.status} ${Math.floor(now() / 60000)}`;
     if (!row.seen || row.drawn === mark) continue;
     try {
-      drawBars(row, (await call(pathOf(row.task.name, "runs?limit=30"))).runs || []);
+      const {runs} = await call(pathOf(row.task.name, "runs?limit=30"));
+      if (!runs) break;
+      drawBars(row, runs);
       row.drawn = mark;
     } catch {
       break;
@@ -7318,6 +7330,8 @@ function openDetail(name, run = null) {
   $("why-answer").replaceChildren();
   $("why-instant").value = "";
   $("detail-runs").replaceChildren();
+  oldest = null;
+  $("more").hidden = true;
   showFacts(task);
   $("detail").showModal();
   loadRuns(run);
@@ -7341,12 +7355,14 @@ async function loadRuns(wanted = null, before = null) {
   const page = before ? `runs?limit=30&before=${before}` : "runs?limit=30";
   const {runs = [], before: next = null, error} = await call(pathOf(name, page));
   if (opened !== name || !rows.has(name)) return;
-  oldest = next;
-  $("more").hidden = !next;
-  const made = runs.map((run) => makeRun(run));
-  $("detail-runs").append(...made);
-  if (error || !runs.length) $("detail-runs").append(make("p", {}, error || "No more."));
-  const found = made.find((element) => element.dataset.run === wanted);
+  if (!error) oldest = next;
+  $("more").hidden = !oldest;
+  // Those that are there already came by another click, or by updateDetail().
+  const list = $("detail-runs"), shown = (id) => list.querySelector(`[data-run="${id}"]`);
+  list.querySelector(":scope > p")?.remove();
+  list.append(...runs.filter((run) => !shown(run.id)).map(makeRun));
+  if (error || !runs.length) list.append(make("p", {}, error || "No more."));
+  const found = wanted && shown(wanted);
   if (found) {
     found.open = true;
     found.scrollIntoView({block: "nearest"});
@@ -7373,7 +7389,7 @@ async function loadOutput(id, body) {
   const text = (title, value) => value
     ? [make("p", {class: "about"}, title), make("pre", {tabindex: 0}, value)] : [];
   const parts = [...text("Output", run.output), ...text("Error", run.error)];
-  const by = `${run.id}, by ${run.runner}`;
+  const by = run.id ? `${run.id}, by ${run.runner}` : "";
   body.replaceChildren(...(parts.length ? parts : [make("p", {}, "It has put out nothing.")]),
     make("p", {class: "about"}, by));
 }
@@ -7382,8 +7398,9 @@ async function updateDetail() {
   if (opened === null || !rows.has(opened)) return;
   const {task} = rows.get(opened);
   showFacts(task);
-  const list = $("detail-runs"), newest = list.firstElementChild;
+  const list = $("detail-runs"), newest = list.querySelector("details");
   const last = task.last_run;
+  if (!newest) await loadRuns();  // There were none, or they could not be read.
   if (!last || !newest) return;
   const old = list.querySelector(`[data-run="${last.id}"]`);
   if (old && old.dataset.status === last.status) {
@@ -7398,10 +7415,10 @@ async function updateDetail() {
 
 async function askWhy(event) {
   event.preventDefault();
-  const instant = $("why-instant").value;
+  const name = opened, instant = $("why-instant").value;
   const query = instant ? `why?instant=${encodeURIComponent(instant)}` : "why";
-  const answer = await call(pathOf(opened, query));
-  $("why-answer").replaceChildren(
+  const answer = await call(pathOf(name, query));
+  if (opened === name) $("why-answer").replaceChildren(
     ...(answer.sentences || [answer.error]).map((text) => make("li", {}, text)));
 }
 
@@ -7417,6 +7434,7 @@ async function refresh() {
   let pause = 0;
   try {
     const health = await call("health");
+    if (!health.status) throw new Error(health.error);
     const inside = "version" in health;
     showHealth(health);
     $("sign-in").hidden = inside;
@@ -7454,7 +7472,7 @@ async function refreshBoard(health) {
 function showHealth(health) {
   const text = {ok: "All is well", warning: "Warning", critical: "Critical"}[health.status];
   $("health").className = health.status;
-  write($("health"), text || health.status || health.error);
+  write($("health"), text);
   const problems = health.problems || [];
   $("problems").className = health.status;
   if ([...$("problems").children].map((each) => each.textContent).join() !== problems.join()) {
@@ -7593,6 +7611,8 @@ class WebApp:
     def __init__(
         self, housekeeper: Housekeeper, token: str | None, authorize: Authorize | None
     ) -> None:
+        # What comes from a file ends with a line's end, which no header can carry.
+        token = token.strip() if isinstance(token, str) else token
         if token is not None and (not isinstance(token, str) or len(token) < SHORTEST_TOKEN):
             raise ConfigurationError(
                 f"token= has fewer than {SHORTEST_TOKEN} characters and could be guessed; make one"
@@ -7660,8 +7680,8 @@ class WebApp:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if self._token is None or scheme.lower() != "bearer":
             return False
-        # WSGI hands bytes over as Latin-1.
-        given_bytes = given.strip().encode("latin-1", "replace")
+        # WSGI hands bytes over as Latin-1, in which some of UTF-8's are spaces.
+        given_bytes = given.encode("latin-1", "replace").strip()
         return hmac.compare_digest(given_bytes, self._token.encode())
 
     def _is_authorized(self, environ: Environ) -> bool:
@@ -7876,6 +7896,8 @@ def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
     health, tasks, load = housekeeper.health(), housekeeper.list_tasks(), housekeeper.workload()
     late = cast("list[dict[str, object]]", health["overdue"])
     overdue = {each["task"]: each["seconds"] for each in late}
+    # While the ledger is away nothing is known, which is not the same as 0.
+    tasks = [each for each in tasks if each["source"] == "ledger"]
     metrics = [
         *housekeeper.metrics.read(),
         _gauge("build_info", "Which version this is.", 1, version=__version__),
@@ -8065,7 +8087,7 @@ LONGEST_HEAD = 16384  # bytes
 READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
 LINGER = 2.0  # seconds in which a refused request is read on, and thrown away
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER_LINE = re.compile(r"([A-Za-z0-9-]+):([\t -~\x80-\xff]*)")
+HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):([\t -~\x80-\xff]*)")
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
@@ -8201,6 +8223,8 @@ def environ_of(head: str) -> Environ:
         "wsgi.run_once": False,
     }
     for name, value in (header.groups() for header in headers if header):
+        if "_" in name:
+            continue  # In the environment it would pass for the one with a dash.
         value = value.strip(" \t")
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
@@ -8250,9 +8274,37 @@ OPTIONS = (
 # Those that --app leaves to the application.
 OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout")
 
+SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    _make_output_safe()
+    try:
+        try:
+            return _obey(arguments)
+        finally:
+            # Not left to the interpreter's exit, which answers a failure with a code of its own.
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of a pipe has left (`list | head`); nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _make_output_safe() -> None:
+    """Let output fail neither for a character that a terminal lacks, nor for want of a stream."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # It was closed (`>&-`), or this is pythonw.exe.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _obey(arguments: Sequence[str] | None) -> int:
     try:
         importable_as_housekeeper()
         options = _with_environment(_make_parser().parse_args(arguments))
@@ -8267,10 +8319,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, 3)
     except HousekeeperError as error:
         return _complain(error, 1)
-    except BrokenPipeError:
-        # The reader of a pipe has left (`list | head`); nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def _complain(error: Exception, code: int) -> int:
@@ -8331,8 +8379,10 @@ def _positive(text: str) -> int:
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in what was not given: from HOUSEKEEPER_* variables, else the defaults."""
     given = [name for name in OF_THE_APPLICATION if hasattr(options, name.replace("-", "_"))]
-    if hasattr(options, "app") and given:
-        raise ConfigurationError(f"--{given[0]} has no effect with --app; the application sets it")
+    if given and (hasattr(options, "app") or os.environ.get("HOUSEKEEPER_APP")):
+        raise ConfigurationError(
+            f"--{given[0]} has no effect with --app or HOUSEKEEPER_APP; the application sets it"
+        )
     for option in OPTIONS:
         name, text = option.name.replace("-", "_"), os.environ.get(option.variable)
         if hasattr(options, name):
@@ -8360,7 +8410,7 @@ def _housekeeper_of(options: argparse.Namespace) -> Housekeeper:
     return create_housekeeper(
         sentry_enabled=bool(os.environ.get("SENTRY_DSN")),
         timezone=options.timezone,
-        tasks_dir="tasks" if options.tasks is None else Path.cwd() / options.tasks,
+        tasks_dir=Path.cwd() / options.tasks if options.tasks else "tasks",
         ledger=options.ledger,
         max_workers=options.workers,
         shutdown_timeout=options.shutdown_timeout,
@@ -8423,7 +8473,7 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     """Run the scheduler until a signal ends it."""
     _refuse_to_stand_by(housekeeper)
     inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
-    _take_signals(inbox, signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT))
+    _take_signals(inbox)
     _init_sentry(housekeeper, options)
     server, page = _listen(housekeeper, options.http) if options.http else (None, "")
     manager = ServiceManager()
@@ -8432,7 +8482,7 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     if server is not None:
         threading.Thread(target=server.serve_forever, name="housekeeper-http", daemon=True).start()
     manager.tell_ready(housekeeper)
-    while (number := _next_of(inbox)) == getattr(signal, "SIGHUP", None):
+    while (number := _next_of(inbox)) == SIGHUP:
         logger.info("Reloading the tasks")
         now = int(housekeeper.clock.monotonic() * 1e6)
         manager.tell("RELOADING=1", f"MONOTONIC_USEC={now}")
@@ -8444,7 +8494,7 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
     stopper = threading.Thread(target=lambda: inbox.put(housekeeper.shutdown()), daemon=True)
     stopper.start()
     while not isinstance(answer := _next_of(inbox), bool):
-        if answer != getattr(signal, "SIGHUP", None):
+        if answer != SIGHUP:
             _end_at_once(housekeeper, 128 + answer)
     if server is not None:
         server.shutdown()
@@ -8467,9 +8517,9 @@ def _print_start(housekeeper: Housekeeper, options: argparse.Namespace, page: st
     if options.json:
         _print_json(housekeeper.list_tasks())
     else:
-        print(f"Housekeeper {__version__}, zone {housekeeper.timezone}, ", end="")
-        print(f"ledger {housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks")
-        _print_columns([row[:4] for row in _task_rows(housekeeper)])
+        title = f"Housekeeper {__version__}, zone {housekeeper.timezone}, ledger "
+        title += f"{housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks\n"
+        _print_columns([row[:4] for row in _task_rows(housekeeper)], title)
     if page:
         print(f"Dashboard: {page}", file=sys.stderr if options.json else sys.stdout)
     sys.stdout.flush()
@@ -8498,8 +8548,11 @@ class ServiceManager:
             return
         abstract = self._address.startswith("@")
         address = f"\0{self._address[1:]}" if abstract else self._address
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        with contextlib.suppress(OSError), channel:
+        # Making the socket fails as well, in a process that has no file left.
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
+        ):
             channel.setblocking(False)
             channel.sendto("\n".join(lines).encode(), address)
 
@@ -8550,7 +8603,7 @@ def _lead_to_page(environ: Environ, start_response: Any) -> Iterable[bytes]:
     return [b""]
 
 
-def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
+def _take_signals(inbox: queue.SimpleQueue[int | bool]) -> None:
     """Have signals put into a queue.
 
     A handler does nothing else: an Event or a lock in it deadlocks now and then.  A signal that
@@ -8560,7 +8613,7 @@ def _take_signals(inbox: queue.SimpleQueue[int | bool], *numbers: int) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         inbox.put(number)
 
-    for number in numbers:
+    for number in filter(None, (signal.SIGTERM, signal.SIGINT, SIGHUP)):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
     # Ignored, as whoever started this process may have left it, it hides how commands end.
@@ -8592,8 +8645,8 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """List the tasks with their schedules, next and last runs."""
     if options.json:
         _print_json(housekeeper.list_tasks())
-        return 0
-    _print_columns(_task_rows(housekeeper))
+    else:
+        _print_columns(_task_rows(housekeeper))
     if not housekeeper.ledger.exists():
         print(_no_ledger(housekeeper), file=sys.stderr)
     return 0
@@ -8636,11 +8689,14 @@ def _local(instant: datetime | None, zone: tzinfo) -> str:
     return f"{instant.astimezone(zone):%Y-%m-%d %H:%M:%S %z}" if instant else "-"
 
 
-def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+def _print_columns(rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print in one piece: what is logged meanwhile is not to come into the middle of a line."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+        lines.append("  ".join(cells).rstrip() + "\n")
+    print(title + "".join(lines), end="")
 
 
 def _print_json(value: object) -> None:
@@ -8648,22 +8704,24 @@ def _print_json(value: object) -> None:
 
 
 def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
-    """Run a task now, and wait for it; Ctrl-C asks it to stop."""
+    """Run a task now, and wait for it; Ctrl-C, or a terminal that is closed, asks it to stop."""
     inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
-    _take_signals(inbox, signal.SIGTERM, signal.SIGINT)
+    _take_signals(inbox)
     _init_sentry(housekeeper, options)
     housekeeper.initialize(scheduling=False)
     tell_children(housekeeper)  # All that this process starts, the task does.
     run = housekeeper.run_task_manually(options.NAME, wait=False)
-    signals = 0
+    asked = False
     with ProgressLine(sys.stderr) as line:
         while not run.ended.is_set():
             housekeeper.clock.wait(run.ended, 0.2)
             line.show(run.progress_made)
             if not inbox.empty():
-                number, signals = inbox.get(), signals + 1
-                if signals > 1:
+                number = inbox.get()
+                # A terminal that is closed sends SIGHUP, and its shell once more.
+                if asked and number != SIGHUP:
                     _end_at_once(housekeeper, 128 + number)
+                asked = True
                 housekeeper.cancel(options.NAME)
     if options.json:
         _print_json(run)
@@ -8718,21 +8776,10 @@ class ProgressLine:
 
 def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
-    text = options.NAME_OR_EXPRESSION
-    tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
-    if text in tasks:
-        zone_name = str(tasks[text]["timezone"])
-        ticks = housekeeper.next_runs(text, options.n)
-        if not ticks and HASHED.search(str(tasks[text]["schedule"])):
-            raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
-    elif " " in text.strip() or text.startswith("@"):
-        zone_name = housekeeper.timezone
-        ticks = make_trigger(text, zone_name).following(housekeeper.clock.now(), options.n)
-    else:
-        raise UnknownTask(text, tasks)
+    zone_name, ticks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
     zone = zone_named(zone_name)
     if options.json or not ticks:
-        return _tell(options, f"{text} has no schedule", ticks)
+        return _tell(options, f"{options.NAME_OR_EXPRESSION} has no schedule", ticks)
     rows = [(zone_name.upper(), "UTC", "")]
     before = offset_at(zone, housekeeper.clock.now())
     for tick in ticks:
@@ -8742,6 +8789,24 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
         rows.append((_local(tick, zone), f"{tick:%Y-%m-%d %H:%M:%S}", mark))
     _print_columns(rows)
     return 0
+
+
+def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, list[datetime]]:
+    """Return the zone and the next ticks of a task, or of an expression; raises UnknownTask."""
+    tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
+    if text in tasks:
+        ticks = housekeeper.next_runs(text, count)
+        if not ticks and HASHED.search(str(tasks[text]["schedule"])):
+            raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
+        return str(tasks[text]["timezone"]), ticks
+    if " " not in text.strip() and not text.startswith("@"):
+        raise UnknownTask(text, tasks)
+    trigger = make_trigger(text, housekeeper.timezone)
+    if HASHED.search(text):
+        raise ConfigurationError(
+            f"what H stands for in {text!r} comes from a task's name and its ledger; name a task"
+        )
+    return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count)
 
 
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> int:

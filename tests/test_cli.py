@@ -19,6 +19,7 @@ import pytest
 
 import housekeeper as hk
 from tests.environment import environment
+from tests.waiting import eventually
 
 FILE = Path(hk.__file__).resolve()
 LIMIT = 30
@@ -137,6 +138,13 @@ def test_list_as_json_holds_plain_values(shell: Shell) -> None:
     assert tasks["off"]["next_run"] is None
 
 
+def test_list_exits_with_3_for_programs_too_when_the_ledger_is_away(shell: Shell) -> None:
+    for arguments in (["list"], ["list", "--json"]):
+        done = shell.full(*arguments, HOUSEKEEPER_LEDGER="postgresql://shop@127.0.0.1:1/shop")
+        assert done.returncode == 3
+        assert "sweep" in done.stdout
+
+
 def test_run_prints_the_outcome_and_exits_with_it(shell: Shell) -> None:
     assert re.fullmatch(r"sweep succeeded in 0\.\d{3} s: 3 of 4 rows\n", shell("run", "sweep"))
     assert "idle skipped in 0.0" in shell("run", "idle")
@@ -223,6 +231,11 @@ def test_next_refuses_what_is_no_expression_with_one_sentence(shell: Shell) -> N
     assert "is not a whole number" in shell("next", "sweep", "-n", "0", code=2)
 
 
+def test_next_does_not_make_up_what_h_stands_for(shell: Shell) -> None:
+    text = shell("next", "H 2 * * *", code=2)
+    assert text.endswith("comes from a task's name and its ledger; name a task\n")
+
+
 def test_check_says_that_all_is_well_and_needs_no_ledger(shell: Shell) -> None:
     text = shell("check", TZ="UTC")
     assert text == "6 tasks: backup, by-hand, idle, nightly, off, sweep\nall is well\n"
@@ -307,6 +320,7 @@ def test_an_option_that_the_application_sets_is_refused_beside_app(
 ) -> None:
     said = shell("--app", "app:housekeeper", f"--{option}", "1", "check", code=2)
     assert f"--{option} has no effect with --app" in said
+    assert said == shell(f"--{option}", "1", "check", code=2, HOUSEKEEPER_APP="app:housekeeper")
 
 
 def test_pause_resume_and_cancel_answer_programs_as_well(shell: Shell) -> None:
@@ -315,6 +329,12 @@ def test_pause_resume_and_cancel_answer_programs_as_well(shell: Shell) -> None:
     assert shell.json("pause", "sweep")["changed"] is False
     assert shell.json("resume", "sweep") == {"task": "sweep", "paused": False, "changed": True}
     assert shell.json("cancel", "sweep", code=1) == {"task": "sweep", "run": None}
+
+
+def test_an_empty_tasks_folder_is_the_one_beside_the_file(shell: Shell) -> None:
+    (shell.folder / "script.py").write_text("open('it-ran', 'w')\n")
+    assert "sweep" not in shell("list", "--tasks", "")
+    assert not (shell.folder / "it-ran").exists()
 
 
 @pytest.mark.parametrize("value", ["0", "false", "No", "off", ""])
@@ -449,6 +469,30 @@ def test_an_interrupt_asks_a_run_to_stop_and_a_second_ends_it_at_once(shell: She
     assert process.wait(LIMIT) == 128 + signal.SIGINT
 
 
+def test_a_terminal_that_is_closed_asks_a_run_to_stop(shell: Shell) -> None:
+    source = (
+        "from housekeeper import Task\ntask = Task('slow', command='echo $$; exec sleep 60')\n"
+    )
+    shell.write("slow.py", source)
+    process = subprocess.Popen(
+        [sys.executable, str(FILE), "run", "slow"],
+        cwd=shell.folder,
+        env=environment(**shell.variables),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    command = int(process.stderr.readline().split()[-1])
+    for _ in range(2):  # Its shell hands it on once more.
+        process.send_signal(signal.SIGHUP)
+    assert process.wait(LIMIT) == 1
+    process.stderr.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(command, 0)
+    assert shell.json("history", "slow")[0]["status"] == "cancelled"
+
+
 def start(shell: Shell, *arguments: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, str(FILE), *arguments],
@@ -572,3 +616,56 @@ def test_a_reader_that_leaves_early_gets_no_traceback(shell: Shell) -> None:
     )
     assert done.stdout.split() == ["UTC", "UTC"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("argument", ["list", "--help"])
+def test_a_reader_that_is_gone_before_a_short_answer_gets_no_traceback(
+    shell: Shell, argument: str
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, str(FILE), argument],
+        cwd=shell.folder,
+        # With a buffer, so that it is written at the end.
+        env=environment(**shell.variables, PYTHONUNBUFFERED=""),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=LIMIT,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, b"BrokenPipe" in done.stderr) == (1, False)
+
+
+def test_ctrl_c_ends_a_question_without_a_traceback(shell: Shell) -> None:
+    shell.write("slow.py", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = shell.full("list")
+    assert (done.returncode, "Traceback" in done.stderr) == (128 + signal.SIGINT, False)
+
+
+def test_a_terminal_without_a_character_is_shown_its_number(shell: Shell) -> None:
+    shell.write(
+        "dash.py",
+        """
+        from housekeeper import SkipRun, task
+
+        @task()
+        def dash():
+            raise SkipRun("nothing \\u2014 yet")
+        """,
+    )
+    assert r": nothing \u2014 yet" in shell("run", "dash", PYTHONIOENCODING="ascii")
+    assert r" nothing \u2014 yet" in shell("history", PYTHONIOENCODING="latin-1")
+
+
+def test_the_scheduler_needs_neither_output_nor_errors(shell: Shell) -> None:
+    process = subprocess.Popen(
+        ["sh", "-c", 'exec "$0" "$1" >&- 2>&-', sys.executable, str(FILE)],
+        cwd=shell.folder,
+        env=environment(**shell.variables),
+    )
+    eventually(shell.ledger.exists)
+    eventually(lambda: shell.json("history", "idle"), within=LIMIT)
+    process.terminate()
+    assert process.wait(LIMIT) == 0

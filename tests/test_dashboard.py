@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import housekeeper as hk
-from housekeeper import SkipRun, Task
+from housekeeper import LedgerUnavailable, SkipRun, Task, current_run
 from tests.test_web import PATIENCE, TOKEN, Held, eventually, fail, ok, served
 
 SHOTS = Path(__file__).parent / "screenshots"
@@ -176,6 +177,17 @@ def test_the_printed_address_opens_it_and_the_token_leaves_the_address_bar(
     assert dashboard.page.url == dashboard.address
 
 
+@pytest.mark.parametrize("token", ["schlüssel-für-alles", "€-für-die-schlüssel"])
+def test_a_token_may_have_any_characters(make: Any, browser: Any, token: str) -> None:
+    housekeeper = make(Task("backup", ok))
+    with served(housekeeper.mount(hk._lead_to_page, token=token)) as port:
+        page = browser.new_context().new_page()
+        dashboard = Dashboard(page, housekeeper, f"http://127.0.0.1:{port}/api/housekeeper/")
+        dashboard.sign_in(token)
+        dashboard.row("backup").wait_for()
+        page.context.close()
+
+
 def test_each_task_shows_what_a_person_on_call_asks(open_dashboard: Any) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
@@ -267,9 +279,52 @@ def test_older_runs_come_on_demand(open_dashboard: Any) -> None:
     dashboard.open_detail("backup")
     runs = dashboard.page.locator("#detail-runs details")
     eventually(lambda: runs.count() >= 30)
-    dashboard.page.get_by_role("button", name="Older runs").click()
-    eventually(lambda: runs.count() == 43)
+    dashboard.page.get_by_role("button", name="Older runs").dblclick()
+    eventually(lambda: not dashboard.page.locator("#more").is_visible())
+    dashboard.page.wait_for_load_state("networkidle")
+    assert runs.count() == 43
     assert not dashboard.page.locator("#more").is_visible()
+
+
+def test_runs_that_could_not_be_read_come_later(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    page = dashboard.page
+    dashboard.sign_in()
+    dashboard.row("backup").wait_for()
+    page.wait_for_load_state("networkidle")
+    away = {"status": 503, "json": {"error": "the ledger cannot be reached"}}
+    page.route("**/backup/runs*", lambda route: route.fulfill(**away))
+    dashboard.row("backup").get_by_role("button", name="backup", exact=True).click()
+    page.locator("#detail-runs", has_text="the ledger cannot be reached").wait_for()
+    page.unroute("**/backup/runs*")
+    eventually(lambda: page.locator("#detail-runs details").count() == 3)
+    assert page.locator("#detail-runs > p").count() == 0
+    assert all("503" in each for each in dashboard.troubles)
+    dashboard.troubles.clear()
+
+
+def test_an_answer_that_fails_is_said_and_one_that_is_late_goes_nowhere(
+    open_dashboard: Any,
+) -> None:
+    dashboard = open_dashboard()
+    page = dashboard.page
+    dashboard.sign_in()
+    dashboard.open_detail("backup")
+    page.route("**/backup/why*", lambda route: route.abort())
+    page.get_by_role("button", name="Ask").click()
+    page.locator("#detail #said", has_text="The server did not answer.").wait_for()
+    asked: list[Any] = []
+    page.route("**/backup/why*", lambda route: asked.append(route))
+    page.get_by_role("button", name="Ask").click()
+    eventually(lambda: asked or page.wait_for_timeout(10))
+    page.get_by_role("button", name="Close").click()
+    dashboard.open_detail("broken")
+    with page.expect_response("**/backup/why*"):
+        asked[0].continue_()
+    page.evaluate("new Promise(requestAnimationFrame)")
+    assert page.locator("#why-answer li").count() == 0
+    assert all("why" in each or "Failed to" in each for each in dashboard.troubles)
+    dashboard.troubles.clear()
 
 
 def test_search_and_filters_find_one_of_five_hundred_tasks(open_dashboard: Any) -> None:
@@ -283,6 +338,8 @@ def test_search_and_filters_find_one_of_five_hundred_tasks(open_dashboard: Any) 
     dashboard.page.fill("#search", "task-123")
     eventually(lambda: visible.count() == 1)
     assert visible.get_attribute("data-task") == "task-123"
+    dashboard.page.fill("#search", "null")
+    dashboard.page.get_by_text("No task is like that.").wait_for()
     dashboard.page.fill("#search", "nothing like it")
     dashboard.page.get_by_text("No task is like that.").wait_for()
     dashboard.page.fill("#search", "")
@@ -313,6 +370,64 @@ def test_it_is_used_with_the_keyboard_alone(open_dashboard: Any) -> None:
     assert page.evaluate("document.activeElement.textContent") == "broken", "focus comes back"
 
 
+def test_a_button_keeps_the_focus_when_its_row_moves(open_dashboard: Any, held: Held) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    row = dashboard.row("held")
+    row.get_by_role("button", name="Run now").focus()
+    dashboard.page.keyboard.press("Enter")
+    row.get_by_text("1 of 3 files").wait_for()
+    names = dashboard.page.locator(".task").evaluate_all("rows => rows.map(r => r.dataset.task)")
+    assert names[:2] == ["broken", "held"]
+    dashboard.page.keyboard.press("Enter")
+    row.locator(".outcome.cancelled").wait_for()
+    assert dashboard.page.evaluate("document.activeElement.textContent") == "Run now"
+
+
+def test_a_progress_without_a_total_shows_no_share(open_dashboard: Any) -> None:
+    go = [threading.Event(), threading.Event()]
+
+    def work() -> None:
+        current_run().progress(3, 4, "files")
+        assert go[0].wait(PATIENCE)
+        current_run().progress(9, None, "rows")
+        assert go[1].wait(PATIENCE)
+
+    dashboard = open_dashboard()
+    dashboard.housekeeper.register_task(Task("work", work))
+    dashboard.housekeeper.run_task_manually("work", wait=False)
+    dashboard.sign_in()
+    row = dashboard.row("work")
+    row.get_by_text("3 of 4 files").wait_for()
+    assert row.locator("progress").get_attribute("value") == "3"
+    go[0].set()
+    row.get_by_text("9 rows").wait_for()
+    assert row.locator("progress").get_attribute("value") is None
+    go[1].set()
+
+
+def test_what_the_ledger_keeps_is_not_denied_while_it_is_away(
+    open_dashboard: Any, monkeypatch: Any
+) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    row = dashboard.row("backup")
+    row.locator("g.succeeded").nth(2).wait_for(state="attached")
+
+    def away(*_: object) -> Any:
+        raise LedgerUnavailable("it is away")
+
+    for name in ("running", "history"):
+        monkeypatch.setattr(dashboard.housekeeper.ledger, name, away)
+    row.get_by_text("not known").wait_for()
+    eventually(lambda: any("backup/runs" in each for each in dashboard.troubles))
+    assert row.locator(".bars").get_attribute("aria-label") == "Runs of backup: 3 succeeded"
+    monkeypatch.undo()
+    row.locator(".outcome.succeeded").wait_for()
+    assert all("503" in each for each in dashboard.troubles)
+    dashboard.troubles.clear()
+
+
 def test_problems_and_overdue_tasks_are_on_top(open_dashboard: Any, monkeypatch: Any) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
@@ -339,6 +454,12 @@ def test_a_server_that_goes_away_is_said_and_comes_back(open_dashboard: Any) -> 
     dashboard.page.route("**/health", lambda route: route.abort())
     dashboard.page.get_by_text("No answer, trying again").wait_for()
     assert dashboard.row("backup").is_visible(), "what was known stays"
+    dashboard.page.unroute("**/health")
+    dashboard.page.get_by_text("All is well").wait_for()
+    broken = {"status": 500, "json": {"error": "this failed; the log says why"}}
+    dashboard.page.route("**/health", lambda route: route.fulfill(**broken))
+    dashboard.page.get_by_text("No answer, trying again").wait_for()
+    assert dashboard.row("backup").is_visible(), "nor is the token forgotten"
     dashboard.page.unroute("**/health")
     dashboard.page.get_by_text("All is well").wait_for()
     assert all("health" in each or "Failed to load" in each for each in dashboard.troubles)

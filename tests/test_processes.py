@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -325,6 +326,30 @@ def test_systemd_hears_of_the_start_of_each_beat_of_a_reload_and_of_the_end(
     assert ends(process) == 0
 
 
+def test_a_process_without_a_free_file_is_not_ended_by_its_word_to_systemd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", "@nobody")
+    manager = hk.ServiceManager()
+    monkeypatch.setattr(hk.socket, "socket", exhausted)
+    manager.tell("WATCHDOG=1")
+
+
+def test_a_beat_that_fails_is_not_the_last(make: Any) -> None:
+    housekeeper, beats = make(), []
+
+    def beat() -> None:
+        beats.append(len(beats))
+        if len(beats) == 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    housekeeper.beat_every(0.01, beat)
+    wait_until(lambda: len(beats) > 3)
+
+
 def test_a_loop_that_hangs_is_not_reported_as_alive(make: Any) -> None:
     """The timer thread itself sends the beats, so that systemd restarts what does not go on."""
     housekeeper, beats = make(), []
@@ -569,7 +594,8 @@ def test_the_environment_names_the_schedulers_of_this_process_while_they_schedul
         return os.environ.get("HOUSEKEEPER_SCHEDULERS", "").split()
 
     before = named()
-    first, twin, other = make(), make(), make(namespace="other")
+    # Not those of other tests, some of which are left to the garbage collector.
+    first, twin, other = (make(namespace=name) for name in ("twins", "twins", "other"))
     assert len(set(named()) - set(before)) == 2
     first.shutdown()
     assert twin.mark in named(), "its twin goes on with the tasks"

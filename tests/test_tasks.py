@@ -100,6 +100,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"run": work, "retry_delay": False}, "retry_delay False is not a number"),
     ({"run": work, "startup": -1}, "startup -1 is not a number of seconds, 0 or more"),
     ({"run": work, "startup": NAN}, "startup nan is not a number"),
+    ({"run": work, "startup": math.inf}, "startup inf never comes"),
     ({"run": work, "startup": "yes"}, "startup 'yes' is not a number"),
     ({"run": work, "startup": None}, "startup None is not a number"),
     ({"run": work, "enabled": "false"}, "enabled 'false' is neither True nor False"),

@@ -401,6 +401,13 @@ def test_the_right_token_may_have_any_characters(make, open_door) -> None:
     assert door("GET", "/tasks", token="schlussel-fur-alles").status == 401
 
 
+@pytest.mark.parametrize("token", [f"{TOKEN}\n", "et-voilà-et-voilà"])
+def test_spaces_round_a_token_do_not_count(make, open_door, token: str) -> None:
+    door = open_door(make(), token=token)
+    sent = token.strip().encode().decode("latin-1")
+    assert door("GET", "/tasks", token=sent).status == 200
+
+
 def test_the_applications_own_rule_opens_the_door_and_a_form_still_cannot_post(
     make, open_door
 ) -> None:
@@ -418,7 +425,7 @@ def test_the_applications_own_rule_opens_the_door_and_a_form_still_cannot_post(
 
 def test_weak_tokens_and_wrong_options_are_refused_when_it_is_made(make) -> None:
     housekeeper = make()
-    for token in ("", "short", 7):
+    for token in ("", "short", " " * 20, 7):
         with pytest.raises(ConfigurationError, match="could be guessed"):
             housekeeper.web_app(token=token)
     with pytest.raises(ConfigurationError, match="authorize='yes' is not callable"):
@@ -721,6 +728,21 @@ def test_metrics_count_outcomes_durations_lateness_and_what_goes_on(make, open_d
     assert value_of(found["housekeeper_overdue_seconds"], task="good") == 0
 
 
+def test_metrics_say_nothing_of_tasks_while_the_ledger_is_away(make, monkeypatch) -> None:
+    housekeeper = make(Task("sweep", ok, schedule="@daily"))
+    housekeeper.pause_task("sweep")
+    door = bare_door(housekeeper, token=TOKEN)
+    assert value_of(metrics_of(door)["housekeeper_paused"], task="sweep") == 1
+
+    def away(*_: object) -> Any:
+        raise LedgerUnavailable("it is away")
+
+    monkeypatch.setattr(housekeeper.ledger, "paused", away)
+    found = metrics_of(door)
+    for name in ("running", "paused", "last_success_timestamp_seconds", "overdue_seconds"):
+        assert found[f"housekeeper_{name}"] == []
+
+
 def test_metrics_count_the_ticks_that_were_skipped(make, held) -> None:
     task = Task("held", held, schedule="* * * * * *")
     housekeeper = make(task)
@@ -860,6 +882,8 @@ def talk(port: int, *parts: bytes) -> bytes:
         (b"GET / HTTP/1.0\r\nNo colon\r\n\r\n", b"400"),
         (b"GET / HTTP/1.0\r\nX: 1\r\n folded\r\n\r\n", b"400"),
         (b"GET / HTTP/1.0\r\nX\0: 1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.0\r\nX_Trace.Id~1: 1\r\n\r\n", b"302"),
+        (b"GET / HTTP/1.0\r\nTransfer_Encoding: chunked\r\n\r\n", b"302"),
         (b"GET /%00 HTTP/1.0\r\n\r\n", b"404"),
         (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
