@@ -51,9 +51,7 @@ import contextvars
 import ctypes
 import functools
 import gc
-import hashlib
 import heapq
-import hmac
 import importlib
 import importlib.util
 import inspect
@@ -65,7 +63,6 @@ import math
 import os
 import queue
 import re
-import secrets
 import selectors
 import shlex
 import signal
@@ -104,9 +101,9 @@ from typing import (
 )
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-# argparse, croniter, difflib, http and ipaddress are imported where they are used: who needs them
-# not, or not yet, is spared a third of what the import takes.  Not ctypes: a run's interrupt could
-# come in the middle of its import, and leave that locked.
+# argparse, croniter, difflib, hashlib, hmac, http, ipaddress and secrets are imported where they
+# are used: who needs them not, or not yet, is spared a third of what the import takes.  Not
+# ctypes: a run's interrupt could come in the middle of its import, and leave that locked.
 if TYPE_CHECKING:
     import argparse
 
@@ -626,10 +623,16 @@ def _unhash(field: CronField, value: str, hash_key: str) -> str:
     step = int(match[3]) if match[3] else high - low + 1
     if low >= high or not 1 <= step <= high - low + 1:
         raise ConfigurationError(f"{field.name} {value!r} has no range or step to choose from")
-    digest = hashlib.sha256(f"{hash_key}\0{field.name}".encode()).digest()
-    first = low + int.from_bytes(digest[:8], "big") % step
+    first = low + int(digest_of(f"{hash_key}\0{field.name}")[:16], 16) % step
     several = match[3] and first + step <= high
     return f"{first}-{high}/{step}" if several else str(first)
+
+
+def digest_of(text: str) -> str:
+    """Return the SHA-256 of a text, in 64 hexadecimal digits."""
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_cron_field(field: CronField, value: str) -> None:
@@ -2022,7 +2025,7 @@ class MemoryLedger(Ledger):
 
     def forget(self) -> None:
         self._locks = [threading.Lock() for _ in range(self.LOCKS)]
-        self._identity = secrets.token_hex(16)
+        self._identity = os.urandom(16).hex()
         self._tasks: defaultdict[str, TaskRecord] = defaultdict(TaskRecord)
         self._runs: dict[str, tuple[str, Run]] = {}  # by id, with the task's key
         self._pauses: defaultdict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
@@ -2413,7 +2416,7 @@ class SqlLedger(Ledger):
         self._write(
             "INSERT INTO housekeeper_meta (name, value) VALUES ('identity', :fresh)"
             " ON CONFLICT DO NOTHING",
-            fresh=secrets.token_hex(16),
+            fresh=os.urandom(16).hex(),
         )
         return str(self._rows("SELECT value FROM housekeeper_meta WHERE name = 'identity'")[0][0])
 
@@ -2834,7 +2837,7 @@ def new_id(clock: Clock) -> str:
     # Drawn once a process: to ask the system for each id lets go of the interpreter's lock, for
     # which ten busy workers then queue (half of a burst's CPU time, measured).
     if _origin[0] != (pid := os.getpid()):
-        _origin = (pid, secrets.token_hex(4))
+        _origin = (pid, os.urandom(4).hex())
     milliseconds = int(clock.now().timestamp() * 1000)
     return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{_origin[1]}"
 
@@ -3615,7 +3618,7 @@ def sentry_slug(key: str) -> str:
     if lasting and not namespace and len(name) <= 50:
         return name
     words = re.sub("[^a-z0-9]+", "-", f"{namespace}-{name}".lower()).strip("-")
-    return f"{words[:41].rstrip('-')}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    return f"{words[:41].rstrip('-')}-{digest_of(key)[:8]}"
 
 
 def sentry_schedule(trigger: Trigger) -> dict[str, object]:
@@ -3756,7 +3759,7 @@ class SentryReporter:
 
     def _report(self, run: Run, monitor: Monitor | None) -> Report:
         # Of the run's id, so that whoever finds it crashed ends this check-in, in this trace.
-        name = hashlib.sha256(run.id.encode()).hexdigest()[:32]
+        name = digest_of(run.id)[:32]
         # Not a fork: it would hold the request during which this process was started.
         scope = self._scopes.Scope()
         scope.generate_propagation_context({"sentry-trace": f"{name}-{name[:16]}"})
@@ -4532,7 +4535,7 @@ class Housekeeper:
 
     def _fresh(self) -> None:
         """Set up what belongs to one process and one start: locks, agenda, runs, threads."""
-        self.runner = f"{self.host}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.runner = f"{self.host}:{os.getpid()}:{os.urandom(3).hex()}"
         # Guards what is decided for all tasks: the agenda, and which tasks there are.  Never held
         # over I/O or a task, and taken by no run that just begins and ends: see Registration.
         self._lock = threading.RLock()
@@ -6312,7 +6315,7 @@ def _mark(housekeeper: Housekeeper, pid: int) -> str:
     ledger, folder = housekeeper.ledger.url, Path(__file__).resolve().parent
     # A program that supervises another one may have left the ledger and the namespace as they are.
     what = (ledger, housekeeper.namespace, folder, housekeeper.tasks_dir, reloaded, _birth(pid))
-    return f"{pid}:{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
+    return f"{pid}:{digest_of(repr(what))[:12]}"
 
 
 def _birth(pid: int) -> str:
@@ -7677,6 +7680,8 @@ class WebApp:
             return answers[method](self.housekeeper, request)
 
     def _has_token(self, environ: Environ) -> bool:
+        import hmac
+
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if self._token is None or scheme.lower() != "bearer":
             return False
@@ -8572,6 +8577,8 @@ def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
             raise ConfigurationError(
                 f"--http {address} can be reached from other hosts; set HOUSEKEEPER_TOKEN first"
             )
+        import secrets
+
         token = secrets.token_urlsafe()
         # Behind the #, a browser keeps it to itself.
         fragment = f"#token={token}"

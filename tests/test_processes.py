@@ -491,7 +491,7 @@ def test_importing_the_file_starts_nothing_and_needs_no_optional_package() -> No
         import housekeeper
         assert threading.active_count() == 1
         known = set(sys.stdlib_module_names) | {"housekeeper"}
-        assert not {"argparse", "difflib", "http"} & set(sys.modules)
+        assert not {"argparse", "difflib", "hashlib", "http"} & set(sys.modules)
         new = {name.partition(".")[0] for name in set(sys.modules) - before}
         print(sorted(name for name in new - known if not name.startswith("_")))
     """
