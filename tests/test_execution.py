@@ -860,6 +860,17 @@ def test_a_run_hears_that_it_was_cancelled_and_check_cancelled_raises(make) -> N
     assert housekeeper.cancel("hears") is None
 
 
+def run_and_cancel(
+    housekeeper: hk.Housekeeper, work: Callable[[], object], started: threading.Event
+) -> None:
+    """Cancel a run that tells when it has started; its function must return."""
+    run = start(housekeeper, Task("calls", work))
+    assert started.wait(PATIENCE)
+    housekeeper.cancel("calls")
+    ended(run)
+    assert (run.status, run.exception) == (Status.CANCELLED, None)
+
+
 def test_on_cancel_calls_back_early_and_late_unless_taken_back_and_despite_failures(
     make, logged
 ) -> None:
@@ -884,12 +895,7 @@ def test_on_cancel_calls_back_early_and_late_unless_taken_back_and_despite_failu
         run.on_cancel(lambda: calls.put("late"))
         assert calls.get_nowait() == "late"
 
-    housekeeper = make()
-    run = start(housekeeper, Task("calls", work))
-    assert started.wait(PATIENCE)
-    housekeeper.cancel("calls")
-    ended(run)
-    assert (run.status, run.exception) == (Status.CANCELLED, None)
+    run_and_cancel(make(), work, started)
     assert calls.empty()
     assert logged("an on_cancel callback failed")
 
@@ -907,12 +913,7 @@ def test_callbacks_that_raise_more_than_an_exception_do_not_keep_the_next_from_i
         started.set()
         assert called.wait(PATIENCE)
 
-    housekeeper = make()
-    run = start(housekeeper, Task("calls", work))
-    assert started.wait(PATIENCE)
-    housekeeper.cancel("calls")
-    ended(run)
-    assert (run.status, run.exception) == (Status.CANCELLED, None)
+    run_and_cancel(make(), work, started)
     assert logged("an on_cancel callback failed")
 
 
