@@ -1596,9 +1596,8 @@ LEASE = 60  # seconds without a heartbeat after which a run may be called crashe
 OBSERVED = 30.0  # seconds of its own time that an observer must have seen a stale row unchanged
 STARTUP_ONCE_IN = 60  # seconds in which the processes of one start are expected to come up
 AHEAD = 5  # seconds that a tick may be ahead of the ledger's clock
-# How long before a tick it is claimed, so that its run need not wait for the ledger: it begins
-# with the tick.  Enough for a disk or a server nearby, and little enough that nothing else can be
-# said to happen before the tick.
+# How long before a tick it is claimed, so that its run begins with it instead of waiting for the
+# ledger: enough for a disk or a server nearby.  What stands in a tick's way counts when it comes.
 LEAD = timedelta(milliseconds=5)
 SKEW = 2.0  # seconds between the host's clock and the ledger's that are worth a warning
 KEEP_ROWS, KEEP_DAYS = 1000, 90
