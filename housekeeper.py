@@ -4235,6 +4235,11 @@ class Registration:
         self.unsure: LiveRun | None = None  # a claim of it may have been committed, or not
 
     @property
+    def starts_up(self) -> bool:
+        """Whether the task is still there, and asks for a startup run."""
+        return not self.gone and self.task.enabled and self.task.startup is not False
+
+    @property
     def floor(self) -> datetime | None:
         """The instant up to which every tick is accounted for."""
         since, accounted = self.since, self.accounted
@@ -4863,9 +4868,9 @@ class Housekeeper:
 
     def _start_startup_tasks(self) -> None:
         for registration in list(self._registrations.values()):
-            task = registration.task
-            if task.enabled and task.startup is not False:
-                delay = 0.0 if task.startup is True else float(task.startup)
+            if registration.starts_up:
+                startup = registration.task.startup
+                delay = 0.0 if startup is True else float(startup)
                 self._delayed(delay, self._dispatch_startup, registration)
 
     def _dispatch_startup(self, registration: Registration) -> None:
@@ -5067,13 +5072,17 @@ class Housekeeper:
         tick = None if registration.gone else self._newest_due(registration)
         if unsure is not None and unsure.scheduled_for == tick:
             run = unsure
-            run.started_at = _start_of(self.clock.now(), tick)
         else:
             run = self._new_run(registration, Reason.SCHEDULE, tick)
         if tick is None:
             return run, Claim.TAKEN
         registration.unsure = run
-        return run, self.ledger.claim(run)
+        return run, self._claim(run)
+
+    def _claim(self, run: LiveRun) -> Claim:
+        """Claim a run that begins now, or with its tick when that comes; as Ledger.claim()."""
+        run.started_at = _start_of(self.clock.now(), run.scheduled_for)
+        return self.ledger.claim(run)
 
     def _wait_for_claim(self, run: LiveRun, verdict: Claim) -> float | None:
         """Return after how many seconds a tick is to be claimed again; None when it is decided."""
@@ -5101,9 +5110,10 @@ class Housekeeper:
         if only and not self._too_late(registration, first, now):
             return first
         now = self._due_until()
-        if first > now + LEAD:
+        until = now + LEAD
+        if first > until:
             return first  # The claim will say that it is early.
-        newest = trigger.latest_before(now + LEAD, floor) or first
+        newest = trigger.latest_before(until, floor) or first
         if self._too_late(registration, newest, now):
             self._account(registration, trigger, newest, Status.MISSED)
             return None
@@ -5181,12 +5191,11 @@ class Housekeeper:
     def _start_startup(self, registration: Registration) -> LiveRun | None:
         # The same run when it is tried again: it may be on record already.
         run = registration.unsure or self._new_run(registration, Reason.STARTUP)
-        run.started_at = self.clock.now()
         try:
             wanted = registration.unsure is run or self._wants_startup(registration)
             registration.unsure = run if wanted else None
             mine = wanted and self.ledger.claim_startup(run)
-            verdict = self.ledger.claim(run) if mine else Claim.TAKEN
+            verdict = self._claim(run) if mine else Claim.TAKEN
             wait = self._wait_for_claim(run, verdict)
         except LedgerUnavailable as error:
             what = f"Task {run.task} could not be started"
@@ -5208,17 +5217,13 @@ class Housekeeper:
 
     def _wants_startup(self, registration: Registration) -> bool:
         """Tell whether a task still asks for a startup run; raises LedgerUnavailable."""
-        task = registration.task
-        if registration.gone or not task.enabled or task.startup is False:
-            return False  # Unregistered or replaced since the start.
-        if registration.since is None:
+        if registration.starts_up and registration.since is None:
             raise LedgerUnavailable("the task could not be entered in the ledger yet")
-        return True
+        return registration.starts_up
 
     def _new_run(
         self, registration: Registration, reason: Reason, tick: datetime | None = None
     ) -> LiveRun:
-        now = self.clock.now()
         return LiveRun(
             definition=registration.task,
             clock=self.clock,
@@ -5227,7 +5232,6 @@ class Housekeeper:
             reason=reason,
             runner=self.runner,
             scheduled_for=tick,
-            started_at=_start_of(now, tick),
         )
 
     def _enter_live(self, registration: Registration, run: LiveRun) -> None:
@@ -5656,7 +5660,7 @@ class Housekeeper:
         """Claim for a task whose lock is held, and free it when that is in vain."""
         try:
             run = self._new_run(registration, Reason.MANUAL)
-            if self.ledger.claim(run) is not Claim.MINE:
+            if self._claim(run) is not Claim.MINE:
                 self._soon(self._in_upkeep, self._look_for_crashed)
                 raise AlreadyRunning(run.task, self.ledger.running_run(registration.key))
             self._enter_live(registration, run)

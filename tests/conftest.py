@@ -42,3 +42,11 @@ def make(tmp_path: Path) -> Iterator[Any]:
     yield make_one
     for housekeeper in made:
         housekeeper.shutdown(timeout=1.0)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared_url(request: Any, tmp_path: Path) -> str:
+    """The URL of a fresh ledger that serves many processes."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/ledger.db"

@@ -7,7 +7,6 @@ import logging
 import os
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import housekeeper as hk
 from housekeeper import Status
 from tests.postgres import PostgresServer
+from tests.waiting import eventually
 
 TASKS = Path(hk.__file__).parent / "tasks"
 DAY = 86400
@@ -371,19 +371,11 @@ def test_vacuum_is_cancelled_in_the_middle_of_a_statement(
         cursor.execute("LOCK TABLE slow IN SHARE UPDATE EXCLUSIVE MODE")
         live = housekeeper.run_task_manually("database-vacuum", wait=False)
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        wait_until(lambda: postgres(waiting) == [(1,)])
+        eventually(lambda: postgres(waiting) == [(1,)])
         housekeeper.cancel("database-vacuum")
         assert live.ended.wait(9)  # less than the task's own lock_timeout
     holder.close()
     assert live.status is Status.CANCELLED
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Look again and again until something is so; for what gives no event."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came to that"
-        threading.Event().wait(0.01)
 
 
 # Both tasks on SQLite.

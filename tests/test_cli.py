@@ -474,14 +474,7 @@ def test_a_terminal_that_is_closed_asks_a_run_to_stop(shell: Shell) -> None:
         "from housekeeper import Task\ntask = Task('slow', command='echo $$; exec sleep 60')\n"
     )
     shell.write("slow.py", source)
-    process = subprocess.Popen(
-        [sys.executable, str(FILE), "run", "slow"],
-        cwd=shell.folder,
-        env=environment(**shell.variables),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = launch(shell, "run", "slow", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     command = int(process.stderr.readline().split()[-1])
     for _ in range(2):  # Its shell hands it on once more.
@@ -493,15 +486,22 @@ def test_a_terminal_that_is_closed_asks_a_run_to_stop(shell: Shell) -> None:
     assert shell.json("history", "slow")[0]["status"] == "cancelled"
 
 
-def start(shell: Shell, *arguments: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+def launch(
+    shell: Shell, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
+    """Begin a command, without waiting for its end."""
+    return subprocess.Popen(
         [sys.executable, str(FILE), *arguments],
         cwd=shell.folder,
         env=environment(**shell.variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
         text=True,
     )
+
+
+def start(shell: Shell, *arguments: str) -> subprocess.Popen[str]:
+    process = launch(shell, *arguments)
     assert process.stdout is not None
     assert process.stdout.readline() == "inside\n"
     return process
@@ -585,14 +585,7 @@ def test_health_exits_as_nagios_expects(shell: Shell) -> None:
 
 
 def test_the_scheduler_first_prints_zone_ledger_and_tasks(shell: Shell) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(FILE), "--timezone", "Asia/Tokyo"],
-        cwd=shell.folder,
-        env=environment(**shell.variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    process = launch(shell, "--timezone", "Asia/Tokyo")
     assert process.stdout is not None
     place = f"zone Asia/Tokyo, ledger sqlite:///{shell.ledger}"
     assert process.stdout.readline() == f"Housekeeper {hk.__version__}, {place}, 6 tasks\n"

@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,13 +24,6 @@ EVERY_SECOND = "* * * * * *"
 def outcomes(housekeeper: hk.Housekeeper, name: str = "work") -> list[tuple[Status, int]]:
     """Return the statuses and counts of a task's rows, oldest first."""
     return [(row.status, row.count) for row in reversed(housekeeper.history(name, 1000))]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ledger_url(request: Any, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.db"
-    return str(request.getfixturevalue("postgres_url"))
 
 
 class SlowClaims:
@@ -369,10 +361,10 @@ def test_two_threads_that_start_anew_start_once(make: Any, monkeypatch) -> None:
 
 
 def test_a_task_that_is_registered_anew_before_the_start_is_entered_as_it_is_now(
-    ledger_url: str, make: Any
+    shared_url: str, make: Any
 ) -> None:
     housekeeper = make(
-        Task("work", lambda: None, schedule="0 5 * * *"), start=False, ledger=ledger_url
+        Task("work", lambda: None, schedule="0 5 * * *"), start=False, ledger=shared_url
     )
     housekeeper.unregister_task("work")
     housekeeper.register_task(Task("work", lambda: None, schedule="0 4 * * *"))

@@ -1321,14 +1321,6 @@ for n in range(50):
 """
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def shared_url(request: Any, path: Path) -> str:
-    """The URL of a fresh ledger that serves many processes."""
-    if request.param == "postgres":
-        return str(request.getfixturevalue("postgres_url"))
-    return f"sqlite:///{path}"
-
-
 def crew(url: str, script: str) -> list[Any]:
     """Let as many processes do the same at the same time; return their answers."""
     code = f"{PRELUDE}{script}\nprint(json.dumps(answer))"

@@ -28,10 +28,13 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Status
+from tests import waiting
 from tests.environment import environment
 
 FILE = Path(hk.__file__).resolve()
 LIMIT = 30  # seconds after which something hangs that must not
+
+eventually = functools.partial(waiting.eventually, within=LIMIT)
 
 WORK = """
     import time
@@ -157,7 +160,7 @@ def test_a_second_signal_ends_at_once(world: World) -> None:
     process = world.start(arguments=["--shutdown-timeout", "600"])
     read_until(process, "inside")
     process.terminate()
-    wait_until(lambda: "Shutting down after SIGTERM" in world.stderr())
+    eventually(lambda: "Shutting down after SIGTERM" in world.stderr())
     process.send_signal(signal.SIGINT)
     assert ends(process) == 128 + signal.SIGINT
 
@@ -172,11 +175,11 @@ task = Task("work", command="trap '' TERM; echo pid $$ inside; exec sleep 1000",
 def test_a_second_signal_ends_commands_as_well(world: World) -> None:
     world.write(STUBBORN_COMMAND)
     process = world.start(arguments=["--shutdown-timeout", "600"])
-    wait_until(lambda: "inside" in world.stderr())
+    eventually(lambda: "inside" in world.stderr())
     (pid,) = re.findall(r"pid (\d+) inside", world.stderr())
     ended = os.pidfd_open(int(pid))
     process.terminate()
-    wait_until(lambda: "Shutting down after SIGTERM" in world.stderr())
+    eventually(lambda: "Shutting down after SIGTERM" in world.stderr())
     process.send_signal(signal.SIGINT)
     assert ends(process) == 128 + signal.SIGINT
     assert select.select([ended], [], [], LIMIT)[0]
@@ -244,7 +247,7 @@ def test_two_schedulers_on_one_ledger_run_each_tick_once(world: World) -> None:
     both = [world.start(), world.start()]
     for process in both:
         read_until(process, "every-second")
-    wait_until(lambda: len(world.history()) >= 6)
+    eventually(lambda: len(world.history()) >= 6)
     lines: list[str] = []
     for process in both:
         process.terminate()
@@ -320,7 +323,7 @@ def test_systemd_hears_of_the_start_of_each_beat_of_a_reload_and_of_the_end(
     reloading, _, micros = heard(systemd, "RELOADING=1").partition("\nMONOTONIC_USEC=")
     assert before <= int(micros) / 1e6 + 1e-3 <= time.monotonic() + 1e-3, reloading
     heard(systemd, "READY=1")
-    wait_until(lambda: any("socket: \n" in row.output for row in world.history()))
+    eventually(lambda: any("socket: \n" in row.output for row in world.history()))
     process.terminate()
     heard(systemd, "STOPPING=1")
     assert ends(process) == 0
@@ -347,7 +350,7 @@ def test_a_beat_that_fails_is_not_the_last(make: Any) -> None:
             raise OSError(errno.EMFILE, "Too many open files")
 
     housekeeper.beat_every(0.01, beat)
-    wait_until(lambda: len(beats) > 3)
+    eventually(lambda: len(beats) > 3)
 
 
 def test_a_loop_that_hangs_is_not_reported_as_alive(make: Any) -> None:
@@ -360,14 +363,14 @@ def test_a_loop_that_hangs_is_not_reported_as_alive(make: Any) -> None:
         gate.wait(LIMIT)
 
     housekeeper.beat_every(0.01, lambda: beats.append(threading.current_thread().name))
-    wait_until(lambda: len(beats) > 2)
+    eventually(lambda: len(beats) > 2)
     housekeeper._soon(hang)
     assert hung.wait(LIMIT)
     stalled = len(beats)
     threading.Event().wait(0.1)
     assert len(beats) == stalled
     gate.set()
-    wait_until(lambda: len(beats) > stalled)
+    eventually(lambda: len(beats) > stalled)
     assert set(beats[1:]) == {"housekeeper-timer"}
 
 
@@ -466,7 +469,7 @@ def test_the_end_of_a_program_ends_the_command_that_runs(world: World) -> None:
     path.write_text(source + "while not os.path.exists('begun'): time.sleep(0.05)\n")
     process = world.start(sys.executable, str(path), world.ledger, "0.2")
     assert ends(process) == 0
-    wait_until((world.folder / "told").exists)
+    eventually((world.folder / "told").exists)
     (row,) = world.history("x")
     assert row.status is Status.CANCELLED
     assert "Traceback" not in world.stderr()
@@ -521,7 +524,7 @@ def test_a_scheduler_that_a_task_starts_says_that_it_would_have_nothing_to_do(
         """
     )
     process = world.start(*scheduler, *(["run", "work"] if by_hand else []))
-    wait_until(lambda: any(row.finished_at for row in world.history()))
+    eventually(lambda: any(row.finished_at for row in world.history()))
     if not by_hand:
         process.terminate()
     assert ends(process) == (1 if by_hand else 0)
@@ -822,14 +825,6 @@ def test_a_start_that_fails_in_a_worker_does_not_take_the_site_down(
     assert app.test_client().get("/").text == "page"
     assert "could not be started in this process" in caplog.text
     housekeeper._started = True
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = LIMIT) -> None:
-    """Look again and again until something is so; for what gives no event."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came to that"
-        threading.Event().wait(0.02)
 
 
 def test_the_clock_of_this_machine_is_read_in_utc() -> None:

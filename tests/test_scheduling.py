@@ -866,7 +866,7 @@ def test_a_clock_that_is_set_between_a_claim_and_its_tick_repeats_and_delays_not
     seconds: float,
 ) -> None:
     clock, hits, begun = VirtualClock(START), list[datetime | None](), list[float]()
-    ledger = SlowLedger("memory://", clock)
+    ledger = hk.MemoryLedger("memory://", clock)
 
     def work() -> None:
         hits.append(current_run().scheduled_for)

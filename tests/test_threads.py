@@ -20,8 +20,8 @@ import housekeeper as hk
 from housekeeper import Status, Task, current_run
 from tests.accounting import assert_accounted, assert_ran_once
 from tests.virtual_time import ExhaustedExecutor, Late
+from tests.waiting import PATIENCE
 
-PATIENCE = 20.0  # seconds after which a test gives up
 EVERY_SECOND = "* * * * * *"
 
 

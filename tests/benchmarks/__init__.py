@@ -22,7 +22,7 @@ runs; CPU of a run):
   writes together, and 265 with a queue, which brings 8 to 10 together.
 - A lone run began 0.2 ms after the floor's with memory://, and 0.9 ms with SQLite: its claim stood
   between its tick and its function, in code that is cold after a second asleep.  Claimed 5 ms
-  ahead it begins before the floor's, with any ledger: what is left is the end of a short wait.
+  ahead it begins no later than that, with any ledger: what is left is the end of a short wait.
 - croniter is a fifth of the import; it is imported with the first cron schedule, which costs the
   same 12 ms there, and as much again to look up its version.  hashlib, hmac and secrets are 5 ms,
   most of it OpenSSL.
