@@ -77,7 +77,7 @@ import time
 import traceback
 import urllib.parse
 import weakref
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -129,6 +129,10 @@ __all__ = [
     "current_run",
     "task",
 ]
+
+Action = Callable[[], object]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 logger = logging.getLogger("housekeeper")
 # Sentry is told of outcomes as such, and not once more of their lines: see SentryReporter.start().
@@ -1179,6 +1183,7 @@ class Run:
     reason: Reason
     status: Status
     runner: str = ""
+    key: str = field(default="", repr=False)  # the ledger's, of its task
     scheduled_for: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -1191,6 +1196,7 @@ class Run:
     progress_made: Progress | None = None
     stop_asked_at: datetime | None = None
     stop_reason: str = ""
+    group: str = field(default="", repr=False)  # of its command's processes: see end_group()
 
     @property
     def duration(self) -> float | None:
@@ -1204,6 +1210,7 @@ class Run:
         """Return it as plain values for JSON, instants as RFC 3339."""
         values = {field.name: getattr(self, field.name) for field in fields(Run)}
         values["progress"] = values.pop("progress_made")
+        del values["key"], values["group"]
         values["duration"] = self.duration
         return {name: _plain(value) for name, value in values.items()}
 
@@ -1358,15 +1365,13 @@ class LiveRun(Run):
         "definition",
         "ended",
         "exception",
-        "key",
         "kill",
     )
 
     def __init__(self, *, definition: Task, clock: Clock, key: str, **values: Any) -> None:
-        super().__init__(task=definition.name, status=Status.RUNNING, **values)
+        super().__init__(task=definition.name, status=Status.RUNNING, key=key, **values)
         self.definition = definition
         self.clock = clock
-        self.key = key
         self.buffer = Output()
         self.deadline: datetime | None = None
         self.cancels_schedule = False
@@ -1586,22 +1591,21 @@ def current_run() -> LiveRun:
 
 
 # ================================================================================================
-# 6. Ledgers: the store of runs, and the claim that makes a tick run once.
+# 6. Ledger: the store of runs, and the claim that makes a tick run once.
 # ================================================================================================
 
 CALL_LIMIT = 10.0  # seconds that a ledger call may take, waiting for its turn included
 HEALTH_LIMIT = 2.0  # the same, for a call of health()
-HEARTBEAT_EVERY = 15.0  # seconds, while something runs
 LEASE = 60  # seconds without a heartbeat after which a run may be called crashed
-OBSERVED = 30.0  # seconds of its own time that an observer must have seen a stale row unchanged
 STARTUP_ONCE_IN = 60  # seconds in which the processes of one start are expected to come up
-AHEAD = 5  # seconds that a tick may be ahead of the ledger's clock
+AHEAD = 1  # seconds that a tick may be ahead of the ledger's clock
 # How long before a tick it is claimed, so that its run begins with it instead of waiting for the
 # ledger: enough for a disk or a server nearby.  What stands in a tick's way counts when it comes.
 LEAD = timedelta(milliseconds=5)
-SKEW = 2.0  # seconds between the host's clock and the ledger's that are worth a warning
 KEEP_ROWS, KEEP_DAYS = 1000, 90
 LISTED_PAUSES = 100
+BEAT_EVERY = 60.0  # seconds between two signs of life of a runner
+SEEN_WITHIN = 150.0  # seconds in which a runner that lives has been seen
 
 _call_limit: contextvars.ContextVar[float] = contextvars.ContextVar(
     "housekeeper_call_limit", default=CALL_LIMIT
@@ -1618,18 +1622,49 @@ def ledger_calls_within(seconds: float) -> Iterator[None]:
         _call_limit.reset(token)
 
 
-# Connections that a forked child must neither use nor close: they stay referenced for ever.
-_inherited: list[object] = []
+def key_of(task: Task, namespace: str, host: str) -> str:
+    """Return the ledger's key of a task: ``namespace/name``, or ``namespace/name@host``."""
+    return f"{namespace}/{task.name}" + (f"@{host}" if task.each_host else "")
+
+
+def name_of(key: str) -> str:
+    """Return the name of the task that a ledger's key stands for."""
+    return key.partition("/")[2].partition("@")[0]
+
+
+def whole_of(key: str) -> str:
+    """Return the key of a task on all hosts: the one that a pause is kept under."""
+    return key.partition("@")[0]
+
+
+def is_within(key: str, within: str) -> bool:
+    """Tell whether a key is the one asked for, or begins so when that ends with / or @."""
+    return key.startswith(within) if within[-1:] in ("", "/", "@") else key == within
+
+
+_sequence = itertools.count()
+_origin = (0, "")  # this process, and what tells its ids from those of all others
+
+
+def new_id(clock: Clock) -> str:
+    """Return a run's id: unique anywhere, and in the order in which this process made them."""
+    global _origin
+    # Drawn once a process: to ask the system for each id lets go of the interpreter's lock, for
+    # which ten busy workers then queue (half of a burst's CPU time, measured).
+    if _origin[0] != (pid := os.getpid()):
+        _origin = (pid, os.urandom(4).hex())
+    milliseconds = int(clock.now().timestamp() * 1000)
+    return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{_origin[1]}"
 
 
 class Claim(Enum):
-    """What came of trying to claim a tick."""
+    """What came of trying to claim a run."""
 
     MINE = "mine"
-    TAKEN = "taken"  # the tick is on record already
+    TAKEN = "taken"  # the tick is on record already, or the startup run is another process's
     PAUSED = "paused"
-    SUPERSEDED = "superseded"  # a later tick is on record; now recorded as skipped
-    OVERLAPPED = "overlapped"  # another run goes on; a tick is now recorded as skipped
+    SUPERSEDED = "a later tick is on record already"
+    OVERLAPPED = "another run is going on"
     BLOCKED = "blocked"  # by a run without heartbeat, that may be called crashed soon
     EARLY = "early"  # the tick is ahead of the ledger's clock
 
@@ -1640,6 +1675,8 @@ class Standing(NamedTuple):
     since: datetime  # the schedule has no past before this
     newest: datetime | None  # the newest tick on record
     paused_at: datetime | None
+    schedule: str = ""  # as it was entered last, with its zone
+    entered_by: str = ""  # the runner that did
 
     @property
     def floor(self) -> datetime:
@@ -1647,11 +1684,589 @@ class Standing(NamedTuple):
         return max(self.since, self.newest or self.since)
 
 
+class Entry(NamedTuple):
+    """A task as a runner enters it in the ledger."""
+
+    key: str
+    schedule: str
+    timezone: str
+
+
+class Lasts(NamedTuple):
+    """How a task's last runs went."""
+
+    run: Run | None = None  # the newest that was started
+    success: datetime | None = None  # the end of the newest that succeeded
+    failures: int = 0  # the newest runs that failed, timed out or crashed, one after the other
+    failing_since: datetime | None = None  # the start of the first of them
+    last_error: str = ""  # the note of the last of them
+
+
+@dataclass(slots=True, kw_only=True)
+class RunnerRow:
+    """One process that schedules, or did, as the ledger knows it.  Instants are UTC.
+
+    `place` names the machine's boot and its namespace of process ids, `birth` the start of the
+    process as that machine counts: together they tell whether the process still lives.
+    """
+
+    runner: str
+    namespace: str
+    host: str
+    pid: int
+    place: str
+    birth: str
+    version: str
+    workers: int
+    started_at: datetime | None = None
+    beat_at: datetime | None = None
+    stopped_at: datetime | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+class Ledger(Protocol):
+    """What each kind of ledger promises.
+
+    A task is named by its key.  `within` is a key, or, when it ends with ``/`` or ``@`` or is
+    empty, the beginning of all keys asked for.  Each call raises LedgerUnavailable when it could
+    not be done within its limit; it may then have been done or not, and may be tried again.
+    """
+
+    url: str  # without a password
+    failures: int  # calls that ended in LedgerUnavailable, for the metrics
+    PRUNE_EVERY: float  # seconds
+
+    def exists(self) -> bool:
+        """Tell whether there is a ledger to read, without making one."""
+
+    def open(self) -> None:
+        """Connect, and make what is missing.
+
+        Raises ConfigurationError when the place itself is wrong.
+        """
+
+    def close(self) -> None:
+        """Let go of what open() took; the next call takes it again."""
+
+    def forget(self) -> None:
+        """After a fork: never use or close what is the parent's, or look at its locks."""
+
+    def now(self) -> datetime:
+        """Return what the ledger's clock shows."""
+
+    def identity(self) -> str:
+        """Return what tells this ledger from all others; made once."""
+
+    def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
+        """Enter tasks, and return where their schedules stand.
+
+        A task that is new, or whose schedule changed, has no past: its ticks count from now.
+        """
+
+    def standings(self, within: str) -> dict[str, Standing]:
+        """Return where the schedules of registered tasks stand, by key."""
+
+    def pause(self, key: str) -> bool:
+        """Pause a task's schedule on all hosts, from now; False when it was paused already."""
+
+    def resume(self, key: str) -> bool:
+        """End a pause, keep its interval, and count ticks from now; False when not paused."""
+
+    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
+        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
+
+    def claim(self, run: LiveRun) -> Claim:
+        """Try to make a run mine: a tick at most once, and one run of a task at a time.
+
+        A startup run is made once by the processes that start together.  One statement decides,
+        never a read and then a write; when it changes nothing, one read tells why.
+        """
+
+    def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
+        """Record the ticks in (after, row.scheduled_for] as one row of so many; once.
+
+        False when one of them is on record meanwhile, or when the run `beside` has ended: look
+        again where the record ends.
+        """
+
+    def beat(self, run: LiveRun) -> Run | None:
+        """Say that a run is alive, and return its row; None when it is not running any more."""
+
+    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
+        """Mark a running row, in whatever process it runs."""
+
+    def finish(self, run: LiveRun) -> bool:
+        """Record the outcome of a run that is mine and still running; False when it is not."""
+
+    def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
+        """Record a running row as crashed, unless it had a heartbeat since it was read.
+
+        Without `dead`, only when its last heartbeat is older than the lease.
+        """
+
+    def runs(
+        self,
+        within: str = "",
+        *,
+        id: str = "",
+        running: bool = False,
+        tick_from: datetime | None = None,
+        before: str = "",
+        limit: int = 0,
+    ) -> list[Run]:
+        """Return runs, newest first; with `tick_from`, those from that tick on, oldest first.
+
+        `before` is the id of a run, and leaves those made before it; `limit` 0 means all.  Rows
+        that a clock in the future has left are not listed, unless by id or tick.
+        """
+
+    def lasts(self, within: str) -> dict[str, Lasts]:
+        """Return how the last runs of registered tasks went, by key."""
+
+    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+        """Delete a task's rows that ended before `old`, and more than 1,000; return how many.
+
+        Counted apart are executed runs and other rows.  Always kept are what ended after `young`
+        and the newest row with a tick, because late ticks are counted from it.
+        """
+
+    def beat_runner(self, row: RunnerRow) -> None:
+        """Say that a runner lives, or with `stopped_at` that it stops; enter it when it is new."""
+
+    def runners(self, namespace: str) -> list[RunnerRow]:
+        """Return the runners of the last 90 days, the one seen last first."""
+
+
+def was_there(row: RunnerRow, instant: datetime) -> bool:
+    """Tell whether a runner was at work at an instant, as far as its beats tell."""
+    begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
+    end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
+    return begun <= instant <= end
+
+
+def absence_at(rows: Iterable[RunnerRow], instant: datetime) -> str:
+    """Say from when to when no scheduler was there, around an instant; "" when one was."""
+    known = list(rows)
+    if any(was_there(row, instant) for row in known):
+        return ""
+    ends = [row.stopped_at or row.beat_at for row in known]
+    last = max((end for end in ends if end and end < instant), default=None)
+    begins = [row.started_at for row in known if row.started_at and row.started_at > instant]
+    since = f"from {last:%Y-%m-%d %H:%M:%S} UTC" if last else "before"
+    until = f" to {min(begins):%Y-%m-%d %H:%M:%S} UTC" if begins else " on"
+    return f"no scheduler was there {since}{until if last or begins else ''}"
+
+
+def first_of(runs: Sequence[Run]) -> Run | None:
+    """Return the first run, if there is one."""
+    return runs[0] if runs else None
+
+
+def _storable(text: str) -> str:
+    """Return a text as databases take it: without NUL, and without half a surrogate pair.
+
+    That is of a file name that is no UTF-8.
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | None:
+    """Return when a run began that was claimed then: with its tick, if that was to come soon.
+
+    The host may be ahead of the ledger's clock, and then has waited for no longer than LEAD.
+    """
+    return min(tick, claimed + LEAD) if claimed and tick and claimed < tick else claimed
+
+
+def _verdict(
+    run: LiveRun, *, mine: object, taken: object, paused: object, early: object, later: object
+) -> Claim | None:
+    """Return why a claim changed nothing, but for another run that is going on."""
+    if mine:
+        return Claim.MINE
+    if taken:
+        return Claim.TAKEN
+    if run.scheduled_for is None:
+        return None
+    if paused:
+        return Claim.PAUSED
+    if early:
+        return Claim.EARLY
+    return Claim.SUPERSEDED if later else None
+
+
+# In memory.
+
+
+def _tick_of(row: Run) -> datetime:
+    return cast(datetime, row.scheduled_for)
+
+
+class MemoryTask:
+    """What a MemoryLedger keeps of one task, guarded by its lock."""
+
+    __slots__ = (
+        "entered_by",
+        "entry",
+        "lock",
+        "paused_at",
+        "pauses",
+        "rows",
+        "running",
+        "since",
+        "startup",
+        "ticks",
+    )
+
+    def __init__(self) -> None:
+        # One for each task: workers that claim and finish would queue for a common one.
+        self.lock = threading.Lock()
+        self.entry: Entry | None = None
+        self.entered_by = ""
+        self.since: datetime | None = None  # None: it has only been run so far
+        self.startup: tuple[datetime, str] | None = None  # when the last was won, and by which run
+        self.paused_at: datetime | None = None
+        self.pauses: list[tuple[datetime, datetime | None]] = []
+        self.rows: list[Run] = []  # in the order in which they were entered
+        self.ticks: list[Run] = []  # those with a tick, in the order of the ticks
+        self.running: Run | None = None
+
+    def add(self, row: Run) -> None:
+        """Enter a row."""
+        self.rows.append(row)
+        if row.scheduled_for is not None:
+            bisect.insort(self.ticks, row, key=_tick_of)
+
+    def tick_at(self, position: int) -> datetime | None:
+        """Return the tick of a row of `ticks`; None beyond its ends."""
+        return _tick_of(self.ticks[position]) if 0 <= position < len(self.ticks) else None
+
+    def has_tick_in(self, after: datetime, until: datetime) -> bool:
+        """Tell whether a tick in (after, until] is on record."""
+        tick = self.tick_at(bisect.bisect_right(self.ticks, after, key=_tick_of))
+        return tick is not None and tick <= until
+
+    def newest_until(self, instant: datetime) -> datetime | None:
+        """Return the newest tick on record that is not later than an instant."""
+        return self.tick_at(bisect.bisect_right(self.ticks, instant, key=_tick_of) - 1)
+
+
+class MemoryLedger:
+    """A ledger in the memory of one process: it ends with that.
+
+    Rows and tasks are looked up without a lock, because a dict changes in one step.
+    """
+
+    # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
+    PRUNE_EVERY = 6 * 3600.0
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url, self.failures, self._clock = url, 0, clock
+        self.forget()
+
+    def exists(self) -> bool:
+        return True
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        self._identity = os.urandom(16).hex()
+        self._tasks: dict[str, MemoryTask] = {}
+        self._rows: dict[str, Run] = {}  # by id
+        self._runners: dict[str, RunnerRow] = {}
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def identity(self) -> str:
+        return self._identity
+
+    def _task(self, key: str) -> MemoryTask:
+        return self._tasks.get(key) or self._tasks.setdefault(key, MemoryTask())
+
+    def _of(self, within: str) -> list[tuple[str, MemoryTask]]:
+        if within and within[-1] not in "/@":
+            return [(within, self._tasks[within])] if within in self._tasks else []
+        return [(key, task) for key, task in list(self._tasks.items()) if key.startswith(within)]
+
+    def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
+        now = self.now()
+        for entry in entries:
+            task = self._task(entry.key)
+            with task.lock:
+                lost = task.since is not None and task.since > now + LEASE * SECOND
+                if task.entry != entry or lost:
+                    task.entry, task.since, task.entered_by = entry, now, runner
+        return {entry.key: self._standing(entry.key, self._task(entry.key)) for entry in entries}
+
+    def standings(self, within: str) -> dict[str, Standing]:
+        found = [(key, task) for key, task in self._of(within) if task.since is not None]
+        return {key: self._standing(key, task) for key, task in found}
+
+    def _standing(self, key: str, task: MemoryTask) -> Standing:
+        _, schedule, zone = task.entry or ("", "", "")
+        with task.lock:
+            newest = task.newest_until(self.now() + AHEAD * SECOND)
+        paused_at = self._task(whole_of(key)).paused_at
+        since = cast(datetime, task.since)
+        return Standing(since, newest, paused_at, f"{schedule} {zone}".strip(), task.entered_by)
+
+    def pause(self, key: str) -> bool:
+        task = self._task(key)
+        with task.lock:
+            was_paused = task.paused_at is not None
+            task.since = task.since or self.now()
+            task.paused_at = task.paused_at or self.now()
+            return not was_paused
+
+    def resume(self, key: str) -> bool:
+        task, now = self._task(key), self.now()
+        with task.lock:
+            if task.paused_at is None:
+                return False
+            task.pauses.append((task.paused_at, now))
+            task.paused_at = None
+        for _, each in ((key, task), *self._of(f"{key}@")):
+            each.since = now
+        return True
+
+    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
+        task = self._task(key)
+        with task.lock:
+            open_one = [(task.paused_at, None)] if task.paused_at is not None else []
+            return [*open_one, *task.pauses[: -LISTED_PAUSES - 1 : -1]]
+
+    def claim(self, run: LiveRun) -> Claim:
+        task, now = self._task(run.key), self.now()
+        paused = self._task(whole_of(run.key)).paused_at is not None
+        with task.lock:
+            if run.reason is Reason.STARTUP and not self._wins_startup(run, task, now, paused):
+                return Claim.TAKEN
+            tick, running = run.scheduled_for, task.running
+            verdict = _verdict(
+                run,
+                mine=running is not None and running.id == run.id,
+                taken=run.id in self._rows
+                or (tick and task.has_tick_in(tick - timedelta.resolution, tick)),
+                paused=paused,
+                early=tick and tick > now + AHEAD * SECOND,
+                later=tick and task.has_tick_in(tick, now),
+            )
+            if verdict is None and running is not None:
+                verdict = Claim.BLOCKED if _is_silent(running, now) else Claim.OVERLAPPED
+            if verdict is None:
+                row = task.running = self._enter(run.key, run, Status.RUNNING)
+                row.started_at, row.heartbeat_at = _start_of(now, row.scheduled_for), now
+            return verdict or Claim.MINE
+
+    def _wins_startup(self, run: LiveRun, task: MemoryTask, now: datetime, paused: bool) -> bool:
+        at, by = task.startup or (None, "")
+        recent = at is not None and abs(now - at) <= STARTUP_ONCE_IN * SECOND
+        if task.since is not None and not paused and not recent:
+            task.startup, by = (now, run.id), run.id
+        return by == run.id
+
+    def _enter(self, key: str, run: Run, status: Status) -> Run:
+        """Enter a row of what a run is for, and return it; the task's lock is held."""
+        row = Run(
+            id=run.id,
+            key=key,
+            task=run.task,
+            reason=run.reason,
+            status=status,
+            runner=run.runner,
+            scheduled_for=run.scheduled_for and run.scheduled_for.astimezone(UTC),
+        )
+        self._task(key).add(row)
+        self._rows[row.id] = row
+        return row
+
+    def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
+        task, now, last = self._task(key), self.now(), _tick_of(row)
+        with task.lock:
+            gone = beside and (task.running is None or task.running.id != beside)
+            if gone or last > now + AHEAD * SECOND or task.has_tick_in(after, last):
+                return False
+            made = self._enter(key, row, row.status)
+            made.finished_at, made.count, made.note = now, row.count, row.note
+            return True
+
+    @contextlib.contextmanager
+    def _while_running(self, run_id: str) -> Iterator[Run | None]:
+        """Yield a run's row while nobody else changes it; None when it is not running."""
+        row = self._rows.get(run_id)
+        if row is None:
+            yield None
+            return
+        with self._task(row.key).lock:
+            yield row if row.status is Status.RUNNING else None
+
+    def beat(self, run: LiveRun) -> Run | None:
+        with self._while_running(run.id) as row:
+            if row is None:
+                return None
+            row.heartbeat_at, row.group = self.now(), run.group
+            row.attempt, row.progress_made = run.attempt, run.progress_made
+            return replace(row)
+
+    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
+        with self._while_running(run_id) as row:
+            if row is not None and row.stop_reason != reason:
+                row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
+
+    def finish(self, run: LiveRun) -> bool:
+        row = self._rows.get(run.id)
+        if row is None or row.runner != run.runner:
+            return False
+        task = self._task(row.key)
+        with task.lock:
+            if row.status is Status.RUNNING:
+                task.running = None
+                row.status, row.finished_at, row.attempt = run.status, self.now(), run.attempt
+                row.note, row.error = _storable(run.note), _storable(run.error)
+                row.output, row.progress_made = _storable(run.output), run.progress_made
+                row.stop_reason = run.stop_reason
+            return row.status is run.status
+
+    def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
+        with self._while_running(row.id) as mine:
+            if mine is None or mine.heartbeat_at != row.heartbeat_at:
+                return False
+            if not dead and not _is_silent(mine, self.now()):
+                return False
+            self._task(mine.key).running = None
+            mine.status, mine.finished_at, mine.note = Status.CRASHED, self.now(), note
+            return True
+
+    def runs(
+        self,
+        within: str = "",
+        *,
+        id: str = "",
+        running: bool = False,
+        tick_from: datetime | None = None,
+        before: str = "",
+        limit: int = 0,
+    ) -> list[Run]:
+        if id:
+            row = self._rows.get(id)
+            return [replace(row)] if row is not None and is_within(row.key, within) else []
+        found: list[Run] = []
+        horizon = self.now() + LEASE * SECOND
+        for _, task in self._of(within):
+            with task.lock:
+                if running:
+                    found += [replace(task.running)] if task.running is not None else []
+                elif tick_from is not None:
+                    start = bisect.bisect_left(task.ticks, tick_from, key=_tick_of)
+                    found += map(replace, task.ticks[start : start + limit or None])
+                else:
+                    older = (row for row in reversed(task.rows) if not before or row.id < before)
+                    listed = (row for row in older if _ended_by(row, horizon))
+                    found += map(replace, itertools.islice(listed, limit or None))
+        if tick_from is not None:
+            return sorted(found, key=_tick_of)[: limit or None]
+        return sorted(found, key=lambda row: row.id, reverse=True)[: limit or None]
+
+    def lasts(self, within: str) -> dict[str, Lasts]:
+        horizon, found = self.now() + LEASE * SECOND, {}
+        for key, task in self._of(within):
+            if task.since is None:
+                continue
+            with task.lock:
+                rows = (row for row in reversed(task.rows) if row.started_at is not None)
+                found[key] = _lasts_of(row for row in rows if _ended_by(row, horizon))
+        return found
+
+    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+        task, horizon = self._task(key), self.now() + LEASE * SECOND
+        seen: Counter[bool] = Counter()
+        gone: set[str] = set()
+        with task.lock:
+            newest = task.newest_until(self.now() + AHEAD * SECOND)
+            for row in reversed(task.rows):
+                tick, ended = row.scheduled_for, row.finished_at
+                never_ran = row.status in (Status.SKIPPED, Status.MISSED)
+                seen[never_ran] += _ended_by(row, horizon)
+                counted_from = tick is not None and (newest is None or tick >= newest)
+                if ended is None or ended >= young or counted_from:
+                    continue
+                if ended < old or seen[never_ran] > KEEP_ROWS:
+                    gone.add(row.id)
+                    del self._rows[row.id]
+            if gone:
+                task.rows = [row for row in task.rows if row.id not in gone]
+                task.ticks = [row for row in task.ticks if row.id not in gone]
+        return len(gone)
+
+    def beat_runner(self, row: RunnerRow) -> None:
+        known, now = self._runners.get(row.runner), self.now()
+        started = row.started_at or (known.started_at if known else now)
+        stopped = now if row.stopped_at else None
+        self._runners[row.runner] = replace(
+            row, started_at=started, beat_at=now, stopped_at=stopped
+        )
+
+    def runners(self, namespace: str) -> list[RunnerRow]:
+        mine = [row for row in self._runners.values() if row.namespace == namespace]
+        return sorted(mine, key=lambda row: cast(datetime, row.beat_at), reverse=True)
+
+
+def _ended_by(row: Run, horizon: datetime) -> bool:
+    """Tell whether a row is of the present: a clock that was wrong may have left others."""
+    latest = row.finished_at or row.started_at
+    return latest is None or latest <= horizon
+
+
+FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
+
+
+def _lasts_of(newest_first: Iterable[Run]) -> Lasts:
+    last, failed, counting = None, list[Run](), True
+    for row in newest_first:
+        last = last or replace(row)
+        if row.status is Status.SUCCEEDED:
+            return Lasts(last, row.finished_at, *_streak_of(failed))
+        counting = counting and row.status in (Status.RUNNING, *FAILURES)
+        if counting and row.status in FAILURES:
+            failed.append(row)
+    return Lasts(last, None, *_streak_of(failed))
+
+
+def _streak_of(failed: Sequence[Run]) -> tuple[int, datetime | None, str]:
+    """Return how many runs in a row have failed, since when, and why the last one did."""
+    if not failed:
+        return 0, None, ""
+    return len(failed), failed[-1].started_at, failed[0].note
+
+
+def _is_silent(row: Run, now: datetime) -> bool:
+    """Tell whether a running row's heartbeat is older than the lease.
+
+    Or in the future: it is of a host whose clock was wrong.
+    """
+    beat = cast(datetime, row.heartbeat_at)
+    return abs((now - beat).total_seconds()) > LEASE
+
+
+# In a database.
+
+SCHEMA_VERSION = 2
 RUN_COLUMNS = (
     "id, task, reason, status, runner, scheduled_for, started_at, finished_at, heartbeat_at,"
-    " attempt, count, note, error, output, progress, stop_asked_at, stop_reason"
+    " attempt, count, note, error, output, progress, stop_asked_at, stop_reason, process_group"
 )
-
+RUNNER_COLUMNS = (
+    "runner, namespace, host, pid, place, birth, version, workers, started_at, beat_at,"
+    " stopped_at, problems"
+)
+TABLES = ("meta", "tasks", "pauses", "runs", "runners")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS housekeeper_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS housekeeper_tasks (
@@ -1661,7 +2276,8 @@ CREATE TABLE IF NOT EXISTS housekeeper_tasks (
     since {instant} NOT NULL,
     startup_at {instant},
     startup_by TEXT,
-    paused_at {instant}
+    paused_at {instant},
+    entered_by TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS housekeeper_pauses (
     task TEXT NOT NULL,
@@ -1686,7 +2302,22 @@ CREATE TABLE IF NOT EXISTS housekeeper_runs (
     output TEXT NOT NULL DEFAULT '',
     progress TEXT,
     stop_asked_at {instant},
-    stop_reason TEXT NOT NULL DEFAULT ''
+    stop_reason TEXT NOT NULL DEFAULT '',
+    process_group TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS housekeeper_runners (
+    runner TEXT PRIMARY KEY,
+    namespace TEXT NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    place TEXT NOT NULL,
+    birth TEXT NOT NULL,
+    version TEXT NOT NULL,
+    workers INTEGER NOT NULL,
+    started_at {instant} NOT NULL,
+    beat_at {instant} NOT NULL,
+    stopped_at {instant},
+    problems TEXT NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_per_tick
     ON housekeeper_runs (task, scheduled_for);
@@ -1694,699 +2325,155 @@ CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_running
     ON housekeeper_runs (task) WHERE status = 'running';
 CREATE INDEX IF NOT EXISTS housekeeper_runs_by_task ON housekeeper_runs (task, id);
 """
+# What a ledger of version 1 lacks.  A pause is kept for the task on all hosts from 2 on.
+MIGRATION = """
+ALTER TABLE housekeeper_tasks ADD COLUMN entered_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE housekeeper_runs ADD COLUMN process_group TEXT NOT NULL DEFAULT '';
+INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)
+    SELECT {whole:name}, '', '', MAX(since), MIN(paused_at) FROM housekeeper_tasks
+    WHERE paused_at IS NOT NULL AND {whole:name} <> name GROUP BY {whole:name}
+    ON CONFLICT DO NOTHING;
+"""
+STAMP = (
+    "INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')"
+    " ON CONFLICT (name) DO UPDATE SET value = excluded.value;"
+)
+
+# Connections that a forked child must neither use nor close, and those whose file was replaced:
+# they stay referenced for ever.
+_abandoned: list[object] = []
 
 
-class Ledger:
-    """The store of runs: what each kind of it promises.
+class Database:
+    """A connection to a database, and its statements; a dialect is a few attributes and methods.
 
-    Methods take and give the ledger's key of a task: ``namespace/name``, with ``@host`` behind it
-    for tasks that run on each host.  Each call raises LedgerUnavailable when it could not be done
-    within its limit; it may then have been done or not, and may be tried again.
+    A kept connection is never trusted: whatever a statement answers that is not about its own
+    rows ends the connection, and the statement is tried once more on a new one, which makes
+    tables that are missing.
     """
 
-    PRUNE_EVERY = 86400.0  # seconds
-
-    def __init__(self, url: str, clock: Clock) -> None:
-        self.url = mask_secrets(url)
-        self._clock = clock
-        self.failures = 0  # calls that ended in LedgerUnavailable, for the metrics
-
-    def exists(self) -> bool:
-        """Tell whether there is a ledger to read, without making one."""
-        raise NotImplementedError
-
-    def open(self) -> None:
-        """Connect, making what is missing.
-
-        Raises ConfigurationError when the place itself is wrong.
-        """
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Let go of what open() took; the next call takes it anew."""
-        raise NotImplementedError
-
-    def forget(self) -> None:
-        """After a fork: never use or close what is the parent's, or look at its lock."""
-        raise NotImplementedError
-
-    def now(self) -> datetime:
-        """Return what the ledger's clock shows."""
-        raise NotImplementedError
-
-    # Tasks.
-
-    def identity(self) -> str:
-        """Return what tells this ledger from all others; made once."""
-        raise NotImplementedError
-
-    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
-        """Enter tasks, given as (key, schedule, zone), and return where their schedules stand.
-
-        A task that is new, or whose schedule changed, has no past: its ticks count from now.
-        """
-        raise NotImplementedError
-
-    def standings(self, prefix: str) -> dict[str, Standing]:
-        """Return where the schedules stand of all tasks whose key begins with `prefix`."""
-        raise NotImplementedError
-
-    def standing(self, key: str) -> Standing:
-        """Return where a registered task's schedule stands."""
-        raise NotImplementedError
-
-    def pause(self, key: str) -> bool:
-        """Pause a task's schedule everywhere, from now; False when it was paused already."""
-        raise NotImplementedError
-
-    def resume(self, key: str) -> bool:
-        """End a pause, keep its interval, and count ticks from now; False when not paused."""
-        raise NotImplementedError
-
-    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
-        raise NotImplementedError
-
-    def paused(self, prefix: str) -> set[str]:
-        """Return the keys of the paused tasks whose key begins with `prefix`."""
-        raise NotImplementedError
-
-    # Claiming and finishing.
-
-    def claim(self, run: LiveRun) -> Claim:
-        """Try to make a run mine: a tick at most once, and one run of a task at a time.
-
-        One step, never read-then-write; when it changes nothing, one read tells why.
-        """
-        for _ in range(100):
-            verdict = Claim.MINE if self._try_claim(run) else self._why_not(run)
-            if verdict is not None:
-                return verdict
-        raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
-
-    def _try_claim(self, run: LiveRun) -> bool:
-        """Enter a run as running if nothing stands in its way; tell whether that was done."""
-        raise NotImplementedError
-
-    def _why_not(self, run: LiveRun) -> Claim | None:
-        """Tell why a claim changed nothing; None when the reason has gone meanwhile."""
-        (mine, taken, paused, later, early, running, stale) = self._obstacles(run)
-        if mine:
-            return Claim.MINE
-        going_on = (Claim.BLOCKED if stale else Claim.OVERLAPPED) if running else None
-        if taken:
-            return Claim.TAKEN
-        if run.scheduled_for is None:
-            return going_on
-        if await_tick(self._clock, run.scheduled_for):
-            return None  # What stands in its way may have gone when the tick comes.
-        if paused:
-            return Claim.PAUSED
-        if early:
-            return Claim.EARLY
-        if later:
-            self._skip(run, "a later tick was on record already", while_running="")
-            return Claim.SUPERSEDED
-        if going_on is Claim.OVERLAPPED:
-            recorded = self._skip(run, f"the run {running} was still going on", str(running))
-            return going_on if recorded else None
-        return going_on
-
-    def _obstacles(self, run: LiveRun) -> Sequence[Any]:
-        """Return what can stand in the way of a claim, in the order in which it counts."""
-        raise NotImplementedError
-
-    def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
-        """Record a tick as skipped, while that run still goes on; tell whether it was done."""
-        raise NotImplementedError
-
-    def claim_startup(self, run: LiveRun) -> bool:
-        """Tell whether this process is the one to make a startup run, and this run it."""
-        raise NotImplementedError
-
-    def record_gap(self, run: Run, key: str, after: datetime) -> bool:
-        """Record the ticks in (after, run.scheduled_for] as one row of so many; once.
-
-        False when one of them is on record meanwhile: look again where the record ends.
-        """
-        raise NotImplementedError
-
-    def beat(self, run: LiveRun) -> Run | None:
-        """Say that a run is alive, and return its row; None when it is not running any more."""
-        raise NotImplementedError
-
-    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        """Mark a running row, in whatever process it runs."""
-        raise NotImplementedError
-
-    def finish(self, run: LiveRun) -> bool:
-        """Record the outcome of a run that is mine and still running; False when it is not."""
-        raise NotImplementedError
-
-    def crash(self, run: Run) -> bool:
-        """Record as crashed a row that has had no heartbeat for the lease; False when it had."""
-        raise NotImplementedError
-
-    # Reading.
-
-    def get(self, run_id: str, prefix: str = "") -> Run | None:
-        """Return a run by its id, when its task's key begins with `prefix`."""
-        raise NotImplementedError
-
-    def running(self, prefix: str = "") -> dict[str, Run]:
-        """Return the running runs by their tasks' keys, of all that begin with `prefix`."""
-        raise NotImplementedError
-
-    def running_run(self, key: str) -> Run | None:
-        """Return the running run of a task."""
-        raise NotImplementedError
-
-    def last(self, key: str) -> Run | None:
-        """Return the newest run of a task that was really started."""
-        raise NotImplementedError
-
-    def lasts(self, prefix: str) -> dict[str, Run]:
-        """Return the newest started run of each registered task whose key begins with `prefix`."""
-        raise NotImplementedError
-
-    def last_success(self, key: str) -> datetime | None:
-        """Return when the newest run of a task that succeeded had ended."""
-        raise NotImplementedError
-
-    def last_successes(self, prefix: str) -> dict[str, datetime]:
-        """Return the same of each registered task whose key begins with `prefix`."""
-        raise NotImplementedError
-
-    def record_from(self, key: str, tick: datetime) -> Run | None:
-        """Return the row of a tick, or else of the first later tick that is on record."""
-        raise NotImplementedError
-
-    def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
-        """Return the newest runs of a task, or of all with a prefix when `key` is empty.
-
-        With `before`, those that were made before the run of that id.
-        """
-        raise NotImplementedError
-
-    def prune(self, key: str, grace: float) -> int:
-        """Delete a task's old rows; return how many.
-
-        Kept are the newest 1,000 executed and 1,000 other rows of the last 90 days, always the
-        newest row with a tick, because late ticks are counted from it, and all within grace.
-        """
-        raise NotImplementedError
-
-
-def _storable(text: str) -> str:
-    """Return a text as databases take it: without NUL, and without half a surrogate pair.
-
-    That is of a file name that is no UTF-8.
-    """
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
-def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | None:
-    """Return when a run began that was claimed then: with its tick, if that was to come soon.
-
-    The host may be ahead of the ledger's clock, and then has waited for no longer than LEAD.
-    """
-    return min(tick, claimed + LEAD) if claimed and tick and claimed < tick else claimed
-
-
-def await_tick(clock: Clock, tick: datetime | None) -> bool:
-    """Wait for a tick that is to come within LEAD; tell whether there was one.
-
-    Not when it is further off: then the clock was set back meanwhile.
-    """
-    waited = False
-    while tick and timedelta(0) < (ahead := tick - clock.now()) <= LEAD:
-        clock.wait(threading.Event(), ahead.total_seconds())
-        waited = True
-    return waited
-
-
-def _crash_note(run: Run) -> str:
-    return f"its runner {run.runner} sent no heartbeat for more than {LEASE} s"
-
-
-NO_ROWS: list[Run] = []  # of all tasks that have none yet; nothing is ever added to it
-
-
-class TaskRecord:
-    """What a MemoryLedger keeps of one task."""
-
-    __slots__ = (
-        "paused_at",
-        "running",
-        "runs",
-        "schedule",
-        "since",
-        "startup_at",
-        "startup_by",
-        "ticks",
-        "timezone",
-    )
-
-    def __init__(self) -> None:
-        self.schedule = self.timezone = ""
-        self.since: datetime | None = None  # None: it has only been run so far
-        self.startup_at: datetime | None = None
-        self.startup_by = ""
-        self.paused_at: datetime | None = None
-        self.runs = NO_ROWS  # in the order in which they were entered
-        self.ticks = NO_ROWS  # those with a tick, in the order of the ticks
-        self.running: Run | None = None
-
-    def add(self, row: Run) -> None:
-        """Enter a row; as a rule its tick is the newest."""
-        if self.runs is NO_ROWS:
-            self.runs, self.ticks = [], []
-        self.runs.append(row)
-        if row.scheduled_for is None:
-            return
-        if self.ticks and _tick_of(self.ticks[-1]) > row.scheduled_for:
-            bisect.insort(self.ticks, row, key=_tick_of)
-        else:
-            self.ticks.append(row)
-
-    def first_from(self, tick: datetime) -> Run | None:
-        """Return the first row whose tick is not earlier than this one."""
-        if not self.ticks or _tick_of(self.ticks[-1]) < tick:
-            return None
-        return self.ticks[bisect.bisect_left(self.ticks, tick, key=_tick_of)]
-
-    def first_after(self, tick: datetime) -> Run | None:
-        """Return the first row whose tick is later than this one."""
-        if not self.ticks or _tick_of(self.ticks[-1]) <= tick:
-            return None
-        return self.ticks[bisect.bisect_right(self.ticks, tick, key=_tick_of)]
-
-    def newest(self, wanted: Callable[[Run], bool]) -> Run | None:
-        """Return the row entered last of those that are wanted."""
-        return next(filter(wanted, reversed(self.runs)), None)
-
-    def newest_until(self, instant: datetime) -> datetime | None:
-        """Return the newest tick on record that is not later than an instant."""
-        number = bisect.bisect_right(self.ticks, instant, key=_tick_of)
-        return _tick_of(self.ticks[number - 1]) if number else None
-
-
-def _tick_of(row: Run) -> datetime:
-    return cast(datetime, row.scheduled_for)
-
-
-class MemoryLedger(Ledger):
-    """A ledger in the memory of one process: it ends with that.
-
-    What it keeps of a task is guarded by one of several locks, chosen by the task's key, because
-    workers that claim and finish at the same time would queue for a single one.  Tasks and rows
-    are looked up without: a dict changes in one step.
-    """
-
-    # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
-    PRUNE_EVERY = 6 * 3600.0
-    LOCKS = 64
-
-    def __init__(self, url: str, clock: Clock) -> None:
-        super().__init__(url, clock)
-        self.forget()
-
-    def exists(self) -> bool:
-        return True
-
-    def open(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def forget(self) -> None:
-        self._locks = [threading.Lock() for _ in range(self.LOCKS)]
-        self._identity = os.urandom(16).hex()
-        self._tasks: defaultdict[str, TaskRecord] = defaultdict(TaskRecord)
-        self._runs: dict[str, tuple[str, Run]] = {}  # by id, with the task's key
-        self._pauses: defaultdict[str, list[tuple[datetime, datetime | None]]] = defaultdict(list)
-
-    def now(self) -> datetime:
-        return self._clock.now()
-
-    def _lock(self, key: str) -> threading.Lock:
-        return self._locks[hash(key) % self.LOCKS]
-
-    # Tasks.
-
-    def identity(self) -> str:
-        return self._identity
-
-    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
-        now = self.now()
-        for key, schedule, zone in entries:
-            with self._lock(key):
-                record = self._tasks[key]
-                same = (record.schedule, record.timezone) == (schedule, zone)
-                if record.since is None or not same:
-                    record.schedule, record.timezone, record.since = schedule, zone, now
-        return {key: self.standing(key) for key, *_ in entries}
-
-    def standings(self, prefix: str) -> dict[str, Standing]:
-        return {
-            key: self._standing_of(record)
-            for key, record in self._of(prefix)
-            if record.since is not None
-        }
-
-    def standing(self, key: str) -> Standing:
-        with self._lock(key):
-            return self._standing_of(self._tasks[key])
-
-    def _of(self, prefix: str) -> Iterator[tuple[str, TaskRecord]]:
-        """Yield the tasks whose key begins with `prefix`, each while its lock is held."""
-        for key, record in list(self._tasks.items()):
-            if key.startswith(prefix):
-                with self._lock(key):
-                    yield key, record
-
-    def _standing_of(self, record: TaskRecord) -> Standing:
-        newest = record.newest_until(self.now() + AHEAD * SECOND)
-        since = record.since or datetime.min.replace(tzinfo=UTC)
-        return Standing(since, newest, record.paused_at)
-
-    def pause(self, key: str) -> bool:
-        with self._lock(key):
-            record = self._tasks[key]
-            record.since = record.since or self.now()
-            was_paused = record.paused_at is not None
-            record.paused_at = record.paused_at or self.now()
-            return not was_paused
-
-    def resume(self, key: str) -> bool:
-        with self._lock(key):
-            record = self._tasks[key]
-            if record.paused_at is None:
-                return False
-            record.since = self.now()
-            self._pauses[key].append((record.paused_at, record.since))
-            record.paused_at = None
-            return True
-
-    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        with self._lock(key):
-            record = self._tasks[key]
-            now_paused = [(record.paused_at, None)] if record.paused_at is not None else []
-            return [*now_paused, *self._pauses[key][: -LISTED_PAUSES - 1 : -1]]
-
-    def paused(self, prefix: str) -> set[str]:
-        return {key for key, record in self._of(prefix) if record.paused_at is not None}
-
-    # Claiming and finishing.
-
-    def _try_claim(self, run: LiveRun) -> bool:
-        with self._lock(run.key):
-            record, now = self._tasks[run.key], self.now()
-            if any(self._in_the_way(run, record, now)):
-                return False
-            row = self._enter(run.key, run.id, run, Status.RUNNING)
-            row.started_at, row.heartbeat_at = _start_of(now, row.scheduled_for), now
-            record.running = row
-            return True
-
-    def _obstacles(self, run: LiveRun) -> Sequence[Any]:
-        with self._lock(run.key):
-            return self._in_the_way(run, self._tasks[run.key], self.now())
-
-    def _in_the_way(self, run: LiveRun, record: TaskRecord, now: datetime) -> Sequence[Any]:
-        known, tick = run.id in self._runs, run.scheduled_for
-        running = record.running.id if record.running else None
-        mine = running == run.id
-        stale = record.running is not None and _is_silent(record.running, now)
-        if tick is None:
-            return mine, known, False, False, False, running, stale
-        row, later = record.first_from(tick), record.first_after(tick)
-        taken = known or (row is not None and row.scheduled_for == tick)
-        passed = later is not None and _tick_of(later) <= now
-        early, paused = tick > now + AHEAD * SECOND, record.paused_at is not None
-        return mine, taken, paused, passed, early, running, stale
-
-    def _enter(self, key: str, run_id: str, run: Run, status: Status) -> Run:
-        """Enter a row of what a run is for, and return it."""
-        row = Run(
-            id=run_id,
-            task=run.task,
-            reason=run.reason,
-            status=status,
-            runner=run.runner,
-            scheduled_for=run.scheduled_for and run.scheduled_for.astimezone(UTC),
-        )
-        self._tasks[key].add(row)
-        self._runs[row.id] = key, row
-        return row
-
-    def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
-        with self._lock(run.key):
-            record, tick = self._tasks[run.key], _tick_of(run)
-            gone = record.running is None or record.running.id != while_running
-            known = record.first_from(tick)
-            if (while_running and gone) or (known and known.scheduled_for == tick):
-                return False
-            row = self._enter(run.key, new_id(self._clock), run, Status.SKIPPED)
-            row.finished_at, row.note = self.now(), note
-            return True
-
-    def claim_startup(self, run: LiveRun) -> bool:
-        with self._lock(run.key):
-            record, now = self._tasks[run.key], self.now()
-            before = record.startup_at
-            recent = before is not None and before >= now - STARTUP_ONCE_IN * SECOND
-            if record.since is not None and record.paused_at is None and not recent:
-                record.startup_at, record.startup_by = now, run.id
-            return record.startup_by == run.id
-
-    def record_gap(self, run: Run, key: str, after: datetime) -> bool:
-        with self._lock(key):
-            record, now, last = self._tasks[key], self.now(), _tick_of(run)
-            known = record.first_after(after)
-            if last > now + AHEAD * SECOND or (known and _tick_of(known) <= last):
-                return False
-            row = self._enter(key, run.id, run, run.status)
-            row.finished_at, row.count, row.note = now, run.count, run.note
-            return True
-
-    def beat(self, run: LiveRun) -> Run | None:
-        with self._lock(run.key):
-            row = self._running_row(run.id)
-            if row is None:
-                return None
-            row.heartbeat_at = self.now()
-            row.attempt, row.progress_made = run.attempt, run.progress_made
-            return replace(row)
-
-    def _found(self, run_id: str) -> tuple[str, Run | None]:
-        """Return the key of a run's task, and its row."""
-        return self._runs.get(run_id, ("", None))
-
-    def _running_row(self, run_id: str) -> Run | None:
-        _, row = self._found(run_id)
-        return row if row is not None and row.status is Status.RUNNING else None
-
-    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        key, _ = self._found(run_id)
-        with self._lock(key):
-            row = self._running_row(run_id)
-            if row is not None and row.stop_reason != reason:
-                row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
-
-    def finish(self, run: LiveRun) -> bool:
-        with self._lock(run.key):
-            _, row = self._found(run.id)
-            if row is None or row.runner != run.runner:
-                return False
-            if row.status is Status.RUNNING:
-                self._tasks[run.key].running = None
-                row.status, row.finished_at, row.attempt = run.status, self.now(), run.attempt
-                row.note, row.error = _storable(run.note), _storable(run.error)
-                row.output, row.progress_made = _storable(run.output), run.progress_made
-                row.stop_reason = run.stop_reason
-            return row.status is run.status
-
-    def crash(self, run: Run) -> bool:
-        key, _ = self._found(run.id)
-        with self._lock(key):
-            row, now = self._running_row(run.id), self.now()
-            unchanged = row is not None and row.heartbeat_at == run.heartbeat_at
-            if row is None or not unchanged or not _is_silent(row, now):
-                return False
-            self._tasks[key].running = None
-            row.status, row.finished_at, row.note = Status.CRASHED, now, _crash_note(row)
-            return True
-
-    # Reading: copies, because the rows go on changing.
-
-    def get(self, run_id: str, prefix: str = "") -> Run | None:
-        key, row = self._found(run_id)
-        with self._lock(key):
-            return replace(row) if row is not None and key.startswith(prefix) else None
-
-    def running(self, prefix: str = "") -> dict[str, Run]:
-        return {
-            key: replace(record.running)
-            for key, record in self._of(prefix)
-            if record.running is not None
-        }
-
-    def running_run(self, key: str) -> Run | None:
-        with self._lock(key):
-            row = self._tasks[key].running
-            return replace(row) if row else None
-
-    def last(self, key: str) -> Run | None:
-        with self._lock(key):
-            row = self._tasks[key].newest(lambda row: row.started_at is not None)
-            return replace(row) if row else None
-
-    def lasts(self, prefix: str) -> dict[str, Run]:
-        keys = self.standings(prefix)
-        return {key: row for key in keys if (row := self.last(key)) is not None}
-
-    def last_success(self, key: str) -> datetime | None:
-        with self._lock(key):
-            row = self._tasks[key].newest(lambda row: row.status is Status.SUCCEEDED)
-            return row.finished_at if row else None
-
-    def last_successes(self, prefix: str) -> dict[str, datetime]:
-        keys = self.standings(prefix)
-        return {key: ended for key in keys if (ended := self.last_success(key)) is not None}
-
-    def record_from(self, key: str, tick: datetime) -> Run | None:
-        with self._lock(key):
-            row = self._tasks[key].first_from(tick)
-            return replace(row) if row else None
-
-    def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
-        ids = [
-            row.id
-            for own_key, record in self._of("")
-            if own_key == key or own_key.startswith(prefix)
-            for row in record.runs
-            if before is None or row.id < before
-        ]
-        # One that has been pruned meanwhile is none of them any more.
-        return list(filter(None, map(self.get, heapq.nlargest(limit, ids))))
-
-    # Retention.
-
-    def prune(self, key: str, grace: float) -> int:
-        now, oldest = self.now(), KEEP_DAYS * 86400
-        young = now - math.ceil(min(grace, oldest)) * SECOND
-        seen: Counter[bool] = Counter()
-        gone: set[str] = set()
-        with self._lock(key):
-            record = self._tasks[key]
-            newest = record.newest_until(now + AHEAD * SECOND)
-            for row in reversed(record.runs):
-                never_ran = row.status in (Status.SKIPPED, Status.MISSED)
-                seen[never_ran] += 1
-                if row.finished_at is None or row.finished_at >= young:
-                    continue
-                old = row.finished_at < now - oldest * SECOND or seen[never_ran] > KEEP_ROWS
-                tick = row.scheduled_for
-                if old and (tick is None or (newest is not None and tick < newest)):
-                    gone.add(row.id)
-                    del self._runs[row.id]
-            if gone:
-                record.runs = [row for row in record.runs if row.id not in gone]
-                record.ticks = [row for row in record.ticks if row.id not in gone]
-        return len(gone)
-
-
-def _is_silent(row: Run, now: datetime) -> bool:
-    """Tell whether a running row's heartbeat is older than the lease.
-
-    Or in the future: it is of a host whose clock was wrong.
-    """
-    beat = cast(datetime, row.heartbeat_at)
-    return abs((now - beat).total_seconds()) > LEASE
-
-
-class SqlLedger(Ledger):
-    """A ledger in a database.  One SQL path; a dialect is a few class attributes and `_execute()`.
-
-    Losing a claim is silent, because unique violations would fill a database's log.
-    """
-
-    # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it, and `:name`
-    # a value.
+    # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it,
+    # `{whole:column}` the key in a column without its host, and `:name` a value.
     NOW = ""
     SHIFTED = ""
+    WHOLE = ""
     INSTANT = ""
     VALUE = r":\1"
     REGISTERED_AT_ONCE = 100  # tasks in one statement: SQLite took 999 values up to 3.31
 
     def __init__(self, url: str, clock: Clock) -> None:
-        super().__init__(url, clock)
-        # Held for each statement: one kept connection serves the whole process.
+        self.url, self.failures, self._clock = mask_secrets(url), 0, clock
+        self._start()
+
+    def _start(self) -> None:
+        # Held for each statement: one kept connection serves the whole process.  It is taken
+        # while no other lock of ours is held, but for a run's.
         self.lock = threading.Lock()
         self._connection: Any = None
         self._pid = os.getpid()
 
-    # Connection.
+    # The connection: what a dialect provides.
+
+    def _connect(self, until: float, *, prepare: bool = True) -> Any:
+        """Return a new connection, with all tables in place when `prepare`."""
+        raise NotImplementedError
+
+    def _statement(
+        self, sql: str, values: Mapping[str, object] | None, until: float
+    ) -> tuple[list[Any], int]:
+        """Run one statement on the kept connection; return its rows and how many it touched."""
+        raise NotImplementedError
+
+    def _failure(self, error: Exception) -> str | None:
+        """Return what an error of the database says in a line; None for any other error."""
+        raise NotImplementedError
+
+    def _is_about_text(self, error: Exception) -> bool:
+        """Tell whether the database could not store a character."""
+        return False
+
+    def _instant(self, value: object) -> datetime | None:
+        """Return a stored instant as an aware datetime in UTC."""
+        raise NotImplementedError
+
+    # Statements.
+
+    def open(self) -> None:
+        with self._turn() as until:
+            try:
+                if self._connection is None:
+                    self._connection = self._connect(until)
+            except Exception as error:
+                said = self._failure(error)
+                if said is None:
+                    raise
+                raise LedgerUnavailable(f"ledger {self.url}: {mask_secrets(said)}") from error
 
     def close(self) -> None:
         with contextlib.suppress(LedgerUnavailable), self._turn():
             self._disconnect()
 
     def forget(self) -> None:
-        _inherited.append(self._connection)
-        self.lock = threading.Lock()
-        self._connection = None
-        self._pid = os.getpid()
+        _abandoned.append(self._connection)
+        self._start()
 
-    def _check_process(self) -> None:
-        """Notice a fork that nobody has told of; before the lock is taken, which may be held."""
-        if self._pid != os.getpid():
-            self.forget()
+    def _disconnect(self) -> None:
+        """End the kept connection, when there is one; the lock is held."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                connection.close()
 
     @contextlib.contextmanager
-    def _turn(self, until: float | None = None) -> Iterator[float]:
+    def _turn(self) -> Iterator[float]:
         """Wait for this call's turn; yield the monotonic instant at which it must be over."""
-        self._check_process()
+        if self._pid != os.getpid():
+            self.forget()  # A fork that nobody has told of; the old lock may be held for ever.
         limit = _call_limit.get()
-        if until is None:
-            until = self._clock.monotonic() + limit
-        if not self.lock.acquire(timeout=max(0.0, until - self._clock.monotonic())):
+        until = self._clock.monotonic() + limit
+        if not self.lock.acquire(timeout=limit):
+            self.failures += 1
             raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
         try:
             yield until
-        finally:
-            self.lock.release()
-
-    def _execute(
-        self, sql: str, values: Mapping[str, object], until: float
-    ) -> tuple[list[Any], int]:
-        """Run one statement in its own transaction; return its rows and how many it touched.
-
-        The lock is held.  Raises LedgerUnavailable.
-        """
-        raise NotImplementedError
-
-    def _disconnect(self) -> None:
-        """Close the kept connection, when there is one; the lock is held."""
-        raise NotImplementedError
-
-    def _run(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
-        in_dialect = _in_dialect(sql, self.NOW, self.SHIFTED, self.VALUE)
-        stored = {name: self._stored(value) for name, value in values.items()}
-        try:
-            return self._in_turn(in_dialect, stored)
         except LedgerUnavailable:
             self.failures += 1
             raise
+        finally:
+            self.lock.release()
+
+    def _persist(
+        self, sql: str, values: Mapping[str, object], until: float
+    ) -> tuple[list[Any], int]:
+        """Run one statement; when it fails, once more on a new connection.  The lock is held."""
+        for is_last in (False, True):
+            try:
+                if self._connection is None:
+                    self._connection = self._connect(until)
+                return self._statement(sql, values, until)
+            except ConfigurationError as error:
+                raise LedgerUnavailable(str(error)) from error
+            except BaseException as error:
+                self._disconnect()
+                said = self._failure(error) if isinstance(error, Exception) else None
+                if said is None:
+                    raise
+                if is_last or self._clock.monotonic() >= until:
+                    raise LedgerUnavailable(f"ledger {self.url}: {mask_secrets(said)}") from error
+                if self._is_about_text(cast(Exception, error)):
+                    values = {name: _in_ascii(value) for name, value in values.items()}
+        raise AssertionError("unreachable")
+
+    def _run(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        stored = {name: self._stored(value) for name, value in values.items()}
+        return self._in_turn(self._in_dialect(sql), stored)
+
+    def _in_dialect(self, sql: str) -> str:
+        return _in_dialect(sql, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)
 
     def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
-        """Run one statement when its turn has come."""
         with self._turn() as until:
-            return self._execute(sql, values, until)
+            return self._persist(sql, values, until)
 
     def _rows(self, sql: str, **values: object) -> list[Any]:
         return self._run(sql, values)[0]
@@ -2400,16 +2487,35 @@ class SqlLedger(Ledger):
             return value.value
         if isinstance(value, str):
             return _storable(value)
-        return json.dumps(value) if isinstance(value, Progress) else value
+        return json.dumps(value) if isinstance(value, list | Progress) else value
 
-    def _instant(self, value: object) -> datetime | None:
-        """Return a stored instant as an aware datetime in UTC."""
-        raise NotImplementedError
+    def _version_of(self, found: Sequence[Any] | None) -> int:
+        """Return the schema version of a row of housekeeper_meta; refuse one of the future."""
+        version = int(found[0]) if found else 1
+        if version > SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"ledger {self.url} was made by a newer Housekeeper (its tables have version"
+                f" {version}, this one knows {SCHEMA_VERSION}); use that one, or another ledger"
+            )
+        return version
+
+    def _script(self, version: int | None) -> str:
+        """Return the statements that make the tables, or bring those of a version up to date."""
+        migration = self._in_dialect(MIGRATION) if version == 1 else ""
+        stamp = STAMP.format(version=SCHEMA_VERSION)
+        return migration + SCHEMA.format(instant=self.INSTANT) + stamp
+
+
+class SqlLedger(Database):
+    """A ledger in a database, in one path of SQL.
+
+    Losing a claim is silent, because unique violations would fill a database's log.
+    """
+
+    PRUNE_EVERY = 86400.0
 
     def now(self) -> datetime:
         return cast(datetime, self._instant(self._rows("SELECT {now}")[0][0]))
-
-    # Tasks.
 
     def identity(self) -> str:
         self._write(
@@ -2419,73 +2525,81 @@ class SqlLedger(Ledger):
         )
         return str(self._rows("SELECT value FROM housekeeper_meta WHERE name = 'identity'")[0][0])
 
-    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
+    # Tasks.
+
+    def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
         standings: dict[str, Standing] = {}
         for start in range(0, len(entries), self.REGISTERED_AT_ONCE):
-            standings |= self._register_some(entries[start : start + self.REGISTERED_AT_ONCE])
+            some = entries[start : start + self.REGISTERED_AT_ONCE]
+            standings |= self._register_some(some, runner)
         return standings
 
-    def _register_some(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, Standing]:
-        places = ", ".join(f":key_{number}" for number in range(len(entries)))
-        keys = {f"key_{number}": key for number, (key, *_) in enumerate(entries)}
-        rows = self._standing_rows(f"name IN ({places})", **keys)
+    def _register_some(self, entries: Sequence[Entry], runner: str) -> dict[str, Standing]:
+        keys = {f"key_{number}": entry.key for number, entry in enumerate(entries)}
+        which = f"task.name IN ({', '.join(f':{name}' for name in keys)})"
+        rows = self._standing_rows(which, **keys)
         # In one order, or two processes could wait for each other's rows for ever.
-        changed = sorted(entry for entry in entries if rows.get(entry[0], (None,))[:3] != entry)
+        changed = sorted(each for each in entries if rows.get(each.key, (None,))[:4] != (*each, 0))
         if changed:
             values = {
                 f"v{i}_{j}": text
                 for i, entry in enumerate(changed)
                 for j, text in enumerate(entry)
             }
-            new = ", ".join(f"(:v{i}_0, :v{i}_1, :v{i}_2, {{now}})" for i in range(len(changed)))
+            new = (f"(:v{i}_0, :v{i}_1, :v{i}_2, {{now}}, :runner)" for i in range(len(changed)))
             self._write(
-                f"INSERT INTO housekeeper_tasks (name, schedule, timezone, since) VALUES {new}"
-                " ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule,"
-                " timezone = excluded.timezone, since = excluded.since"
+                "INSERT INTO housekeeper_tasks (name, schedule, timezone, since, entered_by)"
+                f" VALUES {', '.join(new)} ON CONFLICT (name) DO UPDATE SET"
+                " schedule = excluded.schedule, timezone = excluded.timezone,"
+                " since = excluded.since, entered_by = excluded.entered_by"
                 " WHERE housekeeper_tasks.schedule <> excluded.schedule"
-                " OR housekeeper_tasks.timezone <> excluded.timezone",
+                " OR housekeeper_tasks.timezone <> excluded.timezone"
+                # By a clock that stood in the future.
+                " OR housekeeper_tasks.since > {in_60}",
+                runner=runner,
                 **values,
             )
-            rows = self._standing_rows(f"name IN ({places})", **keys)
-        return {key: self._standing_of(rows[key]) for key, *_ in entries}
+            rows = self._standing_rows(which, **keys)
+        return {entry.key: self._standing_of(rows[entry.key]) for entry in entries}
 
-    def standing(self, key: str) -> Standing:
-        return self._standing_of(self._standing_rows("name = :key", key=key)[key])
-
-    def standings(self, prefix: str) -> dict[str, Standing]:
-        rows = self._standing_rows("substr(name, 1, length(:prefix)) = :prefix", prefix=prefix)
+    def standings(self, within: str) -> dict[str, Standing]:
+        rows = self._standing_rows(_where("task.name", within), within=within)
         return {key: self._standing_of(row) for key, row in rows.items()}
 
     def _standing_rows(self, which: str, **values: str) -> dict[str, Any]:
         rows = self._rows(
-            "SELECT name, schedule, timezone, since, paused_at, (SELECT MAX(scheduled_for)"
-            " FROM housekeeper_runs WHERE task = name AND scheduled_for <= {in_5})"
-            f" FROM housekeeper_tasks WHERE {which}",
+            "SELECT task.name, task.schedule, task.timezone,"
+            " CASE WHEN task.since > {in_60} THEN 1 ELSE 0 END, task.since, paused.paused_at,"
+            " (SELECT MAX(run.scheduled_for) FROM housekeeper_runs AS run"
+            " WHERE run.task = task.name AND run.scheduled_for <= {in_1}), task.entered_by"
+            " FROM housekeeper_tasks AS task LEFT JOIN housekeeper_tasks AS paused"
+            f" ON paused.name = {{whole:task.name}} WHERE {which}",
             **values,
         )
         return {row[0]: tuple(row) for row in rows}
 
     def _standing_of(self, row: Sequence[Any]) -> Standing:
-        since = self._instant(row[3]) or datetime.min.replace(tzinfo=UTC)
-        return Standing(since, newest=self._instant(row[5]), paused_at=self._instant(row[4]))
-
-    def pause(self, key: str) -> bool:
-        self._enter_unknown(key)
-        return (
-            self._write(
-                "UPDATE housekeeper_tasks SET paused_at = {now}"
-                " WHERE name = :key AND paused_at IS NULL",
-                key=key,
-            )
-            == 1
+        _, schedule, zone, _, since, paused_at, newest, entered_by = row
+        return Standing(
+            since=self._instant(since) or datetime.min.replace(tzinfo=UTC),
+            newest=self._instant(newest),
+            paused_at=self._instant(paused_at),
+            schedule=f"{schedule} {zone}".strip(),
+            entered_by=entered_by,
         )
 
-    def _enter_unknown(self, key: str) -> None:
+    def pause(self, key: str) -> bool:
         self._write(
             "INSERT INTO housekeeper_tasks (name, schedule, timezone, since)"
             " VALUES (:key, '', '', {now}) ON CONFLICT DO NOTHING",
             key=key,
         )
+        paused = self._write(
+            "UPDATE housekeeper_tasks SET paused_at = {now}"
+            " WHERE name = :key AND paused_at IS NULL",
+            key=key,
+        )
+        return paused == 1
 
     def resume(self, key: str) -> bool:
         self._write(
@@ -2495,14 +2609,13 @@ class SqlLedger(Ledger):
             " ON CONFLICT (task, paused_at) DO UPDATE SET resumed_at = excluded.resumed_at",
             key=key,
         )
-        return (
-            self._write(
-                "UPDATE housekeeper_tasks SET paused_at = NULL, since = {now}"
-                " WHERE name = :key AND paused_at IS NOT NULL",
-                key=key,
-            )
-            == 1
+        resumed = self._write(
+            "UPDATE housekeeper_tasks SET paused_at = NULL, since = {now}"
+            " WHERE {whole:name} = :key AND EXISTS (SELECT 1 FROM housekeeper_tasks AS whole"
+            " WHERE whole.name = :key AND whole.paused_at IS NOT NULL)",
+            key=key,
         )
+        return resumed > 0
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
         rows = self._rows(
@@ -2516,120 +2629,109 @@ class SqlLedger(Ledger):
         found = [(self._instant(paused), self._instant(resumed)) for paused, resumed in rows]
         return [(paused, resumed) for paused, resumed in found if paused is not None]
 
-    def paused(self, prefix: str) -> set[str]:
-        rows = self._rows(
-            "SELECT name FROM housekeeper_tasks WHERE paused_at IS NOT NULL"
-            " AND substr(name, 1, length(:prefix)) = :prefix",
-            prefix=prefix,
-        )
-        return {str(name) for (name,) in rows}
-
     # Claiming and finishing.
 
-    def _try_claim(self, run: LiveRun) -> bool:
-        return (
-            self._write(
-                "INSERT INTO housekeeper_runs"
-                " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
-                " SELECT :id, :key, :reason, :tick, 'running', :runner, {now}, {now}"
-                " WHERE :tick IS NULL OR (:tick <= {in_5}"
-                " AND NOT EXISTS (SELECT 1 FROM housekeeper_tasks"
-                " WHERE name = :key AND paused_at IS NOT NULL)"
-                " AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
-                " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}))"
-                " ON CONFLICT DO NOTHING",
-                id=run.id,
-                key=run.key,
-                reason=run.reason,
-                tick=run.scheduled_for,
-                runner=run.runner,
-            )
-            == 1
-        )
+    def claim(self, run: LiveRun) -> Claim:
+        if run.reason is Reason.STARTUP and not self._wins_startup(run):
+            return Claim.TAKEN
+        for _ in range(100):
+            verdict = Claim.MINE if self._try_claim(run) else self._why_not(run)
+            if verdict is not None:
+                return verdict
+        raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
 
-    def _obstacles(self, run: LiveRun) -> Sequence[Any]:
-        return cast(
-            Sequence[Any],
-            self._rows(
-                "SELECT EXISTS"
-                " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
-                # Of the same id: another process has called it crashed meanwhile.
-                " EXISTS (SELECT 1 FROM housekeeper_runs"
-                " WHERE id = :id OR (task = :key AND scheduled_for = :tick)),"
-                " EXISTS (SELECT 1 FROM housekeeper_tasks"
-                " WHERE name = :key AND paused_at IS NOT NULL),"
-                " EXISTS (SELECT 1 FROM housekeeper_runs"
-                " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}),"
-                " :tick > {in_5},"
-                " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
-                " EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
-                " AND status = 'running' AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60}))",
-                id=run.id,
-                key=run.key,
-                tick=run.scheduled_for,
-            )[0],
-        )
-
-    def _skip(self, run: LiveRun, note: str, while_running: str) -> bool:
-        return (
-            self._write(
-                "INSERT INTO housekeeper_runs"
-                " (id, task, reason, scheduled_for, status, runner, finished_at, note)"
-                " SELECT :id, :key, 'schedule', :tick, 'skipped', :runner, {now}, :note"
-                " WHERE :running = '' OR EXISTS"
-                " (SELECT 1 FROM housekeeper_runs WHERE id = :running AND status = 'running')"
-                " ON CONFLICT DO NOTHING",
-                id=new_id(self._clock),
-                key=run.key,
-                tick=run.scheduled_for,
-                runner=run.runner,
-                note=note,
-                running=while_running,
-            )
-            == 1
-        )
-
-    def claim_startup(self, run: LiveRun) -> bool:
+    def _wins_startup(self, run: LiveRun) -> bool:
         won = self._write(
             "UPDATE housekeeper_tasks SET startup_at = {now}, startup_by = :id WHERE name = :key"
-            " AND paused_at IS NULL AND (startup_at IS NULL OR startup_at < {ago_60})",
+            " AND (startup_at IS NULL OR startup_at < {ago_60} OR startup_at > {in_60})"
+            " AND NOT EXISTS (SELECT 1 FROM housekeeper_tasks AS whole"
+            " WHERE whole.name = :whole AND whole.paused_at IS NOT NULL)",
             id=run.id,
             key=run.key,
+            whole=whole_of(run.key),
         )
         # An earlier try may have been committed although its answer was lost.
         sql = "SELECT 1 FROM housekeeper_tasks WHERE name = :key AND startup_by = :id"
         return won == 1 or bool(self._rows(sql, key=run.key, id=run.id))
 
-    def record_gap(self, run: Run, key: str, after: datetime) -> bool:
-        return (
-            self._write(
-                "INSERT INTO housekeeper_runs"
-                " (id, task, reason, scheduled_for, status, runner, finished_at, count, note)"
-                " SELECT :id, :key, 'schedule', :tick, :status, :runner, {now}, :count, :note"
-                " WHERE :tick <= {in_5} AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
-                " WHERE task = :key AND scheduled_for > :after AND scheduled_for <= :tick)"
-                " ON CONFLICT DO NOTHING",
-                id=run.id,
-                key=key,
-                tick=run.scheduled_for,
-                status=run.status,
-                runner=run.runner,
-                count=run.count,
-                note=run.note,
-                after=after,
-            )
-            == 1
+    def _try_claim(self, run: LiveRun) -> bool:
+        claimed = self._write(
+            "INSERT INTO housekeeper_runs"
+            " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
+            " SELECT :id, :key, :reason, :tick, 'running', :runner, {now}, {now}"
+            " WHERE :tick IS NULL OR (:tick <= {in_1}"
+            " AND NOT EXISTS (SELECT 1 FROM housekeeper_tasks"
+            " WHERE name = :whole AND paused_at IS NOT NULL)"
+            " AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
+            " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}))"
+            " ON CONFLICT DO NOTHING",
+            id=run.id,
+            key=run.key,
+            whole=whole_of(run.key),
+            reason=run.reason,
+            tick=run.scheduled_for,
+            runner=run.runner,
         )
+        return claimed == 1
+
+    def _why_not(self, run: LiveRun) -> Claim | None:
+        """Tell why a claim changed nothing; None when the reason has gone meanwhile."""
+        ((mine, taken, paused, later, early, running, silent),) = self._rows(
+            "SELECT EXISTS"
+            " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
+            # Of the same id: another process has called it crashed meanwhile.
+            " EXISTS (SELECT 1 FROM housekeeper_runs"
+            " WHERE id = :id OR (task = :key AND scheduled_for = :tick)),"
+            " EXISTS (SELECT 1 FROM housekeeper_tasks"
+            " WHERE name = :whole AND paused_at IS NOT NULL),"
+            " EXISTS (SELECT 1 FROM housekeeper_runs"
+            " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}),"
+            " :tick > {in_1},"
+            " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
+            " EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
+            " AND status = 'running' AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60}))",
+            id=run.id,
+            key=run.key,
+            whole=whole_of(run.key),
+            tick=run.scheduled_for,
+        )
+        verdict = _verdict(run, mine=mine, taken=taken, paused=paused, early=early, later=later)
+        if verdict is None and running:
+            return Claim.BLOCKED if silent else Claim.OVERLAPPED
+        return verdict
+
+    def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
+        recorded = self._write(
+            "INSERT INTO housekeeper_runs"
+            " (id, task, reason, scheduled_for, status, runner, finished_at, count, note)"
+            " SELECT :id, :key, 'schedule', :tick, :status, :runner, {now}, :count, :note"
+            " WHERE :tick <= {in_1} AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
+            " WHERE task = :key AND scheduled_for > :after AND scheduled_for <= :tick)"
+            " AND (:beside = '' OR EXISTS"
+            " (SELECT 1 FROM housekeeper_runs WHERE id = :beside AND status = 'running'))"
+            " ON CONFLICT DO NOTHING",
+            id=row.id,
+            key=key,
+            tick=row.scheduled_for,
+            status=row.status,
+            runner=row.runner,
+            count=row.count,
+            note=row.note,
+            after=after,
+            beside=beside,
+        )
+        return recorded == 1
 
     def beat(self, run: LiveRun) -> Run | None:
         self._write(
             "UPDATE housekeeper_runs SET heartbeat_at = {now}, attempt = :attempt,"
-            " progress = :progress WHERE id = :id AND status = 'running'",
+            " progress = :progress, process_group = :grp WHERE id = :id AND status = 'running'",
             id=run.id,
             attempt=run.attempt,
             progress=run.progress_made,
+            grp=run.group,
         )
-        row = self.get(run.id)
+        row = first_of(self.runs(id=run.id))
         return row if row is not None and row.status is Status.RUNNING else None
 
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
@@ -2661,111 +2763,62 @@ class SqlLedger(Ledger):
         if touched:
             return True
         # An earlier try may have been committed although its answer was lost.
-        row = self.get(run.id)
+        row = first_of(self.runs(id=run.id))
         return row is not None and row.status == run.status and row.runner == run.runner
 
-    def crash(self, run: Run) -> bool:
-        return (
-            self._write(
-                "UPDATE housekeeper_runs SET status = 'crashed', finished_at = {now}, note = :note"
-                " WHERE id = :id AND status = 'running' AND heartbeat_at = :heartbeat_at"
-                # In the future: by a host whose clock was wrong.
-                " AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
-                id=run.id,
-                heartbeat_at=run.heartbeat_at,
-                note=_crash_note(run),
-            )
-            == 1
+    def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
+        # In the future: by a host whose clock was wrong.
+        silent = " AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60})"
+        crashed = self._write(
+            "UPDATE housekeeper_runs SET status = 'crashed', finished_at = {now}, note = :note"
+            " WHERE id = :id AND status = 'running' AND heartbeat_at = :heartbeat_at"
+            + ("" if dead else silent),
+            id=row.id,
+            heartbeat_at=row.heartbeat_at,
+            note=note,
         )
+        return crashed == 1
 
     # Reading.
 
-    def get(self, run_id: str, prefix: str = "") -> Run | None:
-        where = "WHERE id = :id AND substr(task, 1, length(:prefix)) = :prefix"
-        return next(iter(self._runs(where, id=run_id, prefix=prefix)), None)
-
-    def running(self, prefix: str = "") -> dict[str, Run]:
+    def runs(
+        self,
+        within: str = "",
+        *,
+        id: str = "",
+        running: bool = False,
+        tick_from: datetime | None = None,
+        before: str = "",
+        limit: int = 0,
+    ) -> list[Run]:
+        where, order = [_where("task", within)], "ORDER BY id DESC"
+        if id:
+            where.append("id = :id")
+        elif running:
+            # Sorted below: asked to, SQLite walks all rows by their ids (150 ms for a million).
+            where, order = [*where, "status = 'running'"], ""
+        elif tick_from is not None:
+            where, order = [*where, "scheduled_for >= :tick"], "ORDER BY scheduled_for"
+        else:
+            where += [PRESENT, *(["id < :before"] if before else [])]
         rows = self._rows(
-            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE status = 'running'"
-            " AND substr(task, 1, length(:prefix)) = :prefix",
-            prefix=prefix,
+            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE {' AND '.join(where)} {order}"
+            f" {'LIMIT :limit' if limit else ''}",
+            within=within,
+            id=id,
+            tick=tick_from,
+            before=before,
+            limit=limit,
         )
-        # Sorted here: asked to, SQLite walks all rows by their ids (150 ms for a million).
-        return {row[1]: self._run_of(row) for row in sorted(rows)}
-
-    def running_run(self, key: str) -> Run | None:
-        return next(iter(self._runs("WHERE task = :key AND status = 'running'", key=key)), None)
-
-    def last(self, key: str) -> Run | None:
-        found = self._runs(
-            "WHERE task = :key AND started_at IS NOT NULL ORDER BY id DESC LIMIT 1",
-            key=key,
-        )
-        return next(iter(found), None)
-
-    def lasts(self, prefix: str) -> dict[str, Run]:
-        # One statement, that finds each by the index.
-        rows = self._rows(
-            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE id IN (SELECT"
-            " (SELECT id FROM housekeeper_runs WHERE task = name AND started_at IS NOT NULL"
-            " ORDER BY id DESC LIMIT 1) FROM housekeeper_tasks"
-            " WHERE substr(name, 1, length(:prefix)) = :prefix)",
-            prefix=prefix,
-        )
-        return {row[1]: self._run_of(row) for row in rows}
-
-    def record_from(self, key: str, tick: datetime) -> Run | None:
-        found = self._runs(
-            "WHERE task = :key AND scheduled_for >= :tick ORDER BY scheduled_for LIMIT 1",
-            key=key,
-            tick=tick,
-        )
-        return next(iter(found), None)
-
-    def last_success(self, key: str) -> datetime | None:
-        rows = self._rows(
-            "SELECT finished_at FROM housekeeper_runs WHERE task = :key AND status = 'succeeded'"
-            " ORDER BY id DESC LIMIT 1",
-            key=key,
-        )
-        return self._instant(rows[0][0]) if rows else None
-
-    def last_successes(self, prefix: str) -> dict[str, datetime]:
-        rows = self._rows(
-            "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE task = name"
-            " AND status = 'succeeded' ORDER BY id DESC LIMIT 1) FROM housekeeper_tasks"
-            " WHERE substr(name, 1, length(:prefix)) = :prefix",
-            prefix=prefix,
-        )
-        return {key: ended for key, text in rows if (ended := self._instant(text)) is not None}
-
-    def history(self, key: str, prefix: str, limit: int, before: str | None = None) -> list[Run]:
-        values = {"prefix": prefix, "limit": limit, "before": before}
-        page = f"{'AND id < :before' if before else ''} ORDER BY id DESC LIMIT :limit"
-        if not key:
-            return self._runs(f"WHERE substr(task, 1, length(:prefix)) = :prefix {page}", **values)
-        hosts = self._rows(
-            "SELECT name FROM housekeeper_tasks WHERE substr(name, 1, length(:prefix)) = :prefix",
-            prefix=prefix,
-        )
-        # Key by key, so that each is found by the index among millions of rows.
-        found = [
-            run
-            for own_key in (key, *(name for (name,) in hosts))
-            for run in self._runs(f"WHERE task = :key {page}", key=own_key, **values)
-        ]
-        return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
-
-    def _runs(self, where: str, **values: object) -> list[Run]:
-        rows = self._rows(f"SELECT {RUN_COLUMNS} FROM housekeeper_runs {where}", **values)
-        return [self._run_of(row) for row in rows]
+        return [self._run_of(row) for row in (rows if order else sorted(rows, reverse=True))]
 
     def _run_of(self, row: Sequence[Any]) -> Run:
         (id_, key, reason, status, runner, *instants, attempt, count) = row[:11]
         tick, started, finished, beat = map(self._instant, instants)
-        (note, error, output, progress, stop_asked, stop_reason) = row[11:]
+        (note, error, output, progress, stop_asked, stop_reason, group) = row[11:]
         return Run(
             id=id_,
+            key=key,
             task=name_of(key),
             reason=Reason(reason),
             status=Status(status),
@@ -2782,76 +2835,135 @@ class SqlLedger(Ledger):
             progress_made=Progress(*json.loads(progress)) if progress else None,
             stop_asked_at=self._instant(stop_asked),
             stop_reason=stop_reason,
+            group=group,
         )
 
-    # Retention.
+    def lasts(self, within: str) -> dict[str, Lasts]:
+        # Each of them is found by the index, among millions of rows.
+        newest = "(SELECT %s FROM housekeeper_runs WHERE task = name AND %s AND " + PRESENT
+        newest += " ORDER BY id DESC LIMIT 1)"
+        last = newest % ("id", "started_at IS NOT NULL")
+        registered = f"FROM housekeeper_tasks WHERE {_where('name', within)}"
+        rows = self._rows(
+            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE id IN (SELECT {last} {registered})",
+            within=within,
+        )
+        success = newest % ("finished_at", "status = 'succeeded'")
+        ends = self._rows(f"SELECT name, {success} {registered}", within=within)
+        runs = {row[1]: self._run_of(row) for row in rows}
+        failing = [key for key, run in runs.items() if run.status in (Status.RUNNING, *FAILURES)]
+        streaks = self._streaks(failing)
+        return {
+            key: Lasts(runs.get(key), self._instant(end), *streaks.get(key, (0, None, "")))
+            for key, end in ends
+        }
 
-    def prune(self, key: str, grace: float) -> int:
-        oldest = KEEP_DAYS * 86400
-        young, old = f"{{ago_{math.ceil(min(grace, oldest))}}}", f"{{ago_{oldest}}}"
+    def _streaks(self, keys: Sequence[str]) -> dict[str, tuple[int, datetime | None, str]]:
+        """Return, of tasks, how many newest runs have failed, since when, and why the last did."""
+        found: dict[str, tuple[int, datetime | None, str]] = {}
+        for start in range(0, len(keys), self.REGISTERED_AT_ONCE):
+            some = keys[start : start + self.REGISTERED_AT_ONCE]
+            values = {f"key_{number}": key for number, key in enumerate(some)}
+            names = ", ".join(f":{name}" for name in values)
+            rows = self._rows(
+                "SELECT name, COUNT(*), MIN(failed.started_at),"
+                " (SELECT note FROM housekeeper_runs WHERE id = MAX(failed.id))"
+                " FROM housekeeper_tasks JOIN housekeeper_runs AS failed ON failed.task = name"
+                " AND failed.id > COALESCE((SELECT id FROM housekeeper_runs WHERE task = name"
+                " AND started_at IS NOT NULL AND status NOT IN"
+                " ('failed', 'timed_out', 'crashed', 'running')"
+                f" AND {PRESENT} ORDER BY id DESC LIMIT 1), '')"
+                " WHERE failed.status IN ('failed', 'timed_out', 'crashed')"
+                f" AND name IN ({names}) GROUP BY name",
+                **values,
+            )
+            found |= {key: (n, self._instant(since), note) for key, n, since, note in rows}
+        return found
+
+    # Retention and runners.
+
+    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
         never_ran = "status IN ('skipped', 'missed')"
-        nth = (
-            "(SELECT id FROM housekeeper_runs WHERE task = :key AND {}"
-            " ORDER BY id DESC LIMIT 1 OFFSET :keep)"
-        )
+        nth = "(SELECT id FROM housekeeper_runs WHERE task = :key AND %s AND " + PRESENT
+        nth += " ORDER BY id DESC LIMIT 1 OFFSET :keep)"
         return self._write(
             "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
-            f" AND finished_at < {young} AND (scheduled_for IS NULL OR scheduled_for <"
+            " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
             " (SELECT MAX(scheduled_for) FROM housekeeper_runs"
-            " WHERE task = :key AND scheduled_for <= {in_5}))"
-            f" AND (finished_at < {old} OR {never_ran} AND id <= {nth.format(never_ran)}"
-            f" OR NOT {never_ran} AND id <= {nth.format('NOT ' + never_ran)})",
+            " WHERE task = :key AND scheduled_for <= {in_1}))"
+            f" AND (finished_at < :old OR {never_ran} AND id <= {nth % never_ran}"
+            f" OR NOT {never_ran} AND id <= {nth % ('NOT ' + never_ran)})",
             key=key,
             keep=KEEP_ROWS,
+            young=young,
+            old=old,
         )
+
+    def beat_runner(self, row: RunnerRow) -> None:
+        values = {name: getattr(row, name) for name in RUNNER_COLUMNS.split(", ")}
+        stopped = "{now}" if row.stopped_at else "NULL"
+        started = "" if row.started_at is None else " started_at = excluded.started_at,"
+        self._write(
+            f"INSERT INTO housekeeper_runners ({RUNNER_COLUMNS})"
+            " VALUES (:runner, :namespace, :host, :pid, :place, :birth, :version, :workers,"
+            f" {{now}}, {{now}}, {stopped}, :problems) ON CONFLICT (runner) DO UPDATE SET"
+            f"{started} beat_at = excluded.beat_at, stopped_at = excluded.stopped_at,"
+            " problems = excluded.problems",
+            **values,
+        )
+
+    def runners(self, namespace: str) -> list[RunnerRow]:
+        rows = self._rows(
+            f"SELECT {RUNNER_COLUMNS} FROM housekeeper_runners WHERE namespace = :namespace"
+            " ORDER BY beat_at DESC",
+            namespace=namespace,
+        )
+        return [self._runner_of(row) for row in rows]
+
+    def _runner_of(self, row: Sequence[Any]) -> RunnerRow:
+        values = dict(zip(RUNNER_COLUMNS.split(", "), row, strict=True))
+        instants = ("started_at", "beat_at", "stopped_at")
+        values |= {name: self._instant(values[name]) for name in instants}
+        return RunnerRow(**{**values, "problems": json.loads(values["problems"])})
+
+
+# Not what a clock in the future has left.
+PRESENT = "COALESCE(finished_at, started_at, {now}) <= {in_60}"
+
+
+def _where(column: str, within: str) -> str:
+    """Return the condition that a key is within what was asked for."""
+    if within == "":
+        return "1 = 1"
+    if within[-1] in "/@":
+        return f"substr({column}, 1, length(:within)) = :within"
+    return f"{column} = :within"
+
+
+def _in_ascii(value: object) -> object:
+    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 @functools.lru_cache(maxsize=256)
-def _in_dialect(sql: str, now: str, shifted: str, value: str) -> str:
+def _in_dialect(sql: str, now: str, shifted: str, whole: str, value: str) -> str:
     def shift(match: re.Match[str]) -> str:
         sign = "+" if match[1] == "in" else "-"
         return shifted.format(f"{sign}{match[2]} seconds")
 
+    sql = re.sub(r"\{whole:([\w.]+)\}", lambda match: whole.format(match[1]), sql)
     sql = re.sub(r"\{(in|ago)_(\d+)\}", shift, sql).replace("{now}", now)
     return re.sub(r":([a-z]\w*)", value, sql)
 
 
-def key_of(task: Task, namespace: str, host: str) -> str:
-    """Return the ledger's key of a task."""
-    return f"{namespace}/{task.name}" + (f"@{host}" if task.each_host else "")
-
-
-def name_of(key: str) -> str:
-    """Return the name of the task that a ledger's key stands for."""
-    return key.partition("/")[2].partition("@")[0]
-
-
-_sequence = itertools.count()
-_origin = (0, "")  # this process, and what tells its ids from those of all others
-
-
-def new_id(clock: Clock) -> str:
-    """Return a run's id: unique anywhere, and in the order in which this process made them."""
-    global _origin
-    # Drawn once a process: to ask the system for each id lets go of the interpreter's lock, for
-    # which ten busy workers then queue (half of a burst's CPU time, measured).
-    if _origin[0] != (pid := os.getpid()):
-        _origin = (pid, os.urandom(4).hex())
-    milliseconds = int(clock.now().timestamp() * 1000)
-    return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{_origin[1]}"
-
-
 class PendingWrite:
-    """A statement in an SqliteLedger's queue of writes."""
+    """A statement that waits in an SqliteLedger."""
 
-    __slots__ = ("sql", "touched", "values", "woken")
+    __slots__ = ("sql", "touched", "values")
 
     def __init__(self, sql: str, values: Mapping[str, object]) -> None:
         self.sql = sql
         self.values = values
         self.touched: int | None = None  # how many rows, once it was made
-        self.woken = threading.Lock()  # released when it was made, or is the first in the queue
-        self.woken.acquire()
 
 
 class SqliteLedger(SqlLedger):
@@ -2860,160 +2972,165 @@ class SqliteLedger(SqlLedger):
     # All processes that share the file share the host's clock, so it serves as the ledger's.
     NOW = ":now"
     SHIFTED = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '{}')"
+    WHOLE = "substr({0}, 1, instr({0} || '@', '@') - 1)"
     INSTANT = "TEXT"
     # Held while a file is made and connected to, so that nobody connects before it is closed.
     connecting = threading.Lock()
     TOGETHER = 50  # statements in one transaction: others wait for the file meanwhile
 
     def __init__(self, url: str, path: str, clock: Clock) -> None:
-        super().__init__(url, clock)
         self.path = path
-        self._queueing = threading.Lock()  # guards the queue; never held over I/O
-        self._queue: list[PendingWrite] = []  # the first makes them all, or is making them
+        super().__init__(url, clock)
+
+    def _start(self) -> None:
+        super()._start()
+        SqliteLedger.connecting = threading.Lock()
+        self._pending: list[PendingWrite] = []
+        self._file: tuple[int, int] | None = None  # device and inode of the kept connection's
+        self._log: tuple[int, int] | None = None  # likewise of its write-ahead log
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
-        return self._connection is not None or os.path.exists(self.path)
+        return os.path.exists(self.path)
 
     def open(self) -> None:
         try:
-            with self._turn():
-                self._connected()
+            with self._turn() as until:
+                if self._connection is None:
+                    self._connection = self._connect(until)
         except (OSError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            if isinstance(error, sqlite3.Error) and _is_busy(error):
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            if isinstance(error, sqlite3.Error) and (_is_busy(error) or "full" in str(error)):
                 raise LedgerUnavailable(f"ledger {self.path}: {reason}") from error
             raise ConfigurationError(
                 f"ledger {self.path} cannot be used ({reason}); pass ledger='sqlite:////a/folder"
                 "/that/can/be/written/housekeeper.db', or ledger='memory://' to keep nothing"
             ) from error
 
-    def forget(self) -> None:
-        super().forget()
-        self._queueing, self._queue = threading.Lock(), []
-        SqliteLedger.connecting = threading.Lock()
+    def _failure(self, error: Exception) -> str | None:
+        return str(error) if isinstance(error, OSError | sqlite3.Error) else None
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _connected(self) -> sqlite3.Connection:
-        """Return the kept connection, or make it; the lock must be held."""
-        if self._connection is None:
-            connection = self._connect()
-            try:
-                self._prepare(connection)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection, self._waits = connection, -1.0
-        return cast(sqlite3.Connection, self._connection)
-
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, until: float, *, prepare: bool = True) -> sqlite3.Connection:
         with SqliteLedger.connecting:
             # Made before SQLite makes it, so that nobody else can ever read it.  Only when it is
             # not there: closing a file drops all locks that this process has on it, and without
             # them another process takes away the log that SQLite still writes to
             # (sqlite.org/howtocorrupt.html, 2.2).
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            if self._file is None:
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            file = _identity_of(self.path)
+            if file is None:
+                raise FileNotFoundError(
+                    "its file is gone; put it back, or start a process anew, which makes another"
+                )
             # check_same_thread: the ledger's lock serves one thread at a time instead.
-            return sqlite3.connect(
+            connection = sqlite3.connect(
                 self.path,
-                timeout=_call_limit.get(),
+                timeout=max(0.0, until - self._clock.monotonic()),
                 isolation_level=None,
                 check_same_thread=False,
             )
+        try:
+            self._prepare(connection, until)
+        except BaseException:
+            connection.close()
+            raise
+        self._file, self._log, self._waits = file, _identity_of(f"{self.path}-wal"), -1.0
+        return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        _switch_to_wal(connection, self._clock)
+    def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
+        _switch_to_wal(connection, self._clock, until)
         # NORMAL forgets claims on power loss, and a forgotten claim is a tick run twice.
         connection.execute("PRAGMA synchronous = FULL")
-        missing = connection.execute(
-            "SELECT COUNT(*) < 7 FROM sqlite_master WHERE name LIKE 'housekeeper%'"
-        ).fetchone()[0]
-        if missing:
-            script = SCHEMA.format(instant=self.INSTANT)
-            connection.executescript(f"BEGIN IMMEDIATE; {script} COMMIT;")
-
-    def _execute(
-        self, sql: str, values: Mapping[str, object], until: float
-    ) -> tuple[list[Any], int]:
+        made = "SELECT name FROM sqlite_master WHERE name LIKE 'housekeeper%'"
+        names = {name for (name,) in connection.execute(made)}
+        version: int | None = None
+        if {"housekeeper_meta", "housekeeper_runs"} <= names:
+            sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
+            version = self._version_of(connection.execute(sql).fetchone())
+        if version == SCHEMA_VERSION and len(names) >= len(TABLES) + 3:
+            return
         try:
-            connection = self._connected()
-            self._wait_at_most(connection, until - self._clock.monotonic())
-            now = _instant_text(self._clock.now())
-            cursor = connection.execute(sql, {"now": now, **values})
-            return cursor.fetchall(), cursor.rowcount
-        except (OSError, sqlite3.Error) as error:
-            raise LedgerUnavailable(f"ledger {self.path}: {error}") from error
+            connection.executescript(f"BEGIN IMMEDIATE; {self._script(version)} COMMIT;")
+        except sqlite3.OperationalError as error:
+            # Two processes that start at once both want to bring the tables up to date.
+            if "duplicate column" not in str(error):
+                raise
+            connection.execute("ROLLBACK")
 
-    # Writes.  A commit waits for the disk, and whoever comes meanwhile waits in a queue; the first
-    # in it then makes one transaction of them all.  Each statement is still a step of its own, but
-    # a hundred tasks at midnight do not wait two hundred times for the disk.  (LevelDB does so.)
+    def _disconnect(self) -> None:
+        if self._connection is not None and _identity_of(self.path) != self._file:
+            # Closing it would delete the log of whatever file has its name now.
+            _abandoned.append(self._connection)
+            self._connection = None
+        super()._disconnect()
+
+    def _statement(
+        self, sql: str, values: Mapping[str, object] | None, until: float
+    ) -> tuple[list[Any], int]:
+        self._look_at_file()
+        connection = cast(sqlite3.Connection, self._connection)
+        self._wait_at_most(connection, until - self._clock.monotonic())
+        now = _instant_text(self._clock.now())
+        cursor = connection.execute(sql, {"now": now, **(values or {})})
+        return cursor.fetchall(), cursor.rowcount
+
+    def _look_at_file(self) -> None:
+        """Raise OSError when the connection's file was deleted, replaced or emptied.
+
+        The file that has its name now is then connected to, and what the old one has left of its
+        log is taken away, which SQLite would read into the new one.
+        """
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            raise FileNotFoundError("its file is gone") from None
+        if (status.st_dev, status.st_ino) == self._file and status.st_size > 0:
+            return
+        if self._log is not None and _identity_of(f"{self.path}-wal") == self._log:
+            for name in (f"{self.path}-wal", f"{self.path}-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+        raise OSError("its file was replaced")
+
+    # Writes.  A commit waits for the disk, and meanwhile others come to wait for the lock: who
+    # gets it makes one transaction of all that wait.  Each statement is still a step of its own,
+    # but a hundred tasks at midnight do not wait two hundred times for the disk.
 
     def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
         if sql.startswith("SELECT"):
             return super()._in_turn(sql, values)
-        self._check_process()
-        mine, limit = PendingWrite(sql, values), _call_limit.get()
-        until = self._clock.monotonic() + limit
+        mine = PendingWrite(sql, values)
+        self._pending.append(mine)
         try:
-            with self._queueing:
-                self._queue.append(mine)
-                first = self._queue[0] is mine
-            if not first and not mine.woken.acquire(timeout=limit):
-                raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
-            if mine.touched is None:
-                with self._turn(until):
-                    self._write_queue(mine, until)
+            with self._turn() as until:
+                if mine.touched is None:
+                    self._write_pending(until)
+                if mine.touched is None:
+                    mine.touched = self._persist(sql, values, until)[1]
         finally:
-            self._leave_queue(mine)
-        return [], cast(int, mine.touched)
+            with contextlib.suppress(ValueError):
+                self._pending.remove(mine)
+        return [], mine.touched
 
-    def _write_queue(self, mine: PendingWrite, until: float) -> None:
-        """Make all writes that wait; when that fails only this one, and the others follow."""
-        with self._queueing:
-            batch = self._queue[: self.TOGETHER]
-        if len(batch) > 1:
-            try:
-                self._execute("BEGIN IMMEDIATE", {}, until)
-                touched = [self._execute(each.sql, each.values, until)[1] for each in batch]
-                self._execute("COMMIT", {}, until)
-            except LedgerUnavailable:
-                self._roll_back()
-            except BaseException:
-                self._roll_back()
-                raise
-            else:
-                for each, number in zip(batch, touched, strict=True):
-                    each.touched = number
-        if mine.touched is None:
-            mine.touched = self._execute(mine.sql, mine.values, until)[1]
-
-    def _leave_queue(self, mine: PendingWrite) -> None:
-        """Leave the queue; the first wakes those that it has made, and who is first after it."""
-        with self._queueing:
-            if mine not in self._queue:
-                return
-            first = self._queue[0] is mine
-            self._queue.remove(mine)
-            if first:
-                made = [each for each in self._queue if each.touched is not None]
-                self._queue = [each for each in self._queue if each.touched is None]
-                for each in (*made, *self._queue[:1]):
-                    each.woken.release()
-
-    def _roll_back(self) -> None:
-        connection = self._connection
+    def _write_pending(self, until: float) -> None:
+        """Make all writes that wait, if there are several; none when one of them fails."""
+        batch = [each for each in self._pending if each.touched is None][: self.TOGETHER]
+        if len(batch) < 2 or self._connection is None:
+            return
         try:
-            if connection is not None and connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            # The transaction would swallow all that comes; it ends with its connection.
-            self._connection = None
-            connection.close()
+            self._statement("BEGIN IMMEDIATE", {}, until)
+            touched = [self._statement(each.sql, each.values, until)[1] for each in batch]
+            self._statement("COMMIT", {}, until)
+        except (OSError, sqlite3.Error):
+            self._disconnect()
+        except BaseException:
+            self._disconnect()
+            raise
+        else:
+            for each, number in zip(batch, touched, strict=True):
+                each.touched = number
 
     def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
         seconds = float(max(0, math.ceil(seconds)))
@@ -3031,6 +3148,15 @@ class SqliteLedger(SqlLedger):
         return datetime.fromisoformat(str(value)[:-1]).replace(tzinfo=UTC)
 
 
+def _identity_of(path: str) -> tuple[int, int] | None:
+    """Return a file's device and inode, or None when there is no such file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _instant_text(instant: datetime) -> str:
     """Return the one form in which instants are kept, because they are compared as texts.
 
@@ -3043,9 +3169,8 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return "locked" in str(error) or "busy" in str(error)
 
 
-def _switch_to_wal(connection: sqlite3.Connection, clock: Clock) -> None:
+def _switch_to_wal(connection: sqlite3.Connection, clock: Clock, until: float) -> None:
     """Switch to write-ahead logging; many processes at once fail at it despite the timeout."""
-    until = clock.monotonic() + _call_limit.get()
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -3066,11 +3191,10 @@ class PostgresLedger(SqlLedger):
 
     NOW = "now()"
     SHIFTED = "(now() + interval '{}')"
+    WHOLE = "split_part({0}, '@', 1)"
     INSTANT = "TIMESTAMPTZ"
     VALUE = r"%(\1)s"
     SCHEMA_LOCK = 0x686F757365  # any number, as long as it is the same in all processes
-    # poll() takes one call of the system, and epoll() four; Windows has neither.
-    SELECTOR = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
@@ -3082,112 +3206,100 @@ class PostgresLedger(SqlLedger):
                 f"ledger {self.url} needs psycopg2; run `pip install psycopg2-binary`"
             ) from error
         self._driver: Any = psycopg2
-        self._dsn = url.replace("postgresql+psycopg2://", "postgresql://", 1)
+        dsn = url.replace("postgresql+psycopg2://", "postgresql://", 1)
         try:
-            psycopg2.extensions.parse_dsn(self._dsn)
-        except psycopg2.Error as error:
-            text = mask_secrets(str(error).strip())
-            raise ConfigurationError(f"ledger {self.url} is not a valid URL ({text})") from None
-        self._has_tables = False
+            self._parameters: dict[str, str] = psycopg2.extensions.parse_dsn(dsn)
+        except psycopg2.Error:
+            # What the library says of it may hold the password.
+            raise ConfigurationError(
+                f"ledger {self.url} is not a valid URL; write what is special in a user's name"
+                " or a password in percent-encoding, such as %25 for a % and %20 for a blank"
+            ) from None
+        self._prefix = ""  # of each statement: a transaction's isolation, where it is not usual
 
     def exists(self) -> bool:
-        if self._has_tables:
-            return True
-        with self._turn() as until, self._errors_translated():
-            self._connect(until)
-            self._look_for_tables(until)
-        return self._has_tables
-
-    def open(self) -> None:
-        with self._turn() as until, self._errors_translated():
-            self._connect(until)
-            self._make_tables(until)
-
-    @contextlib.contextmanager
-    def _errors_translated(self) -> Iterator[None]:
-        try:
-            yield
-        except self._driver.Error as error:
-            text = mask_secrets(str(error).strip().partition("\n")[0])
-            raise LedgerUnavailable(f"ledger {self.url}: {text}") from error
-
-    def _execute(
-        self, sql: str, values: Mapping[str, object], until: float
-    ) -> tuple[list[Any], int]:
-        kept = self._connection is not None
-        with self._errors_translated():
+        with self._turn() as until:
             try:
-                return self._ask(sql, values, until)
-            except self._driver.Error:
-                if not kept or self._connection is not None:
-                    raise
-            # The kept connection had been lost, as after a restart of the server.
-            return self._ask(sql, values, until)
+                if self._connection is None:
+                    self._connection = self._connect(until, prepare=False)
+                return self._version(until) is not None
+            except self._driver.Error as error:
+                self._disconnect()
+                raise LedgerUnavailable(f"ledger {self.url}: {self._failure(error)}") from error
 
-    def _ask(self, sql: str, values: Mapping[str, object], until: float) -> tuple[list[Any], int]:
-        self._connect(until)
-        if not self._has_tables:
-            self._make_tables(until)
-        return self._statement(sql, values, until)
+    def _failure(self, error: Exception) -> str | None:
+        if not isinstance(error, self._driver.Error | OSError):
+            return None
+        return str(error).strip().partition("\n")[0]
 
-    def _connect(self, until: float) -> None:
-        if self._connection is not None:
-            return
+    def _is_about_text(self, error: Exception) -> bool:
+        # Class 22 of SQLSTATE, such as a character that LATIN1 has not.
+        return str(getattr(error, "pgcode", None) or "").startswith("22")
+
+    def _connect(self, until: float, *, prepare: bool = True) -> Any:
+        addresses = _addresses_of(self._parameters, self._clock, until)
         connection = self._driver.connect(
-            self._dsn,
+            **{**self._parameters, **addresses},
             async_=True,
             client_encoding="utf8",
             fallback_application_name="housekeeper",
         )
         try:
             self._await(connection, until)
+            self._connection, self._prefix = connection, ""
+            ((isolation,),), _ = self._statement("SHOW transaction_isolation", None, until)
+            if isolation != "read committed":
+                self._prefix = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
+            if prepare:
+                self._make_tables(until)
         except BaseException:
+            self._connection = None
             connection.close()
             raise
-        self._connection = connection
+        return connection
 
     def _statement(
         self, sql: str, values: Mapping[str, object] | None, until: float
     ) -> tuple[list[Any], int]:
-        """Run a statement on the kept connection, and drop it unless it is fit for the next."""
-        connection = self._connection
-        try:
-            cursor = connection.cursor()
-            cursor.execute(sql, values)
-            self._await(connection, until)
-            return cursor.fetchall() if cursor.description else [], cursor.rowcount
-        finally:
-            if connection.closed or connection.isexecuting():
-                self._disconnect()
+        cursor = self._connection.cursor()
+        cursor.execute(self._prefix + sql, values)
+        self._await(self._connection, until)
+        return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
     def _await(self, connection: Any, until: float) -> None:
-        """Let the connection go on until it has its answer; raises LedgerUnavailable in time."""
+        """Let the connection go on until it has its answer; raises TimeoutError."""
         extensions = self._driver.extensions
         while (state := connection.poll()) != extensions.POLL_OK:
-            reads = state == extensions.POLL_READ
+            event = (
+                selectors.EVENT_READ if state == extensions.POLL_READ else selectors.EVENT_WRITE
+            )
             # Anew each time, because the socket changes while several hosts are tried.
-            with self.SELECTOR() as selector:
-                selector.register(
-                    connection.fileno(), selectors.EVENT_READ if reads else selectors.EVENT_WRITE
-                )
+            with _selector() as selector:
+                selector.register(connection.fileno(), event)
                 left = until - self._clock.monotonic()
                 if left <= 0 or not selector.select(left):
-                    raise LedgerUnavailable(f"ledger {self.url} did not answer in time")
+                    raise TimeoutError("it did not answer in time")
 
-    def _look_for_tables(self, until: float) -> None:
-        # What is made last.
-        sql = "SELECT to_regclass('housekeeper_runs_by_task') IS NOT NULL"
-        self._has_tables = self._statement(sql, None, until)[0][0][0]
+    def _version(self, until: float) -> int | None:
+        """Return the version of the tables; None when some are missing."""
+        tables = (f"to_regclass('housekeeper_{name}') IS NOT NULL" for name in TABLES)
+        sql = f"SELECT {', '.join(tables)}"
+        found = dict(zip(TABLES, self._statement(sql, None, until)[0][0], strict=True))
+        if not (found["meta"] and found["runs"]):
+            return None
+        sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
+        version = self._version_of(next(iter(self._statement(sql, None, until)[0]), None))
+        return version if version == 1 or all(found.values()) else None
 
     def _make_tables(self, until: float) -> None:
         """Make the tables when they are missing, one process at a time.
 
         Raises ConfigurationError with the statements when the role may not make them.
         """
-        self._look_for_tables(until)
-        if self._has_tables:
+        version = self._version(until)
+        if version == SCHEMA_VERSION:
             return
-        script = SCHEMA.format(instant=self.INSTANT)
+        script = self._script(version).replace("ADD COLUMN", "ADD COLUMN IF NOT EXISTS")
         errors = self._driver.errors
         try:
             # One message is one transaction.
@@ -3197,17 +3309,62 @@ class PostgresLedger(SqlLedger):
             raise ConfigurationError(
                 f"ledger {self.url}: its role may not make tables ({str(error).strip()}); have the"
                 " database's administrator run this, and GRANT SELECT, INSERT, UPDATE, DELETE on"
-                f" the four tables to the role:\n{script}"
+                f" the {len(TABLES)} tables to the role:\n{script}"
             ) from error
-        self._has_tables = True
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
     def _instant(self, value: object) -> datetime | None:
         return None if value is None else cast(datetime, value).astimezone(UTC)
+
+
+def _selector() -> selectors.BaseSelector:
+    # poll() takes one call of the system, and epoll() four; Windows has neither, and gevent takes
+    # it away: so it is looked for each time.
+    return getattr(selectors, "PollSelector", selectors.DefaultSelector)()  # type: ignore[no-any-return]
+
+
+def _addresses_of(parameters: Mapping[str, str], clock: Clock, until: float) -> dict[str, str]:
+    """Return the parameters that spare libpq the look-up of names; raises TimeoutError, OSError.
+
+    It would hold the interpreter's lock meanwhile, and stop the whole process for as long as a
+    name server is silent.
+    """
+    hosts = (parameters.get("host") or os.environ.get("PGHOST", "")).split(",")
+    if "hostaddr" in parameters or all(not host or host[0] in "/@" for host in hosts):
+        return {}
+    ports = (parameters.get("port") or "").split(",")
+    found: list[tuple[str, str, str]] = []
+    for number, host in enumerate(hosts):
+        port = ports[number] if len(ports) > 1 else ports[0]
+        if not host or host[0] in "/@":
+            found.append((host, "", port))
+        else:
+            found += [(host, address, port) for address in _look_up(host, clock, until)]
+    names, addresses, numbers = zip(*found, strict=True)
+    values = {"host": ",".join(names), "hostaddr": ",".join(addresses)}
+    return {**values, "port": ",".join(numbers)} if any(numbers) else values
+
+
+def _look_up(host: str, clock: Clock, until: float) -> list[str]:
+    """Return the addresses of a host; on a thread of its own, which may hang on a name server."""
+    answers: list[list[str] | OSError] = []
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answers.append(list(dict.fromkeys(str(each[4][0]) for each in found)))
+        except OSError as error:
+            answers.append(error)
+        answered.set()
+
+    threading.Thread(target=ask, name="housekeeper-names", daemon=True).start()
+    while not answers and (left := until - clock.monotonic()) > 0:
+        clock.wait(answered, left)
+    if not answers:
+        raise TimeoutError(f"no name server told the address of {host!r} in time")
+    if isinstance(answers[0], OSError):
+        raise OSError(f"the address of {host!r} is not known ({answers[0].strerror})")
+    return answers[0]
 
 
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
@@ -3223,7 +3380,13 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
     scheme, separator, rest = url.partition("://")
     if scheme == "memory" and separator and not rest:
         return MemoryLedger(url, clock)
-    if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
+    name = rest.strip("/")
+    if scheme == "sqlite" and rest.startswith("/") and name and name != ":memory:":
+        if "?" in name:
+            raise ConfigurationError(
+                f"ledger {url!r} has parameters, which the ledger's file takes none of; leave out"
+                f" {'?' + name.partition('?')[2]!r}"
+            )
         path = str(base / rest[1:])
         return SqliteLedger(f"sqlite:///{path}", path, clock)
     if scheme in POSTGRES_SCHEMES and separator:
@@ -3557,8 +3720,6 @@ class CommandLines:
 # 8. Sentry: check-ins and events.
 # ================================================================================================
 
-Action = Callable[[], object]
-P = ParamSpec("P")
 SENTRY_RUNTIME = 30  # minutes that Sentry gives a run without a timeout; heartbeats prolong it
 
 
@@ -4099,2075 +4260,84 @@ class Metrics:
 
 
 # ================================================================================================
-# 10. Housekeeper: the scheduler, in the order of its life.
+# 10. Processes: places and births, servers, forks and the interpreter's exit.
 # ================================================================================================
 
-R = TypeVar("R")
-LEAST_GRACE = 1.0  # seconds, in which a loaded machine starts what is due now
-LONGEST_BACKOFF = 30.0  # seconds
-LONGEST_RETRY_DELAY = 3600.0  # seconds
-CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
-NEVER = datetime.max.replace(tzinfo=UTC)
-STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shutdown
-BOUND_AT_ONCE = 1000  # tasks that the ledger is told of in one call
-STAND_BY = 5.0  # seconds between two looks whether the scheduler that this process stands by lives
 
-
-Entry = TypeVar("Entry", bound=tuple[Any, ...])
-
-
-class Agenda:
-    """The heap of all that comes due: ticks by the wall clock, delays by elapsed time.
-
-    Two heaps, so that a jump of the wall clock moves ticks and neither timeouts nor heartbeats.
-    It is guarded by its owner's lock.
-    """
-
-    AT_ONCE = 1000  # ticks, for which the lock is held some milliseconds
-    # Breaks ties, so that nothing else is compared, and names entries: those of all agendas,
-    # because a run that outlasts a shutdown takes its timeout back when there is another.
-    _numbers = itertools.count()
-
-    def __init__(self) -> None:
-        self._ticks: list[tuple[datetime, int, Registration]] = []
-        self._delays: list[tuple[float, int, Action]] = []
-        self._dropped: set[int] = set()
-
-    def at(self, tick: datetime, registration: Registration) -> int:
-        """Enter a tick of a task; return its number."""
-        number = next(self._numbers)
-        heapq.heappush(self._ticks, (tick, number, registration))
-        return number
-
-    def after(self, due: float, action: Action) -> int:
-        """Enter an action for a reading of the monotonic clock; return its number."""
-        number = next(self._numbers)
-        heapq.heappush(self._delays, (due, number, action))
-        return number
-
-    def drop(self, number: int | None) -> None:
-        """Take an entry back; it leaves its heap when it is the first, or when most are such."""
-        if number is None:
-            return
-        self._dropped.add(number)
-        if len(self._dropped) > 100 + (len(self._ticks) + len(self._delays)) // 2:
-            self._ticks = [entry for entry in self._ticks if entry[1] not in self._dropped]
-            self._delays = [entry for entry in self._delays if entry[1] not in self._dropped]
-            heapq.heapify(self._ticks)
-            heapq.heapify(self._delays)
-            self._dropped.clear()
-
-    def pop_ticks(self, now: datetime) -> list[tuple[datetime, Registration]]:
-        """Remove and return ticks that are due, so many at once."""
-        due: list[tuple[datetime, Registration]] = []
-        while self._ticks and self._ticks[0][0] <= now and len(due) < self.AT_ONCE:
-            tick, number, registration = heapq.heappop(self._ticks)
-            if not self._was_dropped(number):
-                due.append((tick, registration))
-        return due
-
-    def pop_delays(self, elapsed: float) -> list[Action]:
-        """Remove and return the actions that are due."""
-        due: list[Action] = []
-        while self._delays and self._delays[0][0] <= elapsed:
-            _, number, action = heapq.heappop(self._delays)
-            if not self._was_dropped(number):
-                due.append(action)
-        return due
-
-    def _was_dropped(self, number: int) -> bool:
-        dropped = number in self._dropped
-        self._dropped.discard(number)
-        return dropped
-
-    def _without_dropped(self, heap: list[Entry]) -> list[Entry]:
-        """Return a heap whose first entry, if there is one, has not been taken back."""
-        while heap and self._was_dropped(heap[0][1]):
-            heapq.heappop(heap)
-        return heap
-
-    def sleep(self, now: datetime, elapsed: float) -> float | None:
-        """Return the seconds until the next entry comes due, or None when there is none."""
-        ticks, delays = self._without_dropped(self._ticks), self._without_dropped(self._delays)
-        waits = [(ticks[0][0] - now).total_seconds()] if ticks else []
-        if delays:
-            waits.append(delays[0][0] - elapsed)
-        return max(0.0, min(waits)) if waits else None
-
-
-class Registration:
-    """What a Housekeeper knows of one task.
-
-    What is not marked otherwise is changed under its owner's lock.  What is changed in each run is
-    guarded by the task's own, because workers that run at the same time would queue for one; they
-    read the rest without, and at worst look once more: see Housekeeper._free().
-    """
-
-    __slots__ = (
-        "accounted",
-        "armed",
-        "gone",
-        "key",
-        "lock",
-        "number",
-        "run",
-        "since",
-        "source",
-        "task",
-        "trigger",
-        "unsure",
-    )
-
-    def __init__(self, task: Task, key: str, source: Path | None) -> None:
-        self.task = task
-        self.key = key
-        self.source = source  # the file it was discovered in
-        # Taken at dispatch without blocking, released when the run is recorded.
-        self.lock = threading.Lock()
-        self.trigger: Trigger | None = None
-        self.since: datetime | None = None  # no tick up to here counts; None: not bound yet
-        self.armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
-        self.number: int | None = None  # its number there
-        self.gone = False
-        # Changed only by who holds `lock`, or has bound the task anew.
-        self.accounted: datetime | None = None  # each tick up to here has a row, or needs none
-        self.run: LiveRun | None = None
-        self.unsure: LiveRun | None = None  # a claim of it may have been committed, or not
-
-    @property
-    def starts_up(self) -> bool:
-        """Whether the task is still there, and asks for a startup run."""
-        return not self.gone and self.task.enabled and self.task.startup is not False
-
-    @property
-    def floor(self) -> datetime | None:
-        """The instant up to which every tick is accounted for."""
-        since, accounted = self.since, self.accounted
-        return accounted if since and accounted and accounted > since else since
-
-    def passed(self) -> tuple[Trigger, datetime, datetime] | None:
-        """Return the first tick that nobody has accounted for, and how far the loop has come.
-
-        And the trigger of both; None when the loop has not come past such a tick.
-        """
-        trigger, floor, armed = self.trigger, self.floor, self.armed
-        if trigger is None or floor is None or armed is None:
-            return None
-        first = trigger.next_after(floor)
-        return (trigger, first, armed - SECOND) if first is not None and first < armed else None
-
-
-Start = Callable[[Registration], LiveRun | None]  # claims for a task; the run it wins, if any
-
-
-class Workers:
-    """The threads of a pool, and the queue that they empty.
-
-    With a future for each run workers that end theirs at the same time would queue for the pool's
-    semaphore, and the future itself would be a fifth of a run's time (measured).
-    """
-
-    def __init__(self, pool: Executor, number: int) -> None:
-        self._pool = pool
-        self._queue: deque[Action] = deque()
-        self._idle = threading.Semaphore(number)  # one for each worker that does nothing
-
-    def do(self, work: Action) -> None:
-        """Have an idle worker do it, or else the first that has done its part.
-
-        RuntimeError says that no thread could be started; whoever is next then does it as well.
-        """
-        self._queue.append(work)
-        if self._idle.acquire(blocking=False):
-            try:
-                self._pool.submit(self._empty_queue)
-            except RuntimeError:  # The system gives no more threads.
-                self._idle.release()
-                raise
-
-    def _empty_queue(self) -> None:
-        while True:
-            while self._queue:
-                try:
-                    work = self._queue.popleft()
-                except IndexError:
-                    break  # Another worker was faster.
-                work()
-            self._idle.release()
-            # Looked at once more: what was queued between the two has found no idle worker.
-            if not self._queue or not self._idle.acquire(blocking=False):
-                return
-
-    def close(self) -> None:
-        """Forget what is queued; a worker that is busy ends its part."""
-        self._queue.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def public(
-    method: Callable[Concatenate[Housekeeper, P], R],
-) -> Callable[Concatenate[Housekeeper, P], R]:
-    """Make a method one for users: it notices a fork, and no task's timeout breaks into it."""
-
-    @functools.wraps(method)
-    def call(self: Housekeeper, /, *args: P.args, **options: P.kwargs) -> R:
-        self._check_process()
-        run = _current_run.get()
-        with run.uninterrupted() if run is not None else contextlib.nullcontext():
-            return method(self, *args, **options)
-
-    return call
-
-
-class Waiting(NamedTuple):
-    """A run that waits for its retry, and the retry's number on the agenda."""
-
-    number: int
-    registration: Registration
-    run: LiveRun
-
-
-class Explanation:
-    """The sentences in which why() tells what became of a tick, instants in the task's zone."""
-
-    ENDED: Mapping[Status, str] = {
-        Status.SUCCEEDED: "succeeded",
-        Status.FAILED: "failed",
-        Status.TIMED_OUT: "timed out",
-        Status.CANCELLED: "was cancelled",
-        Status.SKIPPED: "skipped itself",
-        Status.MISSED: "was missed",
-        Status.CRASHED: "was found crashed",
-    }
-
-    def __init__(self, registration: Registration, trigger: Trigger | None, zone: tzinfo) -> None:
-        self.registration = registration
-        self.sentences: list[str] = []
-        self._trigger = trigger
-        self._zone = zone
-
-    def say(self, sentence: str) -> None:
-        """Add a sentence."""
-        self.sentences.append(sentence)
-
-    def _at(self, instant: datetime | None) -> str:
-        return f"{instant.astimezone(self._zone):%Y-%m-%d %H:%M:%S %z}" if instant else "-"
-
-    def tick_at(self, instant: datetime | None, now: datetime) -> datetime | None:
-        """Say what the schedule asks for in the minute of an instant, or last; return the tick."""
-        trigger, name = self._trigger, self.registration.task.name
-        if trigger is None:
-            self.say(f"Task {name} has no schedule.")
-            return None
-        asks = f"The schedule of task {name}, {trigger.text} in {trigger.timezone}, asks for"
-        if instant is None:
-            tick = trigger.latest_before(now, now - GIVE_UP_AFTER / 50)
-            self.say(f"{asks} {self._at(tick)}." if tick else f"{asks} nothing in the last year.")
-            return tick
-        following = trigger.next_after(instant - SECOND)
-        if following is not None and following < instant + timedelta(minutes=1):
-            self.say(f"{asks} {self._at(following)}.")
-            if following > now:
-                self.say("That is still to come.")
-            return following
-        self.say(
-            f"{asks} nothing at {self._at(instant)}; its next tick after that is"
-            f" {self._at(following)}."
-        )
-        return None
-
-    def tell_run(self, run: Run, tick: datetime | None) -> None:
-        """Say how a run went, or that its row stands for several ticks."""
-        note = f": {run.note}" if run.note else ""
-        if run.status in (Status.MISSED, Status.SKIPPED) and run.started_at is None:
-            ticks = "It" if run.count == 1 else f"It is one of {run.count:,} ticks that"
-            was = f" was {run.status}" if run.count == 1 else f" were {run.status}"
-            self.say(f"{ticks}{was}, as {run.runner} recorded{note}.")
-        elif run.status is Status.RUNNING:
-            self.say(
-                f"The run {run.id} is going on in {run.runner} since"
-                f" {self._at(run.started_at)}, attempt {run.attempt}."
-            )
-        else:
-            late = (run.started_at - tick).total_seconds() if run.started_at and tick else 0.0
-            behind = f", {late:.0f} s late" if late >= 1.0 else ""
-            self.say(
-                f"{run.runner} ran it at {self._at(run.started_at)}{behind}; after"
-                f" {run.duration or 0.0:.3f} s it {self.ENDED[run.status]}{note}."
-            )
-
-    def tell_pause(self, paused: datetime, resumed: datetime | None) -> None:
-        """Say that nothing is due in a pause."""
-        until = f"until {self._at(resumed)}" if resumed else "and still is"
-        self.say(f"The task was paused at {self._at(paused)}, {until}: nothing was due.")
-
-    def tell_no_past(self, since: datetime) -> None:
-        """Say why ticks before an instant do not count."""
-        self.say(
-            f"Its ticks count from {self._at(since)}, when the task was new to the ledger,"
-            " its schedule was changed, or it was resumed: a schedule has no past."
-        )
-
-    def tell_pending(self, tick: datetime, now: datetime) -> None:
-        """Say what can still become of a tick that nobody has claimed."""
-        task = self.registration.task
-        if not task.enabled:
-            self.say("The task is disabled (enabled=False): it is run only by hand.")
-        elif (now - tick).total_seconds() > task.grace:
-            self.say(
-                "Nobody has claimed it, and it is older than the task's grace of"
-                f" {task.grace:g} s: a scheduler that starts will record it as missed."
-            )
-        else:
-            self.say(
-                "Nobody has claimed it yet: no scheduler is there, its workers are all busy,"
-                f" or it is just about to. Its grace is {task.grace:g} s."
-            )
-
-    def tell_next(self, upcoming: Sequence[datetime], *, paused: bool) -> None:
-        """Say what comes next."""
-        if paused:
-            self.say("The task is paused now; nothing comes before it is resumed.")
-        elif upcoming and self.registration.task.enabled:
-            self.say(f"The next tick is {self._at(upcoming[0])}.")
-
-
-@dataclass(slots=True, kw_only=True)
-class HealthReport:
-    """What health() has found."""
-
-    critical: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    loop_age: float | None = None
-    skew: float | None = None
-    overdue: list[dict[str, object]] = field(default_factory=list)
-
-    def tell_loop(self, age: float) -> None:
-        """Take how long ago the loop of this process has last come round, in seconds."""
-        self.loop_age = age
-        if age > 3 * SystemClock.LONGEST_WAIT:
-            self.critical.append(f"The loop of this process has not come round for {age:.0f} s.")
-
-    def tell_skew(self, skew: float) -> None:
-        """Take by how many seconds the host's clock is ahead of the ledger's."""
-        self.skew = skew
-        if abs(skew) > SKEW:
-            self.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
-
-    def tell_silent(self, running: Iterable[Run], now: datetime) -> None:
-        """Take the running runs; `now` is what the ledger's clock shows."""
-        self.warnings += [
-            f"Task {run.task} runs in {run.runner}, which has sent no heartbeat"
-            f" since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
-            for run in running
-            if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
-        ]
-
-    def tell_overdue(self, overdue: list[dict[str, object]]) -> None:
-        """Take the ticks that are older than their grace and have no outcome."""
-        self.overdue = overdue
-        self.critical += [
-            f"Task {each['task']} is overdue: nothing came of its tick at"
-            f" {each['tick']:%Y-%m-%d %H:%M:%S} UTC."
-            for each in overdue
-        ]
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the findings as health() gives them."""
-        return {
-            "status": "critical" if self.critical else "warning" if self.warnings else "ok",
-            "problems": self.critical + self.warnings,
-            "loop_age": self.loop_age,
-            "ledger": {"reachable": self.skew is not None, "skew": self.skew},
-            "overdue": self.overdue,
-        }
-
-
-class Seen(NamedTuple):
-    """What is known of the tasks' runs, by their keys, and where it was asked."""
-
-    running: Mapping[str, Run]
-    paused: set[str]
-    lasts: Mapping[str, Run | None]
-    successes: Mapping[str, datetime | None]
-    source: str
-
-
-class Housekeeper:
-    """Runs tasks at their ticks.  Make one with create_housekeeper(); every method is thread-safe.
-
-    One timer thread computes ticks and dispatches; it does no I/O.  Workers claim ticks in the
-    ledger and run tasks.  One more thread keeps the ledger: heartbeats, late writes, retention.
-    """
-
-    def __init__(
-        self,
-        *,
-        app: object,
-        enabled: bool,
-        sentry_enabled: bool,
-        timezone: str,
-        tasks_dir: Path | None,
-        ledger: Ledger,
-        namespace: str,
-        max_workers: int,
-        shutdown_timeout: float,
-        around_run: AroundRun | None,
-        on_finish: Callable[[Run], object] | None,
-        clock: Clock,
-    ) -> None:
-        self.app = app
-        self.enabled = enabled
-        self.sentry_enabled = sentry_enabled
-        self.timezone = timezone
-        self.tasks_dir = tasks_dir
-        self.ledger = ledger
-        self.namespace = namespace
-        self.max_workers = max_workers
-        self.shutdown_timeout = shutdown_timeout
-        self.clock = clock
-        self.host = socket.gethostname()
-        self._around_run = around_run
-        self._on_finish = on_finish
-        self._registrations: dict[str, Registration] = {}
-        self.problems: list[str] = []
-        self._discovered = False
-        self._to_wake = False  # initialize() was called before this process was forked
-        self._wakes_at_requests = False
-        self._fresh()
-        watch_process(self)
-
-    def _fresh(self) -> None:
-        """Set up what belongs to one process and one start: locks, agenda, runs, threads."""
-        self.runner = f"{self.host}:{os.getpid()}:{os.urandom(3).hex()}"
-        # Guards what is decided for all tasks: the agenda, and which tasks there are.  Never held
-        # over I/O or a task, and taken by no run that just begins and ends: see Registration.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)  # the agenda, for the timer thread
-        self._ended = Flag()  # a claim or a run, for shutdown()
-        # Held while the ledger is told of tasks, so that the newest word is the last.
-        self._binding = threading.Lock()
-        self._agenda = Agenda()
-        # Claims queued or under way, each an object of its own, and runs that are mine, by id.  A
-        # run enters before its claim leaves, without the lock: who wants all looks in this order.
-        self._claiming: set[object] = set()
-        self._live: dict[str, LiveRun] = {}
-        self._waiting: dict[str, Waiting] = {}  # by run id
-        self._unbound = dict.fromkeys(self._registrations.values())  # unknown to the ledger yet
-        self._stale: dict[str, tuple[datetime | None, float]] = {}
-        self._identity: str | None = None
-        self.metrics = Metrics()
-        self._started = self._stopping = self._past_limit = self._closed = False
-        self._scheduling = self._standing_by = False
-        self.mark = ""  # by which the processes that are started here know this one
-        self._beating: int | None = None
-        self._next_look: int | None = None  # the number of the next look for crashed runs
-        self._ledger_failures = 0
-        self._timer: threading.Thread | None = None
-        self._workers: Workers | None = None
-        self._upkeep: Executor | None = None
-        self._last_look: tuple[datetime, float] | None = None
-        self._sentry = SentryReporter(self.clock)
-        self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
-
-    # Starting.
-
-    def initialize(self, *, scheduling: bool = True) -> None:
-        """Discover tasks, open the ledger, start the threads, catch up, and make the startup runs.
-
-        scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A
-        second call does nothing.  In a process that only forks a server's workers (uWSGI's master,
-        gunicorn's arbiter with --preload) the start is left to the workers, and in one that a
-        scheduler of these tasks has started (a task's command) the ticks are left to that one,
-        while it lives.  Raises ConfigurationError when the ledger's place is wrong, or when Sentry
-        is enabled and has no DSN; a ledger that cannot be reached for now is a warning, and tried
-        again.
-        """
-        self._initialize("by initialize()", scheduling=scheduling)
-
-    def _initialize(self, how: str, *, scheduling: bool = True) -> None:
-        self._check_process()
-        if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
-            return
-        outer = find_outer_scheduler(self) if scheduling else None
-        try:
-            if self.sentry_enabled:
-                self._sentry.start()
-            self._discover_once()
-            self._open_ledger()
-        except BaseException:
-            self._started = False
-            raise
-        if scheduling:
-            tell_children(self)
-        self._scheduling = scheduling and outer is None
-        self._start_threads()
-        self._bind()
-        self._soon(self._in_upkeep, self._look_for_crashed)
-        if self._scheduling:
-            self._delayed(60.0, self._in_upkeep, self._prune)
-            self._start_startup_tasks()
-        if outer is not None:
-            self._stand_by(outer)
-        self._log_start(how)
-
-    def _stand_by(self, outer: int) -> None:
-        """Leave the ticks to the process that has started this one: it runs the same tasks."""
-        self._standing_by = True
-        logger.warning(
-            "Housekeeper %s does not schedule, because process %d, which has started this one,"
-            " runs the same tasks; it does once that has ended, or at once when it is started"
-            " without %s in its environment",
-            self.runner,
-            outer,
-            SCHEDULERS,
-        )
-        self._delayed(STAND_BY, self._in_upkeep, self._look_for_outer, outer)
-
-    def _look_for_outer(self, outer: int) -> None:
-        """Schedule here when the process that has started this one has ended: who else would?
-
-        A program that starts itself anew, and then ends, looks like one that starts a child.
-        """
-        if find_outer_scheduler(self) is not None:
-            self._delayed(STAND_BY, self._in_upkeep, self._look_for_outer, outer)
-            return
-        with self._lock:
-            if self._stopping:
-                return
-            self._scheduling = True
-            self._unbound.update(dict.fromkeys(self._registrations.values()))
-        self._log_start(f"to schedule, as process {outer} has ended,")
-        self._bind()
-        self._delayed(60.0, self._in_upkeep, self._prune)
-
-    def _log_start(self, how: str) -> None:
-        """Say in one line that this process schedules, and why."""
-        logger.log(
-            logging.INFO if self._scheduling else logging.DEBUG,
-            "Housekeeper %s started %s with %d tasks, zone %s, ledger %s",
-            self.runner,
-            how,
-            len(self._registrations),
-            self.timezone,
-            self.ledger.url,
-        )
-
-    def _left_to_workers(self) -> bool:
-        """Tell whether the start is put off until a server has forked its workers from here."""
-        if not self.enabled:
-            return False
-        self._wake_at_requests()
-        server = forking_server()
-        if server:
-            self._to_wake = True
-            logger.warning("Housekeeper is not started in %s, but in each of its workers", server)
-        return bool(server)
-
-    def _wake_at_requests(self) -> None:
-        """Have the first request in a forked process start it there: in Flask's place for that."""
-        inner = getattr(self.app, "wsgi_app", None)
-        if self._wakes_at_requests or not callable(inner):
-            return
-        self._wakes_at_requests = True
-
-        def waking(environ: object, start_response: object) -> object:
-            self.wake()
-            return inner(environ, start_response)
-
-        cast(Any, self.app).wsgi_app = waking
-
-    def wake(self, *, how: str = "at its first request") -> None:
-        """Start here too when initialize() was called in the process that this was forked from.
-
-        Called at each request through a Flask application, it is cheap, and it never raises: the
-        site does not go down with its maintenance.  how: for the log.
-        """
-        self._check_process()
-        if not self._to_wake:
-            return
-        self._to_wake = False
-        try:
-            self._initialize(f"{how} (initialize() came before the fork)")
-        except Exception:
-            logger.exception("Housekeeper could not be started in this process")
-
-    def _begin(self) -> bool:
-        """Tell whether there is a start to make; only the first who asks is told so."""
-        if not self.enabled:
-            logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
-            self._discover_once()
-            return False
-        # The first of them, because a second start makes the other anew.
-        with _noticing_fork, self._lock:
-            if self._started:
-                return False
-            if self._closed:
-                self._renew()
-            self._started, self._to_wake = True, False
-            return True
-
-    def _check_process(self) -> None:
-        """Notice a fork that Python was not told of (uWSGI forks in C)."""
-        if self._pid != os.getpid():
-            with _noticing_fork:
-                if self._pid != os.getpid():
-                    self.after_fork_in_child()
-
-    def after_fork_in_child(self, *, worker: bool = True) -> None:
-        """Forget the parent's threads, runs and connection: this process has not been started.
-
-        A server's worker starts with its first request when the parent had been started; what a
-        task has forked does not.
-        """
-        started = self._started and (self._scheduling or self._standing_by)
-        self._to_wake = worker and (self._to_wake or started) and _current_run.get() is None
-        self.ledger.forget()
-        for registration in self._registrations.values():
-            registration.run = registration.unsure = None
-        self._renew()
-
-    def _renew(self) -> None:
-        """Set up another start; the lock of a task whose run was abandoned stays taken."""
-        for name, known in list(self._registrations.items()):
-            known.since = known.armed = known.number = None
-            if known.run is None:
-                # What is claimed for the last start still keeps the old one, and its lock.
-                known.gone = True
-                self._registrations[name] = Registration(known.task, known.key, known.source)
-        self._fresh()
-
-    def _discover_once(self) -> None:
-        if not self._discovered:
-            for problem in self.discover():
-                logger.error("Discovery: %s", problem)
-
-    def discover(self) -> list[str]:
-        """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
-
-        Tasks of new files are registered, of changed ones replaced, of deleted ones unregistered.
-        A file that does not load leaves its tasks as they were.
-        """
-        self._discovered = True
-        if self.tasks_dir is None:
-            return []
-        found = discover_tasks(self.tasks_dir)
-        self.problems = list(found.problems)
-        here = {name: source for name, (_, source) in found.tasks.items()}
-        for registration in list(self._registrations.values()):
-            source = registration.source
-            kept = found.unreadable or source in found.broken
-            if source and not kept and registration.task.name not in here:
-                self.unregister_task(registration.task.name)
-        for task, source in found.tasks.values():
-            known = self._registrations.get(task.name)
-            if known is not None and known.source is None:
-                self.problems.append(f"{source}: the name {task.name!r} is registered already")
-            else:
-                try:
-                    self._register(task, replace=True, source=source)
-                except ConfigurationError as error:
-                    self.problems.append(f"{source}: {error}")
-        return list(self.problems)
-
-    def _open_ledger(self) -> None:
-        try:
-            self.ledger.open()
-        except LedgerUnavailable as error:
-            logger.warning("Ledger could not be reached, will be tried again: %s", error)
-
-    def _start_threads(self) -> None:
-        pool = ThreadPoolExecutor(self.max_workers, "housekeeper-worker")
-        self._workers = Workers(pool, self.max_workers)
-        self._upkeep = ThreadPoolExecutor(1, "housekeeper-ledger")
-        # A daemon, and so are the pools' threads, which it makes: see leave_process().
-        self._timer = threading.Thread(
-            target=self._run_loop, name="housekeeper-timer", daemon=True
-        )
-        self._timer.start()
-
-    def _bind(self) -> None:
-        """Enter tasks that are new here in the ledger, and their next ticks on the agenda."""
-        if not self._started or self._workers is None:
-            return  # Done when the threads are there.
-        with self._binding:
-            with self._lock:
-                unbound = list(self._unbound)
-            try:
-                for start in range(0, len(unbound), BOUND_AT_ONCE):
-                    self._bind_some(unbound[start : start + BOUND_AT_ONCE])
-            except LedgerUnavailable as error:
-                self._later_again("Tasks could not be entered in the ledger", error, self._bind)
-
-    def _bind_some(self, registrations: Sequence[Registration]) -> None:
-        tasks = [each.task for each in registrations]
-        triggers = [self._make_trigger(each) for each in registrations]
-        entries = list(map(_entry_of, registrations, triggers))
-        standings, now = self.ledger.register(entries), self.ledger.now()
-        for registration, task, trigger, (key, *_) in zip(
-            registrations, tasks, triggers, entries, strict=True
-        ):
-            self._sentry.register(key, task, trigger)
-            # What was entered by a clock that stood in the future does not count.
-            since = min(standings[key].floor, now)
-            self._bind_one(registration, task, trigger, since)
-
-    def _bind_one(
-        self,
-        registration: Registration,
-        task: Task,
-        trigger: Trigger | None,
-        since: datetime,
-    ) -> None:
-        with self._lock:
-            if registration.task is not task:
-                return  # Replaced meanwhile: whoever did that comes next.
-            self._unbound.pop(registration, None)
-            if registration.gone:
-                return
-            registration.trigger = trigger
-            registration.since, registration.accounted = since, None
-            self._arm(registration, since)
-
-    def _make_trigger(self, registration: Registration) -> Trigger | None:
-        task = registration.task
-        if task.schedule is None:
-            return None
-        zone = task.timezone or self.timezone
-        hashed = isinstance(task.schedule, str) and HASHED.search(task.schedule)
-        key = f"{self._ledger_identity()}{registration.key}" if hashed else ""
-        try:
-            return _trigger_in(task, zone, key)
-        except ConfigurationError as error:
-            # What H stands for here never comes.  The other tasks go on.
-            problem = f"{error}; it is not scheduled"
-            if problem not in self.problems:
-                self.problems.append(problem)
-                logger.error("%s", problem)
-            return None
-
-    def _ledger_identity(self) -> str:
-        if self._identity is None:
-            lasting = self.ledger.url != "memory://"
-            here = f"{self.host}{self.tasks_dir}"
-            self._identity = self.ledger.identity() if lasting else here
-        return self._identity
-
-    def _arm(self, registration: Registration, after: datetime) -> None:
-        """Put the first tick after an instant on the agenda; the lock must be held."""
-        self._agenda.drop(registration.number)
-        registration.armed = registration.number = None
-        trigger = registration.trigger
-        if trigger is None or not self._scheduling or not registration.task.enabled:
-            return
-        tick = trigger.next_after(after)
-        registration.armed = tick or NEVER
-        if tick is not None:
-            registration.number = self._agenda.at(tick, registration)
-            self._changed.notify()
-
-    def _start_startup_tasks(self) -> None:
-        for registration in list(self._registrations.values()):
-            if registration.starts_up:
-                startup = registration.task.startup
-                delay = 0.0 if startup is True else float(startup)
-                self._delayed(delay, self._dispatch_startup, registration)
-
-    def _dispatch_startup(self, registration: Registration) -> None:
-        """Hand a task to a worker for its startup run, once it is not claimed for a tick."""
-        if registration.lock.locked() and registration.run is None:
-            # That tick may be missed, or another process's: then nothing would run here.
-            self._delayed(1.0, self._dispatch_startup, registration)
-        else:
-            self._dispatch(registration, self._start_startup)
-
-    # The loop: decides what is due, and never does I/O.
-
-    def _run_loop(self) -> None:
-        while self._step():
-            pass
-
-    def _step(self) -> bool:
-        """Do what is due, or wait for it; False when the loop is to end."""
-        with self._changed:
-            now, elapsed = self.clock.now(), self.clock.monotonic()
-            self._notice_clock_jump(now, elapsed)
-            ahead = now + LEAD
-            ticks, actions = self._agenda.pop_ticks(ahead), self._agenda.pop_delays(elapsed)
-            if not ticks and not actions:
-                if self._closed:
-                    return False
-                self.clock.wait(self._changed, self._agenda.sleep(ahead, elapsed))
-                return True
-            # Together, so that the workers do not wait for this lock at each tick.
-            due = [each for tick, each in ticks if self._guarded(self._pass_tick, each, tick, now)]
-        for action in actions:
-            self._guarded(action)
-        for registration in due:
-            self._guarded(self._dispatch, registration, self._start_due)
-        return True
-
-    def _guarded(self, work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
-        try:
-            return work(*args, **options)
-        except BaseException:
-            # A filter of the application may raise too.
-            with contextlib.suppress(BaseException):
-                logger.exception("Housekeeper failed in %s", work)
-            return None
-
-    def _notice_clock_jump(self, now: datetime, elapsed: float) -> None:
-        before, self._last_look = self._last_look, (now, elapsed)
-        if before is None:
-            return
-        jump = (now - before[0]).total_seconds() - (elapsed - before[1])
-        if abs(jump) < CLOCK_JUMP:
-            return
-        logger.warning("Clock jumped by %+.1f s, or the machine was suspended", jump)
-        # Heartbeats first: nobody may take a resumed machine's runs for crashed.
-        if self._live:
-            self._in_upkeep(self._beat)
-        if jump < 0:
-            # The ledger knows up to where ticks are accounted for; those that come a second time
-            # are on record already, and lose their claims.
-            self._unbound.update(dict.fromkeys(self._registrations.values()))
-            self._in_upkeep(self._bind)
-
-    def _pass_tick(self, registration: Registration, tick: datetime, now: datetime) -> bool:
-        """Go on to a task's next tick; tell whether this one is to be dispatched.
-
-        The lock must be held.
-        """
-        if registration.gone or registration.armed != tick or self._stopping:
-            return False
-        registration.number = None  # It is not on the agenda any more.
-        # The next tick is on the agenda before this one is dispatched: whatever happens in the
-        # dispatch, the schedule goes on.
-        self._arm(registration, max(tick, now))
-        floor = registration.floor
-        return floor is None or tick > floor
-
-    def _dispatch(self, registration: Registration, start: Start) -> None:
-        """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
-        if waits_for_reloaded_child():
-            logger.debug("Task %s is left to the reloaded process", registration.task.name)
-        elif registration.lock.acquire(blocking=False):
-            self._claim_in_worker(start, registration)
-        else:
-            logger.debug("Task %s is queued or running already", registration.task.name)
-
-    def _claim_in_worker(self, start: Start, registration: Registration) -> None:
-        """Have a worker claim for a task whose lock is held."""
-        # Before it looks whether it may: a shutdown looks in the other order.  A new object,
-        # because the task may be claimed for again before this claim has left.
-        claim = functools.partial(start, registration)
-        self._claiming.add(claim)
-        self._in_worker(self._run_claimed, registration, claim)
-
-    def _in_worker(self, work: Callable[..., None], *args: object) -> None:
-        # Only in the timer thread: a pool's threads inherit its being a daemon.
-        if self._workers is not None:
-            # By now, so that the run itself need not wake this thread for it as it begins.
-            self._keep_beating()
-            try:
-                self._workers.do(functools.partial(self._guarded, work, *args))
-            except RuntimeError as error:  # The system gives no more threads; it is queued.
-                logger.warning("A worker could not be started, trying again in 1 s: %s", error)
-                self._delayed(1.0, self._in_worker, lambda: None)
-
-    def _in_upkeep(self, work: Callable[..., object], *args: object) -> None:
-        if self._upkeep is not None:
-            self._upkeep.submit(self._guarded, work, *args)
-
-    def _delayed(self, seconds: float, work: Callable[..., object], *args: object) -> int:
-        """Have the timer thread call something after so many seconds."""
-        with self._changed:
-            action = functools.partial(work, *args)
-            number = self._agenda.after(self.clock.monotonic() + seconds, action)
-            self._changed.notify()
-            return number
-
-    def beat_every(self, seconds: float, beat: Action) -> None:
-        """Have the timer thread call something now and again, until it ends: for a watchdog."""
-        # Planned first, so that one that fails is not the last.
-        self._delayed(seconds, self.beat_every, seconds, beat)
-        beat()
-
-    def _soon(self, work: Callable[..., object], *args: object) -> int:
-        return self._delayed(0.0, work, *args)
-
-    def _later_again(self, what: str, error: Exception, work: Action) -> None:
-        """Repeat ledger work that failed, after a pause that doubles while failures go on."""
-        self._ledger_failures += 1
-        pause = min(LONGEST_BACKOFF, 2.0 ** min(self._ledger_failures - 1, 10))
-        logger.warning("%s, trying again in %.0f s: %s", what, pause, error)
-        self._delayed(pause, self._in_upkeep, work)
-
-    # Claiming: on a worker.
-
-    def _run_claimed(
-        self, registration: Registration, claim: Callable[[], LiveRun | None]
-    ) -> None:
-        """Run what a claim wins.  A shutdown waits for claims, and lets none be made any more."""
-        run = None
-        try:
-            if self._stopping:
-                self._free(registration)
-            else:
-                run = claim()
-        except BaseException:
-            # Whatever it was, the task's next tick is to find it free.
-            registration.lock.release()
-            logger.exception("Task %s: its claim failed", registration.task.name)
-        finally:
-            if run is not None:
-                self._enter_live(registration, run)
-            self._claiming.discard(claim)
-            self._ended.set()
-        if run is not None:
-            # While it waits it is among the live, so that it can be cancelled.
-            await_tick(self.clock, run.scheduled_for)
-            self._sentry.started(run)
-            self._perform_in_worker(registration, run)
-
-    def _start_due(self, registration: Registration) -> LiveRun | None:
-        try:
-            run, verdict = self._claim_due(registration)
-            wait = self._wait_for_claim(run, verdict)
-            tick = run.scheduled_for
-            late = self._too_late(registration, tick, self.clock.now())
-            # The host may be ahead by more than grace.
-            late = late and self._too_late(registration, tick, self._due_until())
-        except LedgerUnavailable as error:
-            what = f"Task {registration.task.name} could not be claimed"
-            again = functools.partial(
-                self._soon, self._claim_in_worker, self._start_due, registration
-            )
-            self._later_again(what, error, again)
-            return None
-        self._ledger_failures = 0
-        if verdict is Claim.MINE:
-            if late:
-                run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
-            return run
-        registration.unsure = None
-        if wait is not None:
-            self._delayed(wait, self._claim_in_worker, self._start_due, registration)
-            return None
-        registration.accounted = run.scheduled_for or registration.accounted
-        self._tell_verdict(run, verdict)
-        self._free(registration)
-        return None
-
-    def _claim_due(self, registration: Registration) -> tuple[LiveRun, Claim]:
-        """Try to claim the newest due tick; raises LedgerUnavailable.
-
-        A claim whose answer was lost may have been committed, so its run is kept and looked for
-        first: a claim with another id would find the tick taken, and nobody would run it.
-        """
-        unsure = registration.unsure
-        row = self.ledger.get(unsure.id) if unsure is not None else None
-        if unsure is not None and row is not None and row.status is Status.RUNNING:
-            return unsure, Claim.MINE
-        tick = None if registration.gone else self._newest_due(registration)
-        if unsure is not None and unsure.scheduled_for == tick:
-            run = unsure
-        else:
-            run = self._new_run(registration, Reason.SCHEDULE, tick)
-        if tick is None:
-            return run, Claim.TAKEN
-        registration.unsure = run
-        return run, self._claim(run)
-
-    def _claim(self, run: LiveRun) -> Claim:
-        """Claim a run that begins now, or with its tick when that comes; as Ledger.claim()."""
-        run.started_at = _start_of(self.clock.now(), run.scheduled_for)
-        return self.ledger.claim(run)
-
-    def _wait_for_claim(self, run: LiveRun, verdict: Claim) -> float | None:
-        """Return after how many seconds a tick is to be claimed again; None when it is decided."""
-        if verdict is Claim.EARLY:
-            tick = cast(datetime, run.scheduled_for)
-            ahead = (tick - self.ledger.now()).total_seconds() - AHEAD
-            logger.warning("Task %s waits: the host is ahead of the ledger's clock", run.task)
-            return min(max(ahead, 0.1), SystemClock.LONGEST_WAIT)
-        if verdict is Claim.BLOCKED:
-            logger.warning("Task %s waits: its last run has sent no heartbeat", run.task)
-            self._soon(self._in_upkeep, self._look_for_crashed)
-            return OBSERVED + 2.0
-        return None
-
-    def _newest_due(self, registration: Registration) -> datetime | None:
-        """Return the tick to claim; record as missed those before it, and it when too late."""
-        trigger, floor = registration.trigger, registration.floor
-        now = self.clock.now()
-        until = now + LEAD
-        first = trigger.next_after(floor) if trigger and floor else None
-        if trigger is None or floor is None or first is None or first > until:
-            return None
-        following = trigger.next_after(first)
-        only = following is None or following > until
-        if only and not self._too_late(registration, first, now):
-            return first
-        now = self._due_until()
-        until = now + LEAD
-        if first > until:
-            return first  # The claim will say that it is early.
-        newest = trigger.latest_before(until, floor) or first
-        if self._too_late(registration, newest, now):
-            self._account(registration, trigger, newest, Status.MISSED)
-            return None
-        self._account(registration, trigger, newest - SECOND, Status.MISSED)
-        return newest
-
-    def _due_until(self) -> datetime:
-        """Return up to which instant ticks may be accounted for; raises LedgerUnavailable.
-
-        A host that is ahead of the ledger's clock must not take away the ticks of the others.
-        """
-        return min(self.clock.now(), self.ledger.now() + AHEAD * SECOND)
-
-    def _too_late(self, registration: Registration, tick: datetime | None, now: datetime) -> bool:
-        grace = max(registration.task.grace, LEAST_GRACE)
-        return tick is not None and (now - tick).total_seconds() > grace
-
-    def _account(
-        self, registration: Registration, trigger: Trigger, until: datetime, status: Status
-    ) -> None:
-        """Record the ticks up to an instant that are on nobody's record, as one row."""
-        while True:
-            standing = self.ledger.standing(registration.key)
-            # Looked at each time: the clock may be set back meanwhile.
-            until = min(until, self._due_until())
-            end = min(until, standing.paused_at or until)
-            last = trigger.latest_before(end, standing.floor) if standing.floor < end else None
-            if last is None:
-                break
-            row = self._gap_row(
-                registration.task, trigger, status, floor=standing.floor, last=last
-            )
-            if self.ledger.record_gap(row, registration.key, standing.floor):
-                self.metrics.ended(row)
-                ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
-                logger.warning("Task %s: %s %s: %s", row.task, ticks, status, row.note)
-                if status is Status.MISSED:
-                    self._sentry.missed(registration.key, row)
-                break
-        registration.accounted = until
-
-    def _gap_row(
-        self, task: Task, trigger: Trigger, status: Status, *, floor: datetime, last: datetime
-    ) -> Run:
-        count = trigger.count(floor, last, limit=KEEP_ROWS)
-        them = "it" if count == 1 else "them"
-        note = f"the run before {them} was still going on"
-        if status is Status.MISSED:
-            note = f"nothing was there to run {them} in time"
-        if count > 1:
-            note += f"; the first was {trigger.next_after(floor):%Y-%m-%d %H:%M:%S} UTC"
-            note += " (1000 or more)" if count == KEEP_ROWS else ""
-        return Run(
-            id=new_id(self.clock),
-            task=task.name,
-            reason=Reason.SCHEDULE,
-            status=status,
-            runner=self.runner,
-            scheduled_for=last,
-            count=count,
-            note=note,
-        )
-
-    def _tell_verdict(self, run: LiveRun, verdict: Claim) -> None:
-        if verdict in (Claim.OVERLAPPED, Claim.SUPERSEDED):
-            self.metrics.skipped(run.task)
-            logger.warning(
-                "Task %s skipped its tick %s: %s", run.task, run.scheduled_for, verdict.value
-            )
-        elif run.scheduled_for is not None:
-            logger.debug(
-                "Task %s did not get its tick %s: %s", run.task, run.scheduled_for, verdict.value
-            )
-
-    def _start_startup(self, registration: Registration) -> LiveRun | None:
-        # The same run when it is tried again: it may be on record already.
-        run = registration.unsure or self._new_run(registration, Reason.STARTUP)
-        try:
-            wanted = registration.unsure is run or self._wants_startup(registration)
-            registration.unsure = run if wanted else None
-            mine = wanted and self.ledger.claim_startup(run)
-            verdict = self._claim(run) if mine else Claim.TAKEN
-            wait = self._wait_for_claim(run, verdict)
-        except LedgerUnavailable as error:
-            what = f"Task {run.task} could not be started"
-            again = functools.partial(
-                self._soon, self._claim_in_worker, self._start_startup, registration
-            )
-            self._later_again(what, error, again)
-            return None
-        if wait is not None:
-            self._delayed(wait, self._claim_in_worker, self._start_startup, registration)
-            return None
-        if verdict is Claim.MINE:
-            return run
-        registration.unsure = None
-        if verdict is Claim.OVERLAPPED:
-            logger.warning("Task %s made no startup run: it is running already", run.task)
-        self._free(registration)
-        return None
-
-    def _wants_startup(self, registration: Registration) -> bool:
-        """Tell whether a task still asks for a startup run; raises LedgerUnavailable."""
-        if registration.starts_up and registration.since is None:
-            raise LedgerUnavailable("the task could not be entered in the ledger yet")
-        return registration.starts_up
-
-    def _new_run(
-        self, registration: Registration, reason: Reason, tick: datetime | None = None
-    ) -> LiveRun:
-        return LiveRun(
-            definition=registration.task,
-            clock=self.clock,
-            key=registration.key,
-            id=new_id(self.clock),
-            reason=reason,
-            runner=self.runner,
-            scheduled_for=tick,
-        )
-
-    def _enter_live(self, registration: Registration, run: LiveRun) -> None:
-        """Take a claimed run among the live ones: from here on it has heartbeats."""
-        registration.run = self._live[run.id] = run
-        registration.unsure = None
-        registration.accounted = run.scheduled_for or registration.accounted
-        if self._past_limit:
-            run.stop(Status.CANCELLED, "its claim outlasted a shutdown")
-        self._keep_beating()
-
-    # Running: on a worker.
-
-    def _perform_in_worker(
-        self, registration: Registration, run: LiveRun, attempt: int = 1
-    ) -> None:
-        delay = self._perform(registration, run, attempt)
-        if delay is None:
-            return
-        # While it waits, the row stays running, the lock held, and no worker is used.
-        again = functools.partial(self._in_worker, self._perform_again, run.id)
-        with self._lock:
-            stopping = self._stopping
-            if not stopping:
-                number = self._delayed(delay, again)
-                self._waiting[run.id] = Waiting(number, registration, run)
-        if stopping:
-            self._conclude_unretried(registration, run)
-        else:
-            run.on_cancel(functools.partial(self._soon, again))
-
-    def _perform_again(self, run_id: str) -> None:
-        waiting = self._take_waiting(run_id)
-        if waiting is not None:
-            self._perform_in_worker(waiting.registration, waiting.run, waiting.run.attempt + 1)
-
-    def _take_waiting(self, run_id: str) -> Waiting | None:
-        """Return a run that waits for its retry, to whoever asks first."""
-        with self._lock:
-            waiting = self._waiting.pop(run_id, None)
-            self._agenda.drop(waiting.number if waiting else None)
-            return waiting
-
-    def _perform(self, registration: Registration, run: LiveRun, attempt: int) -> float | None:
-        """Make one attempt of a run; return the seconds until the next, None when it is over."""
-        task = run.definition
-        if run.begin_attempt(attempt):
-            timeout = None
-            if task.timeout is not None:
-                run.deadline = self.clock.now() + timedelta(seconds=min(task.timeout, 1e9))
-                timeout = self._delayed(task.timeout, self._time_out, run, attempt)
-            with self._sentry.around(run):
-                make_attempt(task, run, self.app, self._around_run)
-            if timeout is not None:
-                with self._lock:
-                    self._agenda.drop(timeout)
-        else:
-            run.status = Status(run.stop_reason)
-        delay = self._retry_delay(registration, run)
-        if delay is None:
-            self._conclude(registration, run)
-        else:
-            run.await_retry()
-        return delay
-
-    def _time_out(self, run: LiveRun, attempt: int) -> None:
-        note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
-        self._stop_run(run, Status.TIMED_OUT, note, attempt)
-
-    def _stop_run(
-        self, run: LiveRun, reason: Status, note: str, attempt: int | None, *, insist: bool = True
-    ) -> None:
-        """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
-        call_back = run.stop(reason, note, attempt)
-        if call_back is None:
-            return
-        logger.warning("Task %s was asked to stop: %s", run.task, note)
-        if insist and run.definition.run is not None:
-            timed_out = reason is Status.TIMED_OUT
-            exception = RunTimedOut if timed_out else RunCancelled
-            run.interrupt(exception, run.attempt if attempt is None else attempt)
-        self._soon(self._in_upkeep, self._mark_stop, run)
-        self._apart(call_back)
-
-    def _apart(self, work: Action) -> None:
-        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
-        try:
-            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
-        except RuntimeError:
-            # Python 3.12 starts none while the interpreter exits; the ledger's is there.
-            self._in_upkeep(work)
-
-    def _mark_stop(self, run: LiveRun) -> None:
-        with contextlib.suppress(LedgerUnavailable):
-            self.ledger.ask_to_stop(run.id, run.stop_reason, run.note)
-
-    def _retry_delay(self, registration: Registration, run: LiveRun) -> float | None:
-        """Return after how many seconds a failed attempt is tried again, or None."""
-        task = run.definition
-        tried_again = run.status in (Status.FAILED, Status.TIMED_OUT)
-        if not tried_again or run.attempt > task.retries or self._stopping:
-            return None
-        delay = min(task.retry_delay * 2.0 ** min(run.attempt - 1, 20), LONGEST_RETRY_DELAY)
-        trigger, now = registration.trigger, self.clock.now()
-        following = trigger.next_after(run.scheduled_for or now) if trigger else None
-        if following is not None and now + timedelta(seconds=delay) >= following:
-            run.note += f"; not tried again, because the next tick is at {following:%H:%M:%S} UTC"
-            return None
-        logger.warning(
-            "Task %s failed in attempt %d of %d, trying again in %.0f s: %s",
-            run.task,
-            run.attempt,
-            task.retries + 1,
-            delay,
-            run.note,
-        )
-        return delay
-
-    def _conclude(self, registration: Registration, run: LiveRun) -> None:
-        """Record the outcome of a run; when the ledger is away, later."""
-        if run.finished_at is None:
-            run.finished_at = self.clock.now()
-            run.output = run.buffer.text()
-        try:
-            if run.cancels_schedule:
-                self._pause_for_cancel_job(registration)
-            if not self.ledger.finish(run):
-                words = "Task %s ended as %s, but its row was ended by another process"
-                outcome_logger.error(words, run.task, run.status)
-                self._sentry.forget(run)
-        except LedgerUnavailable as error:
-            what = f"The outcome of task {run.task} could not be recorded"
-            # Apart: on_finish may take its time, and the ledger's thread has heartbeats to send.
-            again = functools.partial(self._guarded, self._conclude, registration, run)
-            self._later_again(what, error, functools.partial(self._apart, again))
-            return
-        except Exception:
-            logger.exception("The outcome of task %s cannot be recorded", run.task)
-        self._guarded(self._tell_outcome, run)
-        self._sentry.ended(run)
-        self.metrics.ended(run)
-        self._guarded(self._release, registration)
-        self._call_on_finish(run)
-        self._live.pop(run.id, None)
-        self._ended.set()
-        run.ended.set()
-        self._look_ahead(registration)
-
-    def _look_ahead(self, registration: Registration) -> None:
-        """Have the trigger remember what follows the next tick.
-
-        Otherwise the loop would search for it when that tick is due, and the run begin later.
-        """
-        trigger, armed = registration.trigger, registration.armed
-        if trigger is not None and armed is not None:
-            trigger.next_after(armed)
-
-    def _conclude_unretried(self, registration: Registration, run: LiveRun) -> None:
-        run.note += "; not tried again, because the process is shutting down"
-        self._conclude(registration, run)
-
-    def _tell_outcome(self, run: LiveRun) -> None:
-        seconds = run.duration or 0.0
-        if run.status is Status.SUCCEEDED:
-            outcome_logger.info("Task %s succeeded in %.3f s", run.task, seconds)
-        elif run.status is Status.SKIPPED:
-            outcome_logger.info("Task %s skipped its run: %s", run.task, run.note)
-        elif run.status is Status.CANCELLED:
-            outcome_logger.warning(
-                "Task %s was cancelled after %.3f s: %s", run.task, seconds, run.note
-            )
-        else:
-            words = f"{run.note}\n{run.error}".strip()
-            outcome_logger.error(
-                "Task %s %s after %.3f s: %s", run.task, run.status, seconds, words
-            )
-
-    def _pause_for_cancel_job(self, registration: Registration) -> None:
-        """Honour schedule.CancelJob: a pause holds in every process and after restarts.
-
-        Before the run's end is on record, so that no tick is claimed in between.  Raises
-        LedgerUnavailable.
-        """
-        self.ledger.pause(registration.key)
-        logger.info("Task %s returned CancelJob and is paused now", registration.task.name)
-
-    def _call_on_finish(self, run: LiveRun) -> None:
-        if self._on_finish is None:
-            return
-        try:
-            self._on_finish(run)
-        except BaseException:
-            logger.exception("Task %s: on_finish failed", run.task)
-
-    def _release(self, registration: Registration) -> None:
-        """Free a task's lock, once the ticks that passed meanwhile are recorded as skipped."""
-        registration.run = None
-        try:
-            if (passed := self._passed(registration)) is not None:
-                trigger, first, last = passed
-                until = self._due_until()
-                if first <= until:
-                    self._account(registration, trigger, min(last, until), Status.SKIPPED)
-        except LedgerUnavailable as error:
-            what = f"The skipped ticks of task {registration.task.name} could not be recorded"
-            self._later_again(what, error, functools.partial(self._release, registration))
-            return
-        except BaseException:
-            self._free(registration)  # As after a claim that failed.
-            raise
-        self._free(registration)
-
-    def _free(self, registration: Registration) -> None:
-        """Free a task's lock; a tick that has found it taken is dispatched now."""
-        registration.lock.release()
-        # Looked for once more: the loop passes a tick before it tries the lock, so either it has
-        # found the task free, or its tick is seen here.
-        if (passed := self._passed(registration)) is not None:
-            # When the clock was set back, it is still to come.
-            wait = max(0.0, (passed[1] - self.clock.now()).total_seconds())
-            self._delayed(wait, self._dispatch, registration, self._start_due)
-
-    def _passed(self, registration: Registration) -> tuple[Trigger, datetime, datetime] | None:
-        return None if registration.gone or self._stopping else registration.passed()
-
-    # Upkeep of the ledger: on its own thread.
-
-    def _keep_beating(self) -> None:
-        """See that a heartbeat is on the agenda, for a run that begins or is about to."""
-        if self._beating is not None:
-            return
-        with self._lock:
-            if self._beating is None:
-                self._beating = self._delayed(HEARTBEAT_EVERY, self._in_upkeep, self._beat)
-
-    def _beat(self) -> None:
-        """Send the heartbeats of all live runs, and read who was asked to stop elsewhere."""
-        with self._lock:
-            self._agenda.drop(self._beating)
-            # Before the runs are looked at: one that begins meanwhile looks in the other order.
-            self._beating = None
-        live = list(self._live.values())
-        if not live:
-            return
-        if not self._closed:
-            self._keep_beating()
-        self._sentry.beat(live)
-        for run in live:
-            try:
-                row = self.ledger.beat(run)
-            except LedgerUnavailable as error:
-                logger.warning("Heartbeat of task %s could not be written: %s", run.task, error)
-                return
-            if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
-                self._stop_run(run, Status.CANCELLED, row.note, None, insist=False)
-        with contextlib.suppress(LedgerUnavailable):
-            skew = self._skew()
-            if abs(skew) > SKEW:
-                logger.warning("Clock of this host is %+.1f s from the ledger's", skew)
-
-    def _skew(self) -> float:
-        """Return the seconds by which the host's clock is ahead; raises LedgerUnavailable."""
-        asked = self.clock.now()
-        answer = self.ledger.now()
-        return (asked + (self.clock.now() - asked) / 2 - answer).total_seconds()
-
-    def _look_for_crashed(self) -> None:
-        """Record as crashed what has had no heartbeat for the lease, seen twice 30 s apart.
-
-        The second look makes it safe: a row that is stale only because this process was suspended,
-        or because a clock jumped, changes before it.
-        """
-        if self._closed:
-            return
-        try:
-            known = self._known_runs()
-            # A row of this process that it does not know of: it was committed, its answer lost,
-            # and nobody asked again.
-            others = {
-                key: run for key, run in self.ledger.running().items() if run.id not in known
-            }
-            for key, run in others.items():
-                self._judge(key, run)
-        except LedgerUnavailable as error:
-            self._later_again(
-                "Crashed runs could not be looked for", error, self._look_for_crashed
-            )
-            return
-        with self._lock:
-            ids = {run.id for run in others.values()}
-            self._stale = {run_id: seen for run_id, seen in self._stale.items() if run_id in ids}
-            self._agenda.drop(self._next_look)
-            self._next_look = None
-            if self._stale and not self._closed:
-                self._next_look = self._delayed(
-                    OBSERVED + 1.0, self._in_upkeep, self._look_for_crashed
-                )
-
-    def _known_runs(self) -> set[str]:
-        # In this order: a claim that is sure now is among the live.
-        unsure = [each.unsure for each in list(self._registrations.values())]
-        return {*list(self._live), *(run.id for run in unsure if run is not None)}
-
-    def _judge(self, key: str, run: Run) -> None:
-        now = self.clock.monotonic()
-        seen, since = self._stale.get(run.id, (None, now))
-        if seen != run.heartbeat_at:
-            self._stale[run.id] = (run.heartbeat_at, now)
-        elif now - since >= OBSERVED and self.ledger.crash(run):
-            outcome_logger.error(
-                "Task %s crashed: %s sent no heartbeat for the lease", run.task, run.runner
-            )
-            self._sentry.crashed(key, run)
-
-    def _prune(self) -> None:
-        """Delete old rows, now and again."""
-        self._delayed(self.ledger.PRUNE_EVERY, self._in_upkeep, self._prune)
-        # Also of tasks that nobody registers any more, and of hosts that are gone.
-        keys: dict[str, float] = {}
-        with contextlib.suppress(LedgerUnavailable):
-            keys = dict.fromkeys(self.ledger.standings(f"{self.namespace}/"), math.inf)
-        keys |= {each.key: each.task.grace for each in list(self._registrations.values())}
-        self._prune_next(list(keys.items()))
-
-    def _prune_next(self, left: list[tuple[str, float]]) -> None:
-        """Prune one task, and leave the thread to heartbeats before the next."""
-        if left and not self._closed:
-            with contextlib.suppress(LedgerUnavailable):
-                self.ledger.prune(*left.pop())
-            self._in_upkeep(self._prune_next, left)
-
-    # What users call.
-
-    @public
-    def register_task(self, task: Task, replace: bool = False) -> None:
-        """Register a task, at any moment, also from inside one.
-
-        Raises ConfigurationError when its name is taken and `replace` is false.  A run of a
-        replaced task goes on; ticks count from now when the schedule has changed.
-        """
-        self._register(task, replace, source=None)
-
-    def _register(self, task: Task, replace: bool, source: Path | None) -> None:
-        if not isinstance(task, Task):
-            raise ConfigurationError(f"{task!r} is not a Task")
-        if task.schedule is not None and task.timezone is None and self.timezone != "UTC":
-            # Tried in UTC by Task; here it may lie in a gap each year, and never come.
-            _trigger_in(task, self.timezone, hash_key="any will do")
-        with self._lock:
-            known = self._registrations.get(task.name)
-            if known is not None and not replace:
-                raise ConfigurationError(
-                    f"Task {task.name!r} is registered already; pass replace=True to replace it"
-                )
-            registration = known or Registration(task, "", source)
-            self._agenda.drop(registration.number)
-            registration.task, registration.source = task, source
-            registration.key = key_of(task, self.namespace, self.host)
-            registration.trigger = registration.since = None
-            registration.armed = registration.number = None
-            self._registrations[task.name] = registration
-            self._unbound[registration] = None
-        self._bind()
-
-    @public
-    def unregister_task(self, name: str) -> None:
-        """Forget a task; a run of it goes on.  Raises UnknownTask."""
-        with self._lock:
-            registration = self._registration(name)
-            registration.gone = True
-            self._agenda.drop(registration.number)
-            self._unbound.pop(registration, None)  # Another of its name may be entered with it.
-            del self._registrations[name]
-
-    def _registration(self, name: str) -> Registration:
-        self._discover_once()
-        try:
-            return self._registrations[name]
-        except KeyError:
-            raise UnknownTask(name, self._registrations) from None
-
-    @public
-    def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
-        """Run a task now; its pause does not matter, its overlap protection does.
-
-        With wait=True, return the finished run, or raise what the task raised (RunFailed for what
-        is no Exception: a timeout, a cancel, sys.exit); with wait=False, return the run at once.
-        Called inside a task it runs in place.  Raises UnknownTask, AlreadyRunning,
-        LedgerUnavailable.
-        """
-        registration = self._registration(name)
-        if not self.enabled:
-            raise HousekeeperError("Housekeeper is disabled (enabled=False); no task is run")
-        run = self._claim_by_hand(registration)
-        caller = _current_run.get()
-        if wait and caller is not None:
-            # In place: a worker that waits for another worker could wait for ever.
-            self._run_in_place(registration, run, caller)
-        elif run.cancelled:
-            # Its claim outlasted a shutdown: nobody else would end it.
-            self._perform_in_worker(registration, run)
-        else:
-            self._soon(self._in_worker, self._perform_in_worker, registration, run)
-        if wait:
-            self._await(run)
-            _raise_outcome(run)
-        return run
-
-    def _claim_by_hand(self, registration: Registration) -> LiveRun:
-        claim = object()
-        # Before it looks whether it may, as in _claim_in_worker().
-        self._claiming.add(claim)
-        try:
-            if not self._started or self._stopping:
-                raise HousekeeperError("Housekeeper is not running; call initialize() first")
-            if not registration.lock.acquire(blocking=False):
-                raise AlreadyRunning(registration.task.name, registration.run)
-            run = self._win_by_hand(registration)
-        finally:
-            self._claiming.discard(claim)
-            self._ended.set()
-        self._sentry.started(run)
-        return run
-
-    def _win_by_hand(self, registration: Registration) -> LiveRun:
-        """Claim for a task whose lock is held, and free it when that is in vain."""
-        try:
-            run = self._new_run(registration, Reason.MANUAL)
-            if self._claim(run) is not Claim.MINE:
-                self._soon(self._in_upkeep, self._look_for_crashed)
-                raise AlreadyRunning(run.task, self.ledger.running_run(registration.key))
-            self._enter_live(registration, run)
-        except BaseException:
-            self._free(registration)
-            raise
-        return run
-
-    def _run_in_place(self, registration: Registration, run: LiveRun, caller: LiveRun) -> None:
-        """Make a run in the thread of the task that asked for it, and stop it with that."""
-
-        def stop_too() -> None:
-            note = f"the run of {caller.task} that called it was asked to stop"
-            self._stop_run(run, Status.CANCELLED, note, None, insist=caller.interrupted)
-
-        forget, attempt = caller.on_cancel(stop_too), 1
-        try:
-            while (delay := self._perform(registration, run, attempt)) is not None:
-                run.wait(delay)
-                attempt += 1
-        finally:
-            forget()
-
-    def _await(self, run: LiveRun) -> None:
-        while not run.ended.is_set():
-            self.clock.wait(run.ended, None)
-
-    @public
-    def cancel(self, name: str) -> Run | None:
-        """Ask the running run of a task to stop; in another process it hears at its heartbeat.
-
-        Return it, or None when the task does not run.  Raises UnknownTask, LedgerUnavailable.
-        """
-        registration = self._registration(name)
-        note = f"cancelled by {self.runner}"
-        run = registration.run
-        if run is not None:
-            self._stop_run(run, Status.CANCELLED, note, None, insist=False)
-            return run
-        other = self.ledger.running_run(registration.key)
-        if other is None:
-            return None
-        self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
-        return self.ledger.get(other.id)
-
-    @public
-    def pause_task(self, name: str) -> bool:
-        """Pause a task's schedule in every process, restarts included; False when it was paused.
-
-        Runs by hand go on working.  Raises UnknownTask, LedgerUnavailable.
-        """
-        return self.ledger.pause(self._registration(name).key)
-
-    @public
-    def resume_task(self, name: str) -> bool:
-        """End a pause; ticks count from now.  False when the task was not paused."""
-        registration = self._registration(name)
-        resumed = self.ledger.resume(registration.key)
-        if resumed:
-            with self._lock:
-                registration.since = registration.since and self.clock.now()
-        return resumed
-
-    @public
-    def next_runs(self, name: str, count: int = 5) -> list[datetime]:
-        """Return the next ticks of a task, in UTC.  Raises UnknownTask."""
-        return self._upcoming(self._registration(name), count)
-
-    def _upcoming(self, registration: Registration, count: int) -> list[datetime]:
-        trigger, now, armed = self._trigger_of(registration), self.clock.now(), registration.armed
-        if count == 1 and armed is not None and now < armed < NEVER:
-            return [armed]  # The loop has computed it.
-        return [] if trigger is None else trigger.following(now, count)
-
-    def _trigger_of(self, registration: Registration) -> Trigger | None:
-        """Return a task's trigger, also before initialize(); None while H is not known yet."""
-        if registration.trigger is not None:
-            return registration.trigger
-        schedule = registration.task.schedule
-        if isinstance(schedule, str) and HASHED.search(schedule):
-            try:
-                if not self.ledger.exists():
-                    return None
-            except LedgerUnavailable:
-                return None
-        return self._make_trigger(registration)
-
-    @public
-    def get_task_status(self, name: str) -> dict[str, object]:
-        """Return what is known of a task, registered or not.
-
-        The keys: "registered", "running", "scheduled", "paused", "next_run", "last_run".  The
-        answers are the ledger's; "source" says "this process" when it is out of reach.
-        """
-        self._discover_once()
-        registration = self._registrations.get(name)
-        if registration is None:
-            return {
-                "registered": False,
-                "running": False,
-                "scheduled": False,
-                "paused": False,
-                "next_run": None,
-                "last_run": None,
-                "last_success": None,
-                "source": "this process",
-            }
-        return {"registered": True, **self._statuses([registration])[0]}
-
-    @public
-    def list_tasks(self) -> list[dict[str, object]]:
-        """Return a dict for each task, by name: its name, schedule, zone and status."""
-        self._discover_once()
-        registrations = sorted(self._registrations.values(), key=lambda each: each.task.name)
-        return [
-            {**self._description(registration), **status}
-            for registration, status in zip(
-                registrations, self._statuses(registrations), strict=True
-            )
-        ]
-
-    def _description(self, registration: Registration) -> dict[str, object]:
-        task, trigger = registration.task, self._trigger_of(registration)
-        return {
-            "name": task.name,
-            "schedule": trigger.text if trigger else task.schedule_text or None,
-            "timezone": task.timezone or self.timezone,
-            "startup": task.startup,
-            "enabled": task.enabled,
-            "description": task.description,
-        }
-
-    def _statuses(self, registrations: Sequence[Registration]) -> list[dict[str, object]]:
-        try:
-            if not self.ledger.exists():
-                raise LedgerUnavailable("there is no ledger yet")
-            self.ledger.open()
-            seen = self._seen(registrations)
-        except LedgerUnavailable:
-            live: dict[str, Run] = {run.key: run for run in list(self._live.values())}
-            seen = Seen(live, set(), {}, {}, "this process")
-        return [self._status(registration, seen) for registration in registrations]
-
-    def _seen(self, registrations: Sequence[Registration]) -> Seen:
-        prefix = f"{self.namespace}/"
-        running, paused = self.ledger.running(prefix), self.ledger.paused(prefix)
-        if len(registrations) != 1:
-            lasts, successes = self.ledger.lasts(prefix), self.ledger.last_successes(prefix)
-            return Seen(running, paused, lasts, successes, "ledger")
-        key = registrations[0].key
-        last, success = self.ledger.last(key), self.ledger.last_success(key)
-        return Seen(running, paused, {key: last}, {key: success}, "ledger")
-
-    def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
-        key, upcoming = registration.key, self._upcoming(registration, 1)
-        comes = upcoming and registration.task.enabled and key not in seen.paused
-        # This process knows of its own run what the ledger learns at the next heartbeat.
-        running = registration.run or seen.running.get(key)
-        return {
-            "running": key in seen.running,
-            "scheduled": bool(comes),
-            "paused": key in seen.paused,
-            "next_run": upcoming[0] if comes else None,
-            "progress": running.progress_made if running else None,
-            "stop_asked_at": running.stop_asked_at if running else None,
-            "last_run": seen.lasts.get(key),
-            "last_success": seen.successes.get(key),
-            "source": seen.source,
-        }
-
-    @public
-    def task_names(self) -> list[str]:
-        """Return the names of the registered tasks, in order; asks no ledger."""
-        self._discover_once()
-        return sorted(self._registrations)
-
-    @public
-    def unmonitored(self) -> dict[str, str]:
-        """Return the scheduled tasks for which Sentry cannot have a monitor, with the reasons.
-
-        Empty when Sentry is not enabled; asks no ledger.
-        """
-        self._discover_once()
-        reasons: dict[str, str] = {}
-        for registration in list(self._registrations.values()) if self.sentry_enabled else ():
-            task = registration.task
-            if task.schedule is None or task.sentry is False:
-                continue
-            try:
-                zone = task.timezone or self.timezone
-                make_monitor(task, registration.key, make_trigger(task.schedule, zone, "any"))
-            except ConfigurationError as error:
-                reasons[task.name] = str(error)
-        return reasons
-
-    @public
-    def workload(self) -> dict[str, int]:
-        """Return how many workers there are, and how many tasks run and are queued here."""
-        with self._lock:
-            running = len(self._live) - len(self._waiting)
-            taken = sum(each.lock.locked() for each in self._registrations.values())
-            queued = max(0, taken - len(self._live))
-        return {"workers": self.max_workers, "running": running, "queued": queued}
-
-    @public
-    def history(
-        self, name: str | None = None, limit: int = 50, before: str | None = None
-    ) -> list[Run]:
-        """Return the newest runs, of one task or of all, newest first.
-
-        `before` is the id of a run, and gives those older than it: the next page.  Runs of tasks
-        that are not registered any more are there too.  Raises LedgerUnavailable.
-        """
-        self.ledger.open()
-        if name is None:
-            return self.ledger.history("", f"{self.namespace}/", limit, before)
-        key = f"{self.namespace}/{name}"
-        return self.ledger.history(key, f"{key}@", limit, before)
-
-    @public
-    def get_run(self, run_id: str) -> Run | None:
-        """Return a run of this namespace, or None; when it goes on here, with its output so far.
-
-        Raises LedgerUnavailable.
-        """
-        self.ledger.open()
-        run, live = self.ledger.get(run_id, f"{self.namespace}/"), self._live.get(run_id)
-        if run is not None and live is not None and run.status is Status.RUNNING:
-            run.output, run.progress_made = live.buffer.text(), live.progress_made
-        return run
-
-    @public
-    def web_app(self, token: str | None = None, authorize: Authorize | None = None) -> WebApp:
-        """Return the dashboard, the JSON API and the metrics as one WSGI application.
-
-        Callers need `token` as ``Authorization: Bearer``, or `authorize(environ)` to be true; with
-        neither, all is refused.  Raises ConfigurationError for a token that could be guessed.
-        """
-        return WebApp(self, token, authorize)
-
-    @public
-    def mount(
-        self,
-        wsgi_app: WsgiApp,
-        prefix: str = "/api/housekeeper",
-        token: str | None = None,
-        authorize: Authorize | None = None,
-    ) -> WsgiApp:
-        """Return a WSGI application that serves web_app() below a prefix, and else `wsgi_app`.
-
-        In Flask: ``app.wsgi_app = housekeeper.mount(app.wsgi_app, token=...)``.
-        """
-        return mounted(WebApp(self, token, authorize), prefix, wsgi_app)
-
-    @public
-    def why(self, name: str, instant: datetime | str | None = None) -> dict[str, object]:
-        """Tell what became of a tick, and why, in sentences.
-
-        It is the tick in the minute that begins at an instant, or the latest one; a text such as
-        ``2026-03-29 02:30`` is read in the task's zone.  The keys: "task", "instant", "tick" and
-        "outcome" (None when there is none), "run" (the row), "runner", "next_run", "sentences".
-        Raises UnknownTask, LedgerUnavailable, and ConfigurationError for what is no instant.
-        """
-        registration = self._registration(name)
-        trigger, now = self._trigger_of(registration), self.clock.now()
-        zone = trigger.zone if trigger else zone_named(self.timezone)
-        if isinstance(instant, str):
-            instant = parse_instant(instant, zone)
-        told = Explanation(registration, trigger, zone)
-        tick = told.tick_at(instant, now)
-        run = None
-        if tick is None:
-            run = self.ledger.last(registration.key) if trigger is None else None
-        elif tick <= now:
-            run = self._record_of(registration, tick)
-            if run is None:
-                self._explain_no_record(told, tick)
-        if run is not None:
-            told.tell_run(run, tick)
-        upcoming = self._upcoming(registration, 1)
-        told.tell_next(upcoming, paused=registration.key in self.ledger.paused(registration.key))
-        return {
-            "task": name,
-            "instant": instant,
-            "tick": tick,
-            "outcome": run.status.value if run else None,
-            "run": run,
-            "runner": run.runner if run else None,
-            "next_run": upcoming[0] if upcoming else None,
-            "sentences": told.sentences,
-        }
-
-    def _record_of(self, registration: Registration, tick: datetime) -> Run | None:
-        """Return the row that accounts for a tick: its own, or one that stands for several."""
-        trigger = cast(Trigger, self._trigger_of(registration))
-        row = self.ledger.record_from(registration.key, tick)
-        if row is None or row.scheduled_for is None:
-            return None
-        # A count of a thousand means a thousand or more.
-        covered = trigger.count(tick - SECOND, row.scheduled_for, KEEP_ROWS) <= row.count
-        return row if covered else None
-
-    def _explain_no_record(self, told: Explanation, tick: datetime) -> None:
-        registration = told.registration
-        for paused, resumed in self.ledger.pauses(registration.key):
-            if paused <= tick and (resumed is None or tick <= resumed):
-                told.tell_pause(paused, resumed)
-                return
-        standing = self.ledger.standings(registration.key).get(registration.key)
-        running = self.ledger.running_run(registration.key)
-        if standing is None:
-            told.say("The ledger does not know the task: no scheduler has been started with it.")
-        elif tick <= standing.since:
-            told.tell_no_past(standing.since)
-        elif standing.newest is not None and tick < standing.newest:
-            told.say(
-                f"Its row is not kept any more: {KEEP_ROWS:,} rows are, for {KEEP_DAYS} days."
-            )
-        elif running is not None:
-            told.tell_run(running, None)
-            told.say("Ticks that pass meanwhile are recorded as skipped when it ends.")
-        else:
-            told.tell_pending(tick, self.clock.now())
-
-    @public
-    def health(self) -> dict[str, object]:
-        """Tell whether all is well, from any process; each ledger call takes 2 s at most.
-
-        The keys: "status" ("ok", "warning" or "critical"), "problems" (sentences), "started" and
-        "loop_age" (seconds) of this process's scheduler, "ledger" ("reachable", and "skew", the
-        seconds by which this host's clock is ahead), "overdue" (ticks that are older than their
-        grace and have no outcome), "runner", "version".
-        """
-        self._discover_once()
-        report = HealthReport(warnings=[f"Discovery: {problem}" for problem in self.problems])
-        if self._last_look is not None and self._started and self._scheduling:
-            report.tell_loop(self.clock.monotonic() - self._last_look[1])
-        try:
-            with ledger_calls_within(HEALTH_LIMIT):
-                skew, running = self._skew(), self.ledger.running(f"{self.namespace}/")
-                report.tell_skew(skew)
-                report.tell_silent(running.values(), self.clock.now() - skew * SECOND)
-                report.tell_overdue(self._overdue(running))
-        except LedgerUnavailable as error:
-            report.critical.append(f"The ledger cannot be reached: {error}.")
-        return {
-            **report.as_dict(),
-            "started": self._started,
-            "runner": self.runner,
-            "version": __version__,
-        }
-
-    def _overdue(self, running: Mapping[str, Run]) -> list[dict[str, object]]:
-        """Return the tasks with a tick that is older than grace and has no outcome."""
-        standings = self.ledger.standings(f"{self.namespace}/")
-        found: list[dict[str, object]] = []
-        for registration in list(self._registrations.values()):
-            task, key = registration.task, registration.key
-            standing, trigger = standings.get(key), self._trigger_of(registration)
-            if trigger is None or standing is None or not task.enabled or key in running:
-                continue
-            tick = trigger.next_after(standing.floor) if standing.paused_at is None else None
-            late = (self.clock.now() - tick).total_seconds() if tick else 0.0
-            # A minute more, in which a worker is found, and the tick claimed or recorded.
-            if late > task.grace + 60.0:
-                found.append({"task": task.name, "tick": tick, "seconds": late})
-        return found
-
-    # Stopping.
-
-    @public
-    def shutdown(self, timeout: float | None = None) -> bool:
-        """Stop dispatching, and wait for what runs; True when every worker ended in time.
-
-        At the limit (seconds; None: shutdown_timeout) the running are asked to stop, and after 2 s
-        more are abandoned and recorded as cancelled: call it when the process is about to end.
-        """
-        limit = self.shutdown_timeout if timeout is None else timeout
-        with self._lock:
-            if not self._started or self._stopping:
-                return not self._live
-            self._stopping = True
-            waiting = list(self._waiting)
-        until = self.clock.monotonic() + limit
-        for taken in filter(None, map(self._take_waiting, waiting)):
-            with self._calls_until(until):
-                self._conclude_unretried(taken.registration, taken.run)
-        with contextlib.suppress(LedgerUnavailable):
-            for run in list(self._live.values()):
-                with self._calls_until(until):
-                    self.ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
-        ended = self._await_ended(until)
-        # Before the runs are looked at: one that begins meanwhile looks in the other order.
-        self._past_limit = True
-        if not ended:
-            self._stop_all(f"it did not end within the {limit:g} s of a shutdown")
-        abandoned = list(self._live.values())
-        rest = self.clock.monotonic() + STOP_WAIT
-        self._abandon(abandoned)
-        self._sentry.close(min(STOP_WAIT, rest - self.clock.monotonic()))
-        self._close()
-        return not abandoned
-
-    def _stop_all(self, note: str) -> None:
-        """Ask all runs to stop, and wait a little; kill the commands that do not."""
-        for run in list(self._live.values()):
-            self._stop_run(run, Status.CANCELLED, note, None)
-        if not self._await_ended(self.clock.monotonic() + STOP_WAIT):
-            # When their time after SIGTERM is over, nobody is left to do it.
-            self.kill_commands()
-            self._await_ended(self.clock.monotonic() + 0.5)
-
-    @public
-    def kill_commands(self) -> None:
-        """Kill the processes of all commands that run here: for who ends this process at once."""
-        for run in list(self._live.values()):
-            if (kill := run.kill) is not None:
-                kill()
-
-    def _calls_until(self, until: float) -> AbstractContextManager[None]:
-        """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
-        return ledger_calls_within(min(STOP_WAIT, until - self.clock.monotonic()))
-
-    def _await_ended(self, until: float) -> bool:
-        while True:
-            self._ended.clear()
-            if not self._claiming and not self._live:
-                return True
-            if (left := until - self.clock.monotonic()) <= 0:
-                return not self._live
-            self.clock.wait(self._ended, left)
-
-    def _abandon(self, runs: Iterable[LiveRun]) -> None:
-        until = self.clock.monotonic() + STOP_WAIT
-        for run in runs:
-            abandoned = run.finished_at is None
-            if abandoned:
-                words = "Task %s was abandoned: %s\n%s"
-                outcome_logger.error(words, run.task, run.note, run.stack())
-                run.status, run.output = Status.CANCELLED, run.buffer.text()
-                run.finished_at = self.clock.now()
-            else:
-                logger.error("Task %s ended, and its record or on_finish did not", run.task)
-            try:
-                with self._calls_until(until):
-                    self.ledger.finish(run)
-            except Exception as error:
-                logger.error("Task %s: its end could not be recorded: %s", run.task, error)
-            self._sentry.ended(run, abandoned=abandoned)
-            self.metrics.ended(run)
-            run.ended.set()
-
-    def _close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._agenda = Agenda()
-            self._changed.notify_all()
-        if self._timer is not None and self._timer is not threading.current_thread():
-            self._timer.join(STOP_WAIT)
-        if self._workers is not None and self._upkeep is not None:
-            self._workers.close()
-            self._upkeep.shutdown(wait=False, cancel_futures=True)
-        with ledger_calls_within(0.5):
-            self.ledger.close()
-        tell_children_no_more(self)
-        with self._lock:
-            self._started = False
-        level = logging.INFO if self._scheduling else logging.DEBUG
-        logger.log(level, "Housekeeper %s stopped", self.runner)
-
-
-def _trigger_in(task: Task, zone: str, hash_key: str) -> Trigger:
-    """Return a task's trigger in a zone; raises ConfigurationError that names the task."""
+def birth_of(pid: int) -> str:
+    """Return when a process was begun, as Linux counts; "" when it has ended, and elsewhere."""
     try:
-        return make_trigger(task.schedule, zone, hash_key)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"Task {task.name!r}: {error}") from None
+        # The program's name, in parentheses, may hold anything.
+        state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "" if state in (b"Z", b"X") else rest[18].decode()
 
 
-def _entry_of(registration: Registration, trigger: Trigger | None) -> tuple[str, str, str]:
-    """Return what the ledger keeps of a task, to notice that its schedule has changed."""
-    if trigger is None:
-        return registration.key, "", ""
-    return registration.key, trigger.text, trigger.timezone
+def place_of_this_process() -> str:
+    """Return what tells this machine's boot and its namespace of process ids from all others.
+
+    The same host name may be another container, and the same pid another process.  "" where there
+    is no /proc.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
-def _raise_outcome(run: LiveRun) -> None:
-    error = run.exception
-    if run.status in (Status.SUCCEEDED, Status.SKIPPED):
-        return
-    if run.status is Status.FAILED and isinstance(error, Exception):
-        raise error
-    raise RunFailed(run) from error
+# STAND-INS
 
 
-# ================================================================================================
-# 11. Processes: fork and interpreter exit.
-# ================================================================================================
+def is_hashed(schedule: object) -> bool:
+    return isinstance(schedule, str) and HASHED.search(schedule) is not None
 
-_alive: weakref.WeakSet[Housekeeper] = weakref.WeakSet()
+
+def end_group(group: str) -> bool:
+    return False
+
+
+def _stop(run, reason, note, attempt=None, *, insist=True):  # type: ignore
+    call_back = LiveRun.stop(run, reason, note, attempt)
+    if call_back is None:
+        return None
+    logger.warning("Task %s was asked to stop: %s", run.task, note)
+    number = run.attempt if attempt is None else attempt
+
+    def finish() -> None:
+        if insist and run.definition.run is not None:
+            run.interrupt(RunTimedOut if reason is Status.TIMED_OUT else RunCancelled, number)
+        call_back()
+
+    return finish
+
+
+class Watched(Protocol):
+    """What has to hear of a fork and of the interpreter's exit."""
+
+    ledger: Ledger
+
+    def wake(self, *, how: str = ...) -> None:
+        """Start here too, when the start was put off until after a fork."""
+
+    def after_fork_in_child(self, *, worker: bool = ...) -> None:
+        """Forget the parent's threads, runs and connection."""
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Stop."""
+
+
+_alive: weakref.WeakSet[Watched] = weakref.WeakSet()
 _watching = False
+_held_for_fork: list[threading.Lock] = []
+noticing_fork = threading.Lock()  # held while a process finds out that it was forked
 
 
-def watch_process(housekeeper: Housekeeper) -> None:
+def watch_process(watched: Watched) -> None:
     """See that a Housekeeper stops before the interpreter exits, and is fresh after a fork."""
     global _watching
-    _alive.add(housekeeper)
+    _alive.add(watched)
     if _watching:
         return
     _watching = True
@@ -6182,6 +4352,22 @@ def watch_process(housekeeper: Housekeeper) -> None:
     register = getattr(threading, "_register_atexit", atexit.register)
     register(leave_process)
 
+
+def leave_process() -> None:
+    """Shut every Housekeeper down, and let the interpreter exit although a worker hangs.
+
+    The pools' threads are daemons, because the timer thread made them, so that only the join of
+    concurrent.futures would wait for them; it takes them from this private mapping.
+    """
+    for watched in list(_alive):
+        watched.shutdown()
+    threads = getattr(concurrent.futures.thread, "_threads_queues", {})
+    for thread in list(threads):
+        if thread.name.startswith("housekeeper-"):
+            del threads[thread]
+
+
+# Who schedules.
 
 _held_back = False
 
@@ -6206,6 +4392,63 @@ def held_back() -> bool:
     return _held_back or (
         spawned is not None and getattr(spawned.current_process(), "_inheriting", False)
     )
+
+
+# The variable in which a process that schedules names itself to what is started from it: a task's
+# command that imports the application, and initializes it, is not to be a scheduler of its own.
+# Only that; what runs a tick is decided by its claim.
+SCHEDULER = "HOUSEKEEPER_SCHEDULER"
+# Read once: what this process sets is meant for others.  Forks share it, and are not affected.
+_told_by_parent = os.environ.get(SCHEDULER, "")
+
+
+def scheduling_parent() -> int | None:
+    """Return the process that has started this one, schedules, and lives; or None."""
+    number, _, reloaded = _told_by_parent.partition(":")
+    pid = int(number) if re.fullmatch("[1-9][0-9]{0,8}", number) else os.getpid()
+    if pid == os.getpid() or not _lives(pid):
+        return None
+    # A reloader's child schedules, although the process that waits for it was initialized as well.
+    return None if _is_reloaded() and not reloaded else pid
+
+
+def tell_children() -> None:
+    """Name this process to all that it starts from now on."""
+    os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
+
+
+def tell_children_no_more() -> None:
+    """Take this process's name back."""
+    if os.environ.get(SCHEDULER, "").partition(":")[0] == str(os.getpid()):
+        del os.environ[SCHEDULER]
+
+
+def _is_reloaded() -> bool:
+    werkzeug, django, bottle = "WERKZEUG_RUN_MAIN", "RUN_MAIN", "BOTTLE_CHILD"
+    return any(os.environ.get(name) == "true" for name in (werkzeug, django, bottle))
+
+
+def _lives(pid: int) -> bool:
+    if os.name == "nt":  # There os.kill() would send Ctrl-C.
+        return pid == os.getppid()
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+def waits_for_reloaded_child() -> bool:
+    """Tell whether this process only waits for the one that a development server has started.
+
+    It has the code of its own start for ever.  Werkzeug and Django wait in functions of one name.
+    """
+    if sys.modules.keys().isdisjoint(("werkzeug._reloader", "django.utils.autoreload")):
+        return False
+    frame = frame_of(threading.main_thread().ident)
+    while frame is not None and frame.f_code.co_name != "restart_with_reloader":
+        frame = frame.f_back
+    return frame is not None
 
 
 def forking_server() -> str:
@@ -6240,7 +4483,10 @@ def _uwsgi_master(uwsgi: Any) -> str:
     return ""
 
 
-def _after_uwsgi_fork(uwsgi: Any, earlier: Action | None) -> None:
+# Forks.
+
+
+def _after_uwsgi_fork(uwsgi: Any, earlier: Callable[[], object] | None) -> None:
     if earlier is not None:
         earlier()
     if uwsgi.worker_id() != 0:  # Mules and spoolers are forked as well.
@@ -6248,101 +4494,8 @@ def _after_uwsgi_fork(uwsgi: Any, earlier: Action | None) -> None:
 
 
 def _wake_all(how: str) -> None:
-    for housekeeper in list(_alive):
-        housekeeper.wake(how=how)
-
-
-def waits_for_reloaded_child() -> bool:
-    """Tell whether this process only waits for the one that a development server has started.
-
-    It has the code of its own start for ever.  Werkzeug and Django wait in functions of one name.
-    """
-    if sys.modules.keys().isdisjoint(("werkzeug._reloader", "django.utils.autoreload")):
-        return False
-    frame = frame_of(threading.main_thread().ident)
-    while frame is not None and frame.f_code.co_name != "restart_with_reloader":
-        frame = frame.f_back
-    return frame is not None
-
-
-# The variable in which a scheduler names itself to what is started from its process: a task's
-# command that imports the application, and initializes it, is not to be a scheduler of its own.
-SCHEDULERS = "HOUSEKEEPER_SCHEDULERS"
-# Read once: what this process adds is meant for others.  Forks share it, and so are not affected.
-_told_by_parents = os.environ.get(SCHEDULERS, "")
-
-
-def tell_children(housekeeper: Housekeeper) -> None:
-    """Name this process to all that it starts from now on."""
-    housekeeper.mark = _mark(housekeeper, os.getpid())
-    told = os.environ.get(SCHEDULERS, "").split()
-    if housekeeper.mark not in told:
-        os.environ[SCHEDULERS] = " ".join([*told, housekeeper.mark])
-
-
-def tell_children_no_more(housekeeper: Housekeeper) -> None:
-    """Take this process's name back, unless another Housekeeper here goes on with the tasks."""
-    mark, housekeeper.mark = housekeeper.mark, ""
-    if not mark or any(each.mark == mark for each in list(_alive)):
-        return
-    told = [each for each in os.environ.get(SCHEDULERS, "").split() if each != mark]
-    if told:
-        os.environ[SCHEDULERS] = " ".join(told)
-    else:
-        os.environ.pop(SCHEDULERS, None)
-
-
-def find_outer_scheduler(housekeeper: Housekeeper) -> int | None:
-    """Return the process that has started this one, runs the same tasks, and lives; or None.
-
-    A process that has replaced its program (os.execv) finds its own name, which does not count.
-    Where there is no /proc, another process may have got the number of one that has ended; then
-    nothing is scheduled here before it ends too, as the warning says.
-    """
-    if not housekeeper.enabled:
-        return None
-    for told in _told_by_parents.split():
-        number = told.partition(":")[0]
-        pid = int(number) if re.fullmatch("[1-9][0-9]{0,8}", number) else os.getpid()
-        if pid != os.getpid() and told == _mark(housekeeper, pid) and _lives(pid):
-            return pid
-    return None
-
-
-def _mark(housekeeper: Housekeeper, pid: int) -> str:
-    """Return ``pid:hash``, where the hash stands for the tasks and their ledger."""
-    # A reloader's child schedules, although the process that waits for it has been initialized as
-    # well, and may be marked: see waits_for_reloaded_child().
-    werkzeug, django, bottle = "WERKZEUG_RUN_MAIN", "RUN_MAIN", "BOTTLE_CHILD"
-    reloaded = any(os.environ.get(name) == "true" for name in (werkzeug, django, bottle))
-    ledger, folder = housekeeper.ledger.url, Path(__file__).resolve().parent
-    # A program that supervises another one may have left the ledger and the namespace as they are.
-    what = (ledger, housekeeper.namespace, folder, housekeeper.tasks_dir, reloaded, _birth(pid))
-    return f"{pid}:{digest_of(repr(what))[:12]}"
-
-
-def _birth(pid: int) -> str:
-    """Return when a process was begun, as Linux counts; "" when it has ended, and elsewhere."""
-    try:
-        # The program's name, in parentheses, may hold anything.
-        state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if state in (b"Z", b"X") else rest[18].decode()
-
-
-def _lives(pid: int) -> bool:
-    if os.name == "nt":  # There os.kill() would send Ctrl-C.
-        return pid == os.getppid()
-    try:
-        os.kill(pid, 0)
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return True
-
-
-_held_for_fork: list[threading.Lock] = []
-_noticing_fork = threading.Lock()  # held while a process finds out that it was forked
+    for watched in list(_alive):
+        watched.wake(how=how)
 
 
 def _before_fork() -> None:
@@ -6366,17 +4519,31 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _noticing_fork, _looking
+    global noticing_fork, _looking
     _held_for_fork.clear()
-    _noticing_fork, _looking = threading.Lock(), threading.RLock()
+    noticing_fork, _looking = threading.Lock(), threading.RLock()
+    _drop_signal_handlers()
     forker = sys._getframe(1)  # whose call of os.fork() this is
     module = forker.f_globals.get("__name__")
     # One forks for a function, the other for a single request.
     worker = module not in ("multiprocessing.popen_fork", "socketserver")
-    for housekeeper in _alive:
-        housekeeper.after_fork_in_child(worker=worker)
+    for watched in _alive:
+        watched.after_fork_in_child(worker=worker)
     if module == "gunicorn.arbiter" and forker.f_code.co_name == "spawn_worker":
         _after_gunicorn_fork(forker.f_locals.get("worker"))
+
+
+# The handler that the command line has set for some signals; a forked child gives them up, so
+# that multiprocessing can end it.
+handled_signals: dict[int, Callable[[int, FrameType | None], None]] = {}
+
+
+def _drop_signal_handlers() -> None:
+    for number, handler in handled_signals.items():
+        with contextlib.suppress(ValueError):  # Not in the main thread, as never after a fork.
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.SIG_DFL)
+    handled_signals.clear()
 
 
 def _after_gunicorn_fork(worker: Any) -> None:
@@ -6390,18 +4557,2851 @@ def _after_gunicorn_fork(worker: Any) -> None:
     worker.cfg.set("post_worker_init", post_worker_init)
 
 
-def leave_process() -> None:
-    """Shut every Housekeeper down, and let the interpreter exit although a worker hangs.
+# ================================================================================================
+# 12. Timer: instants and callables; it knows nothing of tasks.
+# ================================================================================================
 
-    The pools' threads are daemons, because the timer thread made them, so that only the join of
-    concurrent.futures would wait for them; it takes them from this private mapping.
+# Locks are taken in this order, and none is held while a task, a hook or the ledger is at work:
+# a task's own (Registration.lock, held from its claim to its end), the Roster's binding, the
+# Roster's, the Runner's, a run's guard, the Timer's, and last the ledger's.
+
+CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
+LONGEST_BACKOFF = 30.0  # seconds
+
+
+def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
+    """Call something; what it raises is logged, and nobody else has to care."""
+    try:
+        return work(*args, **options)
+    except BaseException:
+        # A filter of the application may raise too.
+        with contextlib.suppress(BaseException):
+            logger.exception("Housekeeper failed in %s", work)
+        return None
+
+
+AgendaEntry = TypeVar("AgendaEntry", bound="tuple[Any, int, Any]")
+
+
+class Timer:
+    """The agenda of all that comes due, and the thread that sleeps until then.
+
+    Ticks go by the wall clock and delays by elapsed time, in two heaps, so that a jump of the wall
+    clock moves ticks and neither timeouts nor heartbeats.  Ticks that are due together are handed
+    on together; delays are called.  The thread does no I/O.
     """
-    for housekeeper in list(_alive):
-        housekeeper.shutdown()
-    threads = getattr(concurrent.futures.thread, "_threads_queues", {})
-    for thread in list(threads):
-        if thread.name.startswith("housekeeper-"):
-            del threads[thread]
+
+    AT_ONCE = 1000  # ticks, for which the lock is held some milliseconds
+
+    def __init__(
+        self,
+        clock: Clock,
+        on_due: Callable[[list[tuple[datetime, Any]]], None],
+        on_jump: Callable[[float], object],
+    ) -> None:
+        self._clock = clock
+        self._on_due = on_due
+        self._on_jump = on_jump
+        # Guards the heaps; wakes the thread.  Never held while something is called.
+        self._changed = threading.Condition(threading.Lock())
+        self._numbers = itertools.count()  # breaks ties, and names entries
+        self._ticks: list[tuple[datetime, int, Any]] = []
+        self._delays: list[tuple[float, int, Action]] = []
+        self._dropped: set[int] = set()
+        self._closed = False
+        self._last_look: tuple[datetime, float] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread: a daemon, and so are the threads of the pools, which it makes."""
+        self._thread = threading.Thread(target=self.run, name="housekeeper-timer", daemon=True)
+        self._thread.start()
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the thread last came round; None before the first time."""
+        look = self._last_look
+        return None if look is None else self._clock.monotonic() - look[1]
+
+    def at(self, tick: datetime, payload: object) -> int:
+        """Enter a tick; return its number."""
+        return self._push(self._ticks, tick, payload)
+
+    def after(self, seconds: float, work: Callable[P, object], *args: P.args) -> int:  # type: ignore[valid-type]
+        """Have the thread call something after so many seconds; return the entry's number."""
+        action = functools.partial(work, *args) if args else work
+        return self._push(self._delays, self._clock.monotonic() + seconds, action)
+
+    def _push(self, heap: list[Any], due: object, what: object) -> int:
+        with self._changed:
+            number = next(self._numbers)
+            heapq.heappush(heap, (due, number, what))
+            self._changed.notify()
+            return number
+
+    def drop(self, number: int | None) -> None:
+        """Take an entry back; it leaves its heap when it is the first, or when most are such."""
+        if number is None:
+            return
+        with self._changed:
+            self._dropped.add(number)
+            if len(self._dropped) > 100 + (len(self._ticks) + len(self._delays)) // 2:
+                self._ticks = [entry for entry in self._ticks if entry[1] not in self._dropped]
+                self._delays = [entry for entry in self._delays if entry[1] not in self._dropped]
+                heapq.heapify(self._ticks)
+                heapq.heapify(self._delays)
+                self._dropped.clear()
+
+    def run(self) -> None:
+        """Do what is due, and sleep, until the timer is closed."""
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Do what is due, or wait for it; False when the loop is to end."""
+        now, elapsed = self._clock.now(), self._clock.monotonic()
+        guarded(self._notice_jump, now, elapsed)
+        ahead = now + LEAD
+        with self._changed:
+            ticks = self._pop(self._ticks, ahead, self.AT_ONCE)
+            actions = self._pop(self._delays, elapsed, self.AT_ONCE)
+            if not ticks and not actions:
+                if self._closed:
+                    return False
+                self._clock.wait(self._changed, self._sleep(ahead, elapsed))
+                return True
+        for _, _, action in actions:
+            guarded(action)
+        if ticks:
+            guarded(self._on_due, [(tick, payload) for tick, _, payload in ticks])
+        return True
+
+    def _pop(self, heap: list[AgendaEntry], until: object, most: int) -> list[AgendaEntry]:
+        """Remove and return the entries that are due, so many at once."""
+        due: list[AgendaEntry] = []
+        while heap and heap[0][0] <= until and len(due) < most:
+            entry = heapq.heappop(heap)
+            if not self._was_dropped(entry[1]):
+                due.append(entry)
+        return due
+
+    def _was_dropped(self, number: int) -> bool:
+        dropped = number in self._dropped
+        self._dropped.discard(number)
+        return dropped
+
+    def _sleep(self, now: datetime, elapsed: float) -> float | None:
+        """Return the seconds until the next entry comes due, or None when there is none."""
+        heaps: tuple[list[Any], ...] = (self._ticks, self._delays)
+        for heap in heaps:
+            while heap and self._was_dropped(heap[0][1]):
+                heapq.heappop(heap)
+        waits = [(self._ticks[0][0] - now).total_seconds()] if self._ticks else []
+        if self._delays:
+            waits.append(self._delays[0][0] - elapsed)
+        return max(0.0, min(waits)) if waits else None
+
+    def _notice_jump(self, now: datetime, elapsed: float) -> None:
+        before, self._last_look = self._last_look, (now, elapsed)
+        if before is None:
+            return
+        jump = (now - before[0]).total_seconds() - (elapsed - before[1])
+        if abs(jump) >= CLOCK_JUMP:
+            logger.warning("Clock jumped by %+.1f s, or the machine was suspended", jump)
+            self._on_jump(jump)
+
+    def close(self, limit: float) -> None:
+        """Forget what is on the agenda, and wait for the thread, so many seconds at most."""
+        with self._changed:
+            self._closed = True
+            self._ticks, self._delays = [], []
+            self._changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(limit)
+
+
+class Annals:
+    """What has kept this process from its ticks lately, to be told in the rows of missed ones."""
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[datetime, datetime, str]] = deque(maxlen=100)
+        self._open: dict[str, datetime] = {}  # what goes on now, since when
+
+    def begin(self, what: str, now: datetime) -> None:
+        """Say that something has begun, unless it was said before."""
+        self._open.setdefault(what, now)
+
+    def end(self, what: str, now: datetime) -> None:
+        """Say that it is over."""
+        if (began := self._open.pop(what, None)) is not None:
+            self.add(what, began, now)
+
+    def add(self, what: str, began: datetime, ended: datetime) -> None:
+        """Note what was the matter from one instant to another."""
+        self._known.append((began, ended, what))
+
+    def between(self, after: datetime, until: datetime) -> str:
+        """Say what was the matter last in (after, until]; "" when nothing was."""
+        for what, began in list(self._open.items()):
+            if began <= until:
+                return f"{what} from {began:%Y-%m-%d %H:%M:%S} UTC on"
+        for began, ended, what in reversed(list(self._known)):
+            if began <= until and ended >= after:
+                return f"{what} from {began:%Y-%m-%d %H:%M:%S} to {ended:%H:%M:%S} UTC"
+        return ""
+
+
+LEDGER_AWAY = "the ledger was away"
+
+
+class Backlog:
+    """Work with the ledger that has time: done on a thread of its own, one after the other."""
+
+    def __init__(self, timer: Timer, clock: Clock, annals: Annals) -> None:
+        self._timer = timer
+        self._clock = clock
+        self._annals = annals
+        self._failures = 0
+        self._pool: Executor = ThreadPoolExecutor(1, "housekeeper-ledger")
+
+    def soon(self, work: Callable[..., object], *args: object) -> None:
+        """Have the thread do something when its time comes."""
+        with contextlib.suppress(RuntimeError):  # It is closed, or there is no thread to be had.
+            self._pool.submit(guarded, work, *args)
+
+    def try_again(self, what: str, error: Exception, work: Callable[..., object]) -> None:
+        """Repeat work that failed, after a pause."""
+        self._timer.after(self.pause_after(what, error), self.soon, work)
+
+    def pause_after(self, what: str, error: Exception) -> float:
+        """Log a failure of the ledger; return the pause, that doubles while failures go on."""
+        self._failures += 1
+        pause = min(LONGEST_BACKOFF, 2.0 ** min(self._failures - 1, 10))
+        self._annals.begin(LEDGER_AWAY, self._clock.now())
+        logger.warning("%s, trying again in %.0f s: %s", what, pause, error)
+        return pause
+
+    def worked(self) -> None:
+        """Say that the ledger has answered."""
+        if self._failures:
+            self._failures = 0
+            self._annals.end(LEDGER_AWAY, self._clock.now())
+
+    def close(self) -> None:
+        """Forget what waits."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+# ================================================================================================
+# 13. Roster: which tasks are here, and their next ticks.
+# ================================================================================================
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+BOUND_AT_ONCE = 1000  # tasks that the ledger is told of in one call
+
+
+@dataclass(slots=True, kw_only=True)
+class Settings:
+    """What a Housekeeper was made with; see create_housekeeper()."""
+
+    app: object
+    enabled: bool
+    sentry_enabled: bool
+    timezone: str
+    tasks_dir: Path | None
+    ledger: Ledger
+    namespace: str
+    max_workers: int
+    shutdown_timeout: float
+    around_run: AroundRun | None
+    on_finish: Callable[[Run], object] | None
+    clock: Clock
+    host: str = field(default_factory=socket.gethostname)
+
+
+class Registration:
+    """What this process knows of one task.
+
+    What is not marked otherwise is changed under the roster's lock.  What is changed in each run
+    is guarded by the task's own, because workers that run at the same time would queue for one;
+    they read the rest without, and at worst look once more: see Runner._free().
+    """
+
+    __slots__ = (
+        "accounted",
+        "armed",
+        "gone",
+        "key",
+        "lock",
+        "number",
+        "run",
+        "served",
+        "since",
+        "source",
+        "task",
+        "trigger",
+        "unsure",
+    )
+
+    def __init__(self, task: Task, key: str, source: Path | None) -> None:
+        self.task = task
+        self.key = key
+        self.source = source  # the file it was discovered in
+        # Taken at dispatch without blocking, released when the run is recorded.
+        self.lock = threading.Lock()
+        self.trigger: Trigger | None = None
+        self.since: datetime | None = None  # no tick up to here counts; None: not bound yet
+        self.armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
+        self.number: int | None = None  # its number there
+        self.gone = False
+        # Changed only by who holds `lock`, or has bound the task anew.
+        self.accounted: datetime | None = None  # each tick up to here has a row, or needs none
+        self.run: LiveRun | None = None
+        self.unsure: LiveRun | None = None  # a claim of it may have been committed, or not
+        self.served = 0.0  # when it last got a worker, on the monotonic clock
+
+    @property
+    def starts_up(self) -> bool:
+        """Whether the task is still there, and asks for a startup run."""
+        return not self.gone and self.task.enabled and self.task.startup is not False
+
+    @property
+    def floor(self) -> datetime | None:
+        """The instant up to which every tick is accounted for."""
+        since, accounted = self.since, self.accounted
+        return accounted if since and accounted and accounted > since else since
+
+    def passed(self) -> tuple[Trigger, datetime, datetime] | None:
+        """Return the first tick that nobody has accounted for, and how far the loop has come.
+
+        And the trigger of both; None when the loop has not come past such a tick.
+        """
+        trigger, floor, armed = self.trigger, self.floor, self.armed
+        if self.gone or trigger is None or floor is None or armed is None:
+            return None
+        first = trigger.next_after(floor)
+        return (trigger, first, armed - SECOND) if first is not None and first < armed else None
+
+
+class Roster:
+    """The tasks of this process: registered, entered in the ledger, and on the agenda."""
+
+    def __init__(self, settings: Settings, runner: str, sentry: SentryReporter) -> None:
+        self._settings = settings
+        self._runner = runner
+        self._sentry = sentry
+        self._known: dict[str, Registration] = {}
+        self._unbound: dict[Registration, None] = {}  # unknown to the ledger yet
+        # Guards which tasks there are, and where each stands on the agenda.  Never held over I/O
+        # or a task, and taken by no run that just begins and ends: see Registration.
+        self._lock = threading.Lock()
+        # Held while the ledger is told of tasks, so that the newest word is the last.
+        self._binding = threading.Lock()
+        self._timer: Timer | None = None  # None: no tick is put on an agenda
+        self._identity: str | None = None
+        self.problems: dict[str, str] = {}  # of schedules, by the task's name
+
+    def adopt(self, other: Roster) -> None:
+        """Take over the tasks of the last start, or of the process that this was forked from.
+
+        What is claimed for the last start keeps its registration, and so its lock.
+        """
+        for name, known in other._known.items():
+            known.since = known.armed = known.number = None
+            kept = known
+            if known.run is None:
+                known.gone = True
+                kept = Registration(known.task, known.key, known.source)
+            self._known[name] = kept
+            self._unbound[kept] = None
+
+    # Which tasks there are.
+
+    def register(self, task: Task, source: Path | None, *, replace: bool) -> None:
+        """Take a task; raises ConfigurationError when its name is taken and `replace` is false."""
+        if not isinstance(task, Task):
+            raise ConfigurationError(f"{task!r} is not a Task")
+        settings = self._settings
+        if task.schedule is not None and task.timezone is None and settings.timezone != "UTC":
+            # Tried in UTC by Task; here it may lie in a gap each year, and never come.
+            _trigger_in(task, settings.timezone, hash_key="any will do")
+        with self._lock:
+            known = self._known.get(task.name)
+            if known is not None and not replace:
+                raise ConfigurationError(
+                    f"Task {task.name!r} is registered already; pass replace=True to replace it"
+                )
+            registration = known or Registration(task, "", source)
+            self._disarm(registration)
+            registration.task, registration.source = task, source
+            registration.key = key_of(task, settings.namespace, settings.host)
+            registration.trigger = registration.since = None
+            self._known[task.name] = registration
+            self._unbound[registration] = None
+
+    def unregister(self, name: str) -> None:
+        """Forget a task; a run of it goes on.  Raises UnknownTask."""
+        with self._lock:
+            registration = self.get(name)
+            registration.gone = True
+            self._disarm(registration)
+            self._unbound.pop(registration, None)  # Another of its name may be entered with it.
+            del self._known[name]
+
+    def get(self, name: str) -> Registration:
+        """Return what is known of a task; raises UnknownTask."""
+        try:
+            return self._known[name]
+        except KeyError:
+            raise UnknownTask(name, self._known) from None
+
+    def find(self, name: str) -> Registration | None:
+        """Return what is known of a task, or None."""
+        return self._known.get(name)
+
+    def all(self) -> list[Registration]:
+        """Return what is known of all tasks, by name."""
+        return [known for _, known in sorted(self._known.copy().items())]
+
+    # Where their schedules stand.
+
+    def start(self, timer: Timer) -> None:
+        """From now on put ticks on an agenda."""
+        self._timer = timer
+
+    def bind(self) -> None:
+        """Enter tasks that are new here in the ledger, and their next ticks on the agenda.
+
+        Raises LedgerUnavailable.
+        """
+        with self._binding:
+            with self._lock:
+                unbound = list(self._unbound)
+            for start in range(0, len(unbound), BOUND_AT_ONCE):
+                self._bind_some(unbound[start : start + BOUND_AT_ONCE])
+
+    def rebind(self) -> None:
+        """Ask the ledger anew where all schedules stand, with the next bind()."""
+        with self._lock:
+            self._unbound.update(dict.fromkeys(self._known.values()))
+
+    def _bind_some(self, registrations: Sequence[Registration]) -> None:
+        tasks = [each.task for each in registrations]
+        triggers = [self._make_trigger(each) for each in registrations]
+        entries = list(map(_entry_of, registrations, triggers))
+        ledger = self._settings.ledger
+        standings, now = ledger.register(entries, self._runner), ledger.now()
+        bound = zip(registrations, tasks, triggers, entries, strict=True)
+        for registration, task, trigger, entry in bound:
+            self._sentry.register(entry.key, task, trigger)
+            # What was entered by a clock that stood in the future does not count.
+            since = min(standings[entry.key].floor, now)
+            with self._lock:
+                if registration.task is not task:
+                    continue  # Replaced meanwhile: whoever did that comes next.
+                self._unbound.pop(registration, None)
+                if not registration.gone:
+                    registration.trigger = trigger
+                    registration.since, registration.accounted = since, None
+                    self._arm(registration, since)
+
+    def _make_trigger(self, registration: Registration) -> Trigger | None:
+        task = registration.task
+        if task.schedule is None:
+            return None
+        zone = task.timezone or self._settings.timezone
+        hashed = is_hashed(task.schedule)
+        key = f"{self._ledger_identity()}{whole_of(registration.key)}" if hashed else ""
+        if hashed and task.each_host:
+            key = f"{self._ledger_identity()}{registration.key}"
+        try:
+            return _trigger_in(task, zone, key)
+        except ConfigurationError as error:
+            # What H stands for here never comes.  The other tasks go on.
+            if task.name not in self.problems:
+                self.problems[task.name] = f"{error}; it is not scheduled"
+                logger.error("%s", self.problems[task.name])
+            return None
+
+    def _ledger_identity(self) -> str:
+        if self._identity is None:
+            settings = self._settings
+            lasting = settings.ledger.url != "memory://"
+            here = f"{settings.host}{settings.tasks_dir}"
+            self._identity = settings.ledger.identity() if lasting else here
+        return self._identity
+
+    def _disarm(self, registration: Registration) -> None:
+        """Take a task's tick off the agenda; the lock is held."""
+        if self._timer is not None:
+            self._timer.drop(registration.number)
+        registration.armed = registration.number = None
+
+    def _arm(self, registration: Registration, after: datetime) -> None:
+        """Put the first tick after an instant on the agenda; the lock is held."""
+        self._disarm(registration)
+        if registration.trigger is None or self._timer is None or not registration.task.enabled:
+            return
+        tick = registration.trigger.next_after(after)
+        registration.armed = tick or NEVER
+        if tick is not None:
+            registration.number = self._timer.at(tick, registration)
+
+    def due(self, ticks: Sequence[tuple[datetime, Registration]]) -> list[Registration]:
+        """Go on to the next ticks of tasks; return those to be dispatched.
+
+        First comes the task that has waited longest for a worker: else, where there is more to do
+        than workers can, the same tasks would be late each time.
+        """
+        now, due = self._settings.clock.now(), list[Registration]()
+        # Together, so that whoever registers or binds does not come between each two.
+        with self._lock:
+            for tick, registration in ticks:
+                if guarded(self._pass_tick, registration, tick, now):
+                    due.append(registration)
+        return sorted(due, key=lambda each: each.served)
+
+    def _pass_tick(self, registration: Registration, tick: datetime, now: datetime) -> bool:
+        if registration.gone or registration.armed != tick:
+            return False
+        registration.number = None  # It is not on the agenda any more.
+        # The next tick is on the agenda before this one is dispatched: whatever happens in the
+        # dispatch, the schedule goes on.
+        self._arm(registration, max(tick, now))
+        floor = registration.floor
+        return floor is None or tick > floor
+
+    # What comes.
+
+    def trigger_of(self, registration: Registration) -> Trigger | None:
+        """Return a task's trigger, also before the start; None while H is not known yet."""
+        if registration.trigger is not None:
+            return registration.trigger
+        if is_hashed(registration.task.schedule):
+            try:
+                if not self._settings.ledger.exists():
+                    return None
+            except LedgerUnavailable:
+                return None
+        return self._make_trigger(registration)
+
+    def upcoming(self, registration: Registration, count: int) -> list[datetime]:
+        """Return the next ticks of a task, in UTC."""
+        now, armed = self._settings.clock.now(), registration.armed
+        if count == 1 and armed is not None and now < armed < NEVER:
+            return [armed]  # The loop has computed it.
+        trigger = self.trigger_of(registration)
+        return [] if trigger is None else trigger.following(now, count)
+
+    def schedule_of(self, registration: Registration) -> str:
+        """Return the schedule and the zone as the ledger keeps them; "" when not bound."""
+        trigger = registration.trigger
+        return f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
+
+    def resumed(self, registration: Registration) -> None:
+        """Count a task's ticks from now."""
+        with self._lock:
+            registration.since = registration.since and self._settings.clock.now()
+
+
+def _trigger_in(task: Task, zone: str, hash_key: str) -> Trigger:
+    """Return a task's trigger in a zone; raises ConfigurationError that names the task."""
+    try:
+        return make_trigger(task.schedule, zone, hash_key)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"Task {task.name!r}: {error}") from None
+
+
+def _entry_of(registration: Registration, trigger: Trigger | None) -> Entry:
+    """Return what the ledger keeps of a task, to notice that its schedule has changed."""
+    if trigger is None:
+        return Entry(registration.key, "", "")
+    return Entry(registration.key, trigger.text, trigger.timezone)
+
+
+# ================================================================================================
+# 14. Runner: from a due task to a recorded outcome.
+# ================================================================================================
+
+LEAST_GRACE = 1.0  # seconds, in which a loaded machine starts what is due now
+LONGEST_RETRY_DELAY = 3600.0  # seconds
+STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shutdown
+OBSERVED = 30.0  # seconds of its own time that an observer must have seen a silent row unchanged
+
+
+class Workers:
+    """The threads of a pool, and the queue that they empty.
+
+    With a future for each run workers that end theirs at the same time would queue for the pool's
+    semaphore, and the future itself would be a fifth of a run's time (measured).
+    """
+
+    def __init__(self, pool: Executor, number: int) -> None:
+        self._pool = pool
+        self._queue: deque[Action] = deque()
+        self._idle = threading.Semaphore(number)  # one for each worker that does nothing
+
+    @property
+    def behind(self) -> bool:
+        """Whether something waits for a worker."""
+        return bool(self._queue)
+
+    def do(self, work: Action) -> None:
+        """Have an idle worker do it, or else the first that has done its part.
+
+        RuntimeError says that no thread could be started; whoever is next then does it as well.
+        """
+        self._queue.append(work)
+        if self._idle.acquire(blocking=False):
+            try:
+                self._pool.submit(self._empty_queue)
+            except RuntimeError:  # The system gives no more threads.
+                self._idle.release()
+                raise
+
+    def _empty_queue(self) -> None:
+        while True:
+            while self._queue:
+                try:
+                    work = self._queue.popleft()
+                except IndexError:
+                    break  # Another worker was faster.
+                work()
+            self._idle.release()
+            # Looked at once more: what was queued between the two has found no idle worker.
+            if not self._queue or not self._idle.acquire(blocking=False):
+                return
+
+    def close(self) -> None:
+        """Forget what is queued; a worker that is busy ends its part."""
+        self._queue.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Hold:
+    """A task whose lock is held, on its way from a claim to the end of the run that it won."""
+
+    __slots__ = ("reason", "recorded", "registration", "run")
+
+    def __init__(self, registration: Registration, reason: Reason) -> None:
+        self.registration = registration
+        self.reason = reason
+        self.run: LiveRun | None = None  # once it is claimed
+        self.recorded = False  # its outcome is on record, or cannot be
+
+
+# One part of a run's life: returns the next one, or when to go on, or None at the end.
+Step = Callable[[], Any]
+
+
+class Later(NamedTuple):
+    """The next step of a run that waits: for its retry, or for the ledger."""
+
+    seconds: float
+    step: Step
+    at_shutdown: Step | None = None  # the step in its place when the process is to end
+
+
+class Claims:
+    """Which tick of a task is to be claimed, and the record of those that nobody ran."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        runner: str,
+        *,
+        annals: Annals,
+        sentry: SentryReporter,
+        metrics: Metrics,
+    ) -> None:
+        self._settings, self._runner = settings, runner
+        self._ledger, self._clock = settings.ledger, settings.clock
+        self._annals, self._sentry, self._metrics = annals, sentry, metrics
+
+    def run_for(self, registration: Registration, reason: Reason) -> LiveRun | None:
+        """Return the run that is to be claimed for a task now; raises LedgerUnavailable.
+
+        A claim whose answer was lost may have been committed, so its run is kept and looked for
+        first: a claim with another id would find the tick taken, and nobody would run it.
+        """
+        unsure = registration.unsure
+        if reason is Reason.STARTUP:
+            if registration.starts_up and registration.since is None:
+                raise LedgerUnavailable("the task could not be entered in the ledger yet")
+            if unsure is not None and unsure.reason is Reason.STARTUP:
+                return unsure
+            return self.new_run(registration, reason) if registration.starts_up else None
+        if unsure is not None:
+            row = first_of(self._ledger.runs(id=unsure.id))
+            if row is not None and row.status is Status.RUNNING:
+                return unsure
+        tick = None if registration.gone else self._newest_due(registration)
+        if unsure is not None and unsure.scheduled_for == tick:
+            return unsure
+        registration.unsure = None
+        return None if tick is None else self.new_run(registration, reason, tick)
+
+    def new_run(
+        self, registration: Registration, reason: Reason, tick: datetime | None = None
+    ) -> LiveRun:
+        """Return a run of a task that is not claimed yet."""
+        return LiveRun(
+            definition=registration.task,
+            clock=self._clock,
+            key=registration.key,
+            id=new_id(self._clock),
+            reason=reason,
+            runner=self._runner,
+            scheduled_for=tick,
+        )
+
+    def claim(self, run: LiveRun) -> Claim:
+        """Claim a run that begins now, or with its tick when that comes; as Ledger.claim()."""
+        run.started_at = _start_of(self._clock.now(), run.scheduled_for)
+        verdict = self._ledger.claim(run)
+        decided = verdict in (Claim.MINE, Claim.TAKEN, Claim.EARLY)
+        # What stands in its way may have gone when the tick comes.
+        if not decided and await_tick(self._clock, run.scheduled_for):
+            verdict = self._ledger.claim(run)
+        return verdict
+
+    def came_too_late(self, registration: Registration, run: LiveRun) -> bool:
+        late = self._too_late(registration, run.scheduled_for, self._clock.now())
+        # The host may be ahead by more than grace.
+        return late and self._too_late(registration, run.scheduled_for, self.due_until())
+
+    def tell_lost(self, registration: Registration, run: LiveRun, verdict: Claim) -> bool:
+        """Record and log that a claim was in vain; False when its reason has gone meanwhile."""
+        tick, beside = run.scheduled_for, ""
+        if tick is None:
+            if verdict is Claim.OVERLAPPED:
+                logger.warning("Task %s made no startup run: it is running already", run.task)
+            return True
+        if verdict not in (Claim.OVERLAPPED, Claim.SUPERSEDED):
+            logger.debug("Task %s did not get its tick %s: %s", run.task, tick, verdict.value)
+            return True
+        note = verdict.value
+        if verdict is Claim.OVERLAPPED:
+            other = first_of(self._ledger.runs(registration.key, running=True))
+            if other is None:
+                return False
+            beside, note = other.id, f"the run {other.id} was still going on"
+        row = self._row(registration.task, Status.SKIPPED, tick, note)
+        if not self._ledger.record(row, registration.key, tick - timedelta.resolution, beside):
+            return False
+        self._metrics.ended(row)
+        logger.warning("Task %s skipped its tick %s: %s", run.task, tick, note)
+        return True
+
+    def _newest_due(self, registration: Registration) -> datetime | None:
+        """Return the tick to claim; record as missed those before it, and it when too late."""
+        trigger, floor = registration.trigger, registration.floor
+        now = self._clock.now()
+        until = now + LEAD
+        first = trigger.next_after(floor) if trigger and floor else None
+        if trigger is None or floor is None or first is None or first > until:
+            return None
+        following = trigger.next_after(first)
+        only = following is None or following > until
+        if only and not self._too_late(registration, first, now):
+            return first
+        now = self.due_until()
+        until = now + LEAD
+        if first > until:
+            return first  # The claim will say that it is early.
+        newest = trigger.latest_before(until, floor) or first
+        if self._too_late(registration, newest, now):
+            self._account(registration, trigger, newest, Status.MISSED)
+            return None
+        self._account(registration, trigger, newest - SECOND, Status.MISSED)
+        return newest
+
+    def due_until(self) -> datetime:
+        """Return up to which instant ticks may be accounted for; raises LedgerUnavailable.
+
+        A host that is ahead of the ledger's clock must not take away the ticks of the others.
+        """
+        return min(self._clock.now(), self._ledger.now() + AHEAD * SECOND)
+
+    def _too_late(self, registration: Registration, tick: datetime | None, now: datetime) -> bool:
+        grace = max(registration.task.grace, LEAST_GRACE)
+        return tick is not None and (now - tick).total_seconds() > grace
+
+    def _account(
+        self, registration: Registration, trigger: Trigger, until: datetime, status: Status
+    ) -> None:
+        """Record the ticks up to an instant that are on nobody's record, as one row."""
+        key, recorded = registration.key, False
+        while not recorded:
+            # A ledger that was made anew does not know the task yet.
+            unknown = Standing(registration.floor or until, None, None)
+            standing = self._ledger.standings(key).get(key, unknown)
+            # Looked at each time: the clock may be set back meanwhile.
+            until = min(until, self.due_until())
+            end = min(until, standing.paused_at or until)
+            last = trigger.latest_before(end, standing.floor) if standing.floor < end else None
+            if last is None:
+                break
+            row = self._gap_row(registration.task, trigger, status, (standing.floor, last))
+            recorded = self._ledger.record(row, key, standing.floor)
+            if recorded:
+                self._tell_gap(key, row)
+        registration.accounted = until
+
+    def _gap_row(
+        self, task: Task, trigger: Trigger, status: Status, span: tuple[datetime, datetime]
+    ) -> Run:
+        """Return the row of the ticks in a span, with the reason why nobody ran them."""
+        floor, last = span
+        first, count = trigger.next_after(floor), trigger.count(floor, last, limit=KEEP_ROWS)
+        note = f"the run before {'it' if count == 1 else 'them'} was still going on"
+        if status is Status.MISSED:
+            note = self._why_missed(first or last, last)
+        if count > 1:
+            note += f"; the first was {first:%Y-%m-%d %H:%M:%S} UTC"
+            note += " (1000 or more)" if count == KEEP_ROWS else ""
+        row = self._row(task, status, last, note)
+        row.count = count
+        return row
+
+    def _why_missed(self, first: datetime, last: datetime) -> str:
+        """Say what kept all schedulers from ticks; raises LedgerUnavailable."""
+        absence = absence_at(self._ledger.runners(self._settings.namespace), last)
+        kept = self._annals.between(first, self._clock.now())
+        return kept or absence or "no scheduler came to it in time"
+
+    def _row(self, task: Task, status: Status, tick: datetime, note: str) -> Run:
+        return Run(
+            id=new_id(self._clock),
+            task=task.name,
+            reason=Reason.SCHEDULE,
+            status=status,
+            runner=self._runner,
+            scheduled_for=tick,
+            note=note,
+        )
+
+    def _tell_gap(self, key: str, row: Run) -> None:
+        self._metrics.ended(row)
+        ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
+        logger.warning("Task %s: %s %s: %s", row.task, ticks, row.status, row.note)
+        if row.status is Status.MISSED:
+            self._sentry.missed(key, row)
+
+    def account_passed(self, registration: Registration) -> None:
+        """Record as skipped the ticks that passed while a run went on."""
+        passed = registration.passed()
+        if passed is not None:
+            trigger, first, last = passed
+            until = self.due_until()
+            if first <= until:
+                self._account(registration, trigger, min(last, until), Status.SKIPPED)
+        # The trigger remembers what follows the next tick: else the loop would search for it when
+        # that tick is due, and the run begin later.
+        trigger_now, armed = registration.trigger, registration.armed
+        if trigger_now is not None and armed is not None:
+            trigger_now.next_after(armed)
+
+
+class Runner:
+    """Runs tasks: claims, attempts, retries, and records what came of them.
+
+    All of a run's life after its dispatch is _pursue(): its one `finally` frees the task and wakes
+    who waits, whatever a step raises.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        *,
+        timer: Timer,
+        backlog: Backlog,
+        annals: Annals,
+        sentry: SentryReporter,
+        metrics: Metrics,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._ledger, self._clock = settings.ledger, settings.clock
+        self._timer, self._backlog, self._annals = timer, backlog, annals
+        self._sentry, self._metrics = sentry, metrics
+        self.claims = Claims(settings, name, annals=annals, sentry=sentry, metrics=metrics)
+        self.workers: Workers | None = None
+        self.on_live: Action = _nothing  # called when a run begins or is about to
+        self.on_blocked: Action = _nothing  # called when a silent run is in a tick's way
+        # Guards `_waiting` and `stopping` together: what begins to wait is seen by a shutdown.
+        self._lock = threading.Lock()
+        self._waiting: dict[Hold, tuple[int, Later]] = {}  # with the number on the agenda
+        # Claims queued or under way, and runs that are mine, by id.  A run enters before its
+        # claim leaves, without the lock: who wants all looks in this order.
+        self._claiming: set[Hold] = set()
+        self.live: dict[str, LiveRun] = {}
+        self.ended = Flag()  # a claim or a run, for a shutdown
+        self.stopping = self._past_limit = False
+        self._busy = f"all {settings.max_workers} workers were busy"
+
+    def start(self) -> None:
+        """Make the pool; its threads come with the first runs."""
+        pool = ThreadPoolExecutor(self._settings.max_workers, "housekeeper-worker")
+        self.workers = Workers(pool, self._settings.max_workers)
+
+    # From the timer's thread to a worker's.
+
+    def dispatch(self, registration: Registration, reason: Reason = Reason.SCHEDULE) -> None:
+        """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
+        if guarded(waits_for_reloaded_child):
+            logger.debug("Task %s is left to the reloaded process", registration.task.name)
+        elif not registration.lock.acquire(blocking=False):
+            logger.debug("Task %s is queued or running already", registration.task.name)
+        else:
+            # Before it looks whether it may: a shutdown looks in the other order.
+            hold = Hold(registration, reason)
+            self._claiming.add(hold)
+            self._hand_over(hold, functools.partial(self._claim, hold))
+
+    def dispatch_startup(self, registration: Registration) -> None:
+        """Hand a task to a worker for its startup run, once it is not claimed for a tick."""
+        if registration.lock.locked() and registration.run is None:
+            # That tick may be missed, or another process's: then nothing would run here.
+            self._timer.after(1.0, self.dispatch_startup, registration)
+        else:
+            self.dispatch(registration, Reason.STARTUP)
+
+    def _hand_over(self, hold: Hold, step: Step) -> None:
+        # Only in the timer's thread: a pool's threads inherit its being a daemon.
+        if self.workers is None:
+            return
+        # By now, so that the run itself need not wake this thread for it as it begins.
+        self.on_live()
+        self._do(functools.partial(self._pursue, hold, step))
+        if self.workers.behind:
+            self._annals.begin(self._busy, self._clock.now())
+
+    def _do(self, work: Action) -> None:
+        try:
+            cast(Workers, self.workers).do(work)
+        except RuntimeError as error:  # The system gives no more threads; it is queued.
+            logger.warning("A worker could not be started, trying again in 1 s: %s", error)
+            self._timer.after(1.0, self._do, lambda: None)
+
+    # A run's life.
+
+    def _pursue(
+        self, hold: Hold, step: Step, wait: Callable[[float], object] | None = None
+    ) -> None:
+        """Take the steps of a run, one after the other, from a task's held lock to its free one.
+
+        A step is taken again when the ledger was away.  With `wait`, the caller waits in place.
+        """
+        following: Any = step
+        try:
+            while following is not None:
+                if isinstance(following, Later):
+                    if self.stopping and following.at_shutdown is not None:
+                        following = following.at_shutdown
+                    elif wait is None:
+                        break
+                    else:
+                        wait(following.seconds)
+                        following = following.step
+                following = self._take(hold, following)
+        except BaseException as error:
+            following = self._after_defect(hold, error)
+        finally:
+            try:
+                if following is None:
+                    self._let_go(hold)
+                else:
+                    self._wait_for(hold, following)
+            finally:
+                if following is None or hold.recorded:
+                    self._part_with(hold)
+
+    def _take(self, hold: Hold, step: Step) -> Any:
+        """Take a step; return the next one, which is the same when the ledger is away."""
+        try:
+            return step()
+        except LedgerUnavailable as error:
+            name = hold.registration.task.name
+            at_shutdown: Step | None = _nothing
+            what = f"Task {name} could not be claimed"
+            if hold.recorded:
+                what = f"The skipped ticks of task {name} could not be recorded"
+            elif hold.run is not None:
+                # The shutdown itself records it in the end.
+                what, at_shutdown = f"The outcome of task {name} could not be recorded", None
+            return Later(self._backlog.pause_after(what, error), step, at_shutdown)
+
+    def _after_defect(self, hold: Hold, error: BaseException) -> Later | None:
+        """Give a run an outcome that can be stored, when nothing else could be done with it."""
+        with contextlib.suppress(BaseException):
+            logger.exception("Task %s: its run failed in Housekeeper", hold.registration.task.name)
+        run = hold.run
+        if run is None or hold.recorded:
+            return None
+        run.status, run.error, run.output = Status.FAILED, "", ""
+        run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
+        try:
+            return cast("Later | None", self._take(hold, functools.partial(self._record, hold)))
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                logger.exception("The outcome of task %s cannot be recorded", run.task)
+            return None
+
+    def _wait_for(self, hold: Hold, later: Later) -> None:
+        """Put a run's next step on the agenda, or take its last one when a shutdown has begun."""
+        with self._lock:
+            ending = self.stopping and later.at_shutdown is not None
+            if not ending:
+                number = self._timer.after(later.seconds, self._go_on, hold)
+                self._waiting[hold] = number, later
+        if ending:
+            self._pursue(hold, cast(Step, later.at_shutdown))
+        elif hold.run is not None and not hold.recorded:
+            # Asked to stop, it does not wait for its retry.
+            hold.run.on_cancel(functools.partial(self._timer.after, 0.0, self._go_on, hold))
+
+    def _go_on(self, hold: Hold) -> None:
+        if (later := self._take_waiting(hold)) is not None:
+            self._hand_over(hold, later.step)
+
+    def _take_waiting(self, hold: Hold) -> Later | None:
+        """Return what a run waits for, to whoever asks first."""
+        with self._lock:
+            number, later = self._waiting.pop(hold, (None, None))
+        self._timer.drop(number)
+        return later
+
+    def _let_go(self, hold: Hold) -> None:
+        """Free a task's lock; a tick that has found it taken is dispatched now."""
+        registration = hold.registration
+        registration.run = None
+        self._claiming.discard(hold)
+        registration.lock.release()
+        self.ended.set()
+        # Looked for once more: the loop passes a tick before it tries the lock, so either it has
+        # found the task free, or its tick is seen here.
+        passed = None if self.stopping else guarded(registration.passed)
+        if passed is not None:
+            # When the clock was set back, it is still to come.
+            wait = max(0.0, (passed[1] - self._clock.now()).total_seconds())
+            self._timer.after(wait, self.dispatch, registration)
+
+    def _part_with(self, hold: Hold) -> None:
+        """Tell the end of a run to the application and to who waits for it, once."""
+        run, hold.run = hold.run, None
+        if run is None:
+            return
+        try:
+            if self._settings.on_finish is not None and hold.recorded:
+                self._settings.on_finish(run)
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                logger.exception("Task %s: on_finish failed", run.task)
+        finally:
+            self.live.pop(run.id, None)
+            run.ended.set()
+            self.ended.set()
+
+    # Claiming.
+
+    def _claim(self, hold: Hold) -> Step | Later | None:
+        """Claim what is due of a task; go on to its run, when it is won."""
+        registration = hold.registration
+        registration.served = self._clock.monotonic()
+        if not cast(Workers, self.workers).behind:
+            self._annals.end(self._busy, self._clock.now())
+        if self.stopping:
+            return None
+        run = self.claims.run_for(registration, hold.reason)
+        if run is None:
+            return None
+        registration.unsure = run
+        verdict = self.claims.claim(run)
+        late = self.claims.came_too_late(registration, run)
+        self._backlog.worked()
+        again = functools.partial(self._claim, hold)
+        if verdict in (Claim.EARLY, Claim.BLOCKED):
+            return Later(self._pause_before(run, verdict), again, _nothing)
+        if verdict is Claim.MINE:
+            self._enter_live(hold, run)
+            if late:
+                run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
+            return functools.partial(self._attempt, hold, 1)
+        if not self.claims.tell_lost(registration, run, verdict):
+            return again
+        registration.unsure = None
+        registration.accounted = run.scheduled_for or registration.accounted
+        return None
+
+    def _pause_before(self, run: LiveRun, verdict: Claim) -> float:
+        """Return after how many seconds a run is to be claimed again."""
+        if verdict is Claim.EARLY:
+            tick = cast(datetime, run.scheduled_for)
+            ahead = (tick - self._ledger.now()).total_seconds() - AHEAD
+            logger.warning("Task %s waits: the host is ahead of the ledger's clock", run.task)
+            return min(max(ahead, 0.1), SystemClock.LONGEST_WAIT)
+        logger.warning("Task %s waits: its last run has sent no heartbeat", run.task)
+        self.on_blocked()
+        return OBSERVED + 2.0
+
+    def _enter_live(self, hold: Hold, run: LiveRun) -> None:
+        """Take a claimed run among the live ones: from here on it has heartbeats."""
+        registration = hold.registration
+        hold.run = registration.run = self.live[run.id] = run
+        registration.unsure = None
+        registration.accounted = run.scheduled_for or registration.accounted
+        self._claiming.discard(hold)
+        self.ended.set()
+        self.on_live()
+        if self._past_limit:
+            run.stop(Status.CANCELLED, "its claim outlasted a shutdown")
+
+    # Attempts and their outcome.
+
+    def _attempt(self, hold: Hold, number: int) -> Step | Later:
+        """Make one attempt of a run."""
+        run, task = cast(LiveRun, hold.run), cast(LiveRun, hold.run).definition
+        if number == 1:
+            # While it waits it is among the live, so that it can be cancelled.
+            await_tick(self._clock, run.scheduled_for)
+            self._sentry.started(run)
+        if run.begin_attempt(number):
+            timeout = None
+            if task.timeout is not None:
+                run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
+                timeout = self._timer.after(task.timeout, self._time_out, run, number)
+            try:
+                with self._sentry.around(run):
+                    make_attempt(task, run, self._settings.app, self._settings.around_run)
+            finally:
+                if timeout is not None:
+                    self._timer.drop(timeout)
+        else:
+            run.status = Status(run.stop_reason)
+        delay = self._retry_delay(hold.registration, run)
+        if delay is None:
+            return functools.partial(self._conclude, hold)
+        run.await_retry()
+        again = functools.partial(self._attempt, hold, number + 1)
+        return Later(delay, again, functools.partial(self._conclude_unretried, hold))
+
+    def _time_out(self, run: LiveRun, attempt: int) -> None:
+        note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
+        self.stop_run(run, Status.TIMED_OUT, note, attempt)
+
+    def stop_run(
+        self,
+        run: LiveRun,
+        reason: Status,
+        note: str,
+        attempt: int | None = None,
+        *,
+        insist: bool = True,
+    ) -> None:
+        """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
+        finish = _stop(run, reason, note, attempt, insist=insist)
+        if finish is not None:
+            self._backlog.soon(self._mark_stop, run)
+            self._apart(finish)
+
+    def _apart(self, work: Action) -> None:
+        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:
+            # Python 3.12 starts none while the interpreter exits; the ledger's is there.
+            self._backlog.soon(work)
+
+    def _mark_stop(self, run: LiveRun) -> None:
+        with contextlib.suppress(LedgerUnavailable):
+            self._ledger.ask_to_stop(run.id, run.stop_reason, run.note)
+
+    def _retry_delay(self, registration: Registration, run: LiveRun) -> float | None:
+        """Return after how many seconds a failed attempt is tried again, or None."""
+        task = run.definition
+        tried_again = run.status in (Status.FAILED, Status.TIMED_OUT)
+        if not tried_again or run.attempt > task.retries or self.stopping:
+            return None
+        delay = min(task.retry_delay * 2.0 ** min(run.attempt - 1, 20), LONGEST_RETRY_DELAY)
+        trigger, now = registration.trigger, self._clock.now()
+        following = trigger.next_after(run.scheduled_for or now) if trigger else None
+        if following is not None and now + timedelta(seconds=delay) >= following:
+            run.note += f"; not tried again, because the next tick is at {following:%H:%M:%S} UTC"
+            return None
+        logger.warning(
+            "Task %s failed in attempt %d of %d, trying again in %.0f s: %s",
+            run.task,
+            run.attempt,
+            task.retries + 1,
+            delay,
+            run.note,
+        )
+        return delay
+
+    def _conclude_unretried(self, hold: Hold) -> Step:
+        run = cast(LiveRun, hold.run)
+        run.note += "; not tried again, because the process is shutting down"
+        return functools.partial(self._conclude, hold)
+
+    def _conclude(self, hold: Hold) -> Step:
+        """Record the outcome of a run, and tell it; raises LedgerUnavailable."""
+        run = cast(LiveRun, hold.run)
+        if run.finished_at is None:
+            run.finished_at = self._clock.now()
+            run.output = run.buffer.text()
+        if run.cancels_schedule:
+            # A pause holds in every process and after restarts.  Before the run's end is on
+            # record, so that no tick is claimed in between.
+            self._ledger.pause(whole_of(hold.registration.key))
+            logger.info("Task %s returned CancelJob and is paused now", run.task)
+        self._record(hold)
+        return functools.partial(self._account_passed, hold)
+
+    def _account_passed(self, hold: Hold) -> None:
+        if not self.stopping:
+            self.claims.account_passed(hold.registration)
+
+    def _record(self, hold: Hold) -> None:
+        """Write a run's outcome into the ledger, and tell it."""
+        run = cast(LiveRun, hold.run)
+        if not self._ledger.finish(run):
+            words = "Task %s ended as %s, but its row was ended by another process"
+            outcome_logger.error(words, run.task, run.status)
+            self._sentry.forget(run)
+        hold.recorded = True
+        self._backlog.worked()
+        guarded(_tell_outcome, run)
+        self._sentry.ended(run)
+        self._metrics.ended(run)
+
+    # By hand.
+
+    def claim_by_hand(self, registration: Registration) -> Hold:
+        """Claim a run of a task now; raises AlreadyRunning, LedgerUnavailable.
+
+        And HousekeeperError when a shutdown has begun.
+        """
+        hold = Hold(registration, Reason.MANUAL)
+        # Before it looks whether it may, as in dispatch().
+        self._claiming.add(hold)
+        try:
+            if self.workers is None or self.stopping:
+                raise HousekeeperError("Housekeeper is not running; call initialize() first")
+            if not registration.lock.acquire(blocking=False):
+                raise AlreadyRunning(registration.task.name, registration.run)
+            self._win_by_hand(hold)
+        finally:
+            self._claiming.discard(hold)
+            self.ended.set()
+        return hold
+
+    def _win_by_hand(self, hold: Hold) -> None:
+        """Claim for a task whose lock is held, and free it when that is in vain."""
+        registration = hold.registration
+        run = self.claims.new_run(registration, Reason.MANUAL)
+        won = False
+        try:
+            run.started_at = self._clock.now()
+            won = self._ledger.claim(run) is Claim.MINE
+            if won:
+                self._enter_live(hold, run)
+            else:
+                self.on_blocked()
+                other = first_of(self._ledger.runs(registration.key, running=True))
+                raise AlreadyRunning(run.task, other)
+        finally:
+            if not won:
+                self._let_go(hold)
+
+    def run_by_hand(self, hold: Hold, caller: LiveRun | None) -> None:
+        """Make a claimed run: on a worker, or in place in the thread of the task that asks."""
+        run = cast(LiveRun, hold.run)
+        step = functools.partial(self._attempt, hold, 1)
+        if caller is not None:
+            # A worker that waits for another worker could wait for ever.
+            forget = caller.on_cancel(functools.partial(self._stop_too, run, caller))
+            try:
+                self._pursue(hold, step, run.wait)
+            finally:
+                forget()
+        elif run.cancelled:
+            # Its claim outlasted a shutdown: nobody else would end it.
+            self._pursue(hold, step)
+        else:
+            self._timer.after(0.0, self._hand_over, hold, step)
+
+    def _stop_too(self, run: LiveRun, caller: LiveRun) -> None:
+        note = f"the run of {caller.task} that called it was asked to stop"
+        self.stop_run(run, Status.CANCELLED, note, insist=caller.interrupted)
+
+    # Stopping.
+
+    def stop(self, limit: float, until: float) -> list[LiveRun]:
+        """Dispatch nothing any more, wait for what runs, and stop the rest; return what hangs.
+
+        It waits until a reading of the monotonic clock, and then little more than STOP_WAIT.
+        """
+        with self._lock:
+            self.stopping = True
+            waiting = list(self._waiting)
+        for hold in waiting:
+            guarded(self._end_waiting, hold, until)
+        guarded(self._announce_stop, until)
+        ended = self._await_ended(until)
+        # Before the runs are looked at: one that begins meanwhile looks in the other order.
+        self._past_limit = True
+        if not ended:
+            guarded(self._stop_all, f"it did not end within the {limit:g} s of a shutdown")
+        return list(self.live.values())
+
+    def _end_waiting(self, hold: Hold, until: float) -> None:
+        later = self._take_waiting(hold)
+        if later is not None and later.at_shutdown is not None:
+            with self._calls_until(until):
+                self._pursue(hold, later.at_shutdown)
+
+    def _announce_stop(self, until: float) -> None:
+        with contextlib.suppress(LedgerUnavailable):
+            for run in list(self.live.values()):
+                with self._calls_until(until):
+                    self._ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
+
+    def _calls_until(self, until: float) -> AbstractContextManager[None]:
+        """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
+        return ledger_calls_within(min(STOP_WAIT, until - self._clock.monotonic()))
+
+    def load(self) -> tuple[int, int]:
+        """Return how many runs go on, and how many tasks are held here."""
+        with self._lock:
+            waiting = len(self._waiting)
+        return max(0, len(self.live) - waiting), len(self._claiming) + len(self.live) - waiting
+
+    def _await_ended(self, until: float) -> bool:
+        while True:
+            self.ended.clear()
+            if not self._claiming and not self.live:
+                return True
+            if (left := until - self._clock.monotonic()) <= 0:
+                return not self.live
+            self._clock.wait(self.ended, left)
+
+    def _stop_all(self, note: str) -> None:
+        """Ask all runs to stop, and wait a little; kill the commands that do not."""
+        for run in list(self.live.values()):
+            guarded(self.stop_run, run, Status.CANCELLED, note)
+        if not self._await_ended(self._clock.monotonic() + STOP_WAIT):
+            # When their time after SIGTERM is over, nobody is left to do it.
+            self.kill_commands()
+            self._await_ended(self._clock.monotonic() + 0.5)
+
+    def kill_commands(self) -> None:
+        """Kill the processes of all commands that run here."""
+        for run in list(self.live.values()):
+            if (kill := run.kill) is not None:
+                guarded(kill)
+
+    def abandon(self, runs: Iterable[LiveRun]) -> None:
+        """Record runs as cancelled whose threads go on until the process ends."""
+        until = self._clock.monotonic() + STOP_WAIT
+        for run in runs:
+            guarded(self._abandon, run, until)
+            run.ended.set()
+
+    def _abandon(self, run: LiveRun, until: float) -> None:
+        abandoned = run.finished_at is None
+        if abandoned:
+            run.status, run.output = Status.CANCELLED, run.buffer.text()
+            run.finished_at = self._clock.now()
+        try:
+            with self._calls_until(until):
+                self._ledger.finish(run)
+        except Exception as error:
+            guarded(logger.error, "Task %s: its end could not be recorded: %s", run.task, error)
+        if abandoned:
+            words = "Task %s was abandoned: %s\n%s"
+            guarded(outcome_logger.error, words, run.task, run.note, run.stack())
+        else:
+            guarded(logger.error, "Task %s ended; its record or on_finish did not", run.task)
+        self._sentry.ended(run, abandoned=abandoned)
+        self._metrics.ended(run)
+
+    def close(self) -> None:
+        """Forget what is queued, and let the pool's threads go."""
+        if self.workers is not None:
+            self.workers.close()
+
+
+def _nothing() -> None:
+    """Be the last step of what a shutdown lets go."""
+
+
+def await_tick(clock: Clock, tick: datetime | None) -> bool:
+    """Wait for a tick that is to come within LEAD; tell whether there was one.
+
+    Not when it is further off: then the clock was set back meanwhile.
+    """
+    waited = False
+    while tick and timedelta(0) < (ahead := tick - clock.now()) <= LEAD:
+        clock.wait(threading.Event(), ahead.total_seconds())
+        waited = True
+    return waited
+
+
+def _tell_outcome(run: LiveRun) -> None:
+    seconds = run.duration or 0.0
+    if run.status is Status.SUCCEEDED:
+        outcome_logger.info("Task %s succeeded in %.3f s", run.task, seconds)
+    elif run.status is Status.SKIPPED:
+        outcome_logger.info("Task %s skipped its run: %s", run.task, run.note)
+    elif run.status is Status.CANCELLED:
+        outcome_logger.warning(
+            "Task %s was cancelled after %.3f s: %s", run.task, seconds, run.note
+        )
+    else:
+        words = f"{run.note}\n{run.error}".strip()
+        outcome_logger.error("Task %s %s after %.3f s: %s", run.task, run.status, seconds, words)
+
+
+# ================================================================================================
+# 15. Upkeep: signs of life, crashed runs, and old rows.
+# ================================================================================================
+
+HEARTBEAT_EVERY = 15.0  # seconds
+SKEW = 2.0  # seconds between the host's clock and the ledger's that are worth a warning
+STEADY = timedelta(hours=2)  # that a runner has been at work before anything old is deleted
+PRUNE_AGAIN = 3600.0  # seconds until it is looked at once more
+
+
+class Upkeep:
+    """What is done for the ledger now and again, on the backlog's thread.
+
+    Each 15 s the runs that go on send their heartbeats; each minute the runner gives a sign of
+    life, and looks for runs whose runner is dead.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        timer: Timer,
+        backlog: Backlog,
+        roster: Roster,
+        runner: Runner,
+        sentry: SentryReporter,
+    ) -> None:
+        self._settings = settings
+        self._ledger, self._clock = settings.ledger, settings.clock
+        self._timer, self._backlog = timer, backlog
+        self._roster, self._runner, self._sentry = roster, runner, sentry
+        # Guards whether a heartbeat is on the agenda.
+        self._lock = threading.Lock()
+        self._beating = False
+        self._silent: dict[str, tuple[datetime | None, float]] = {}  # runs, as they were seen
+        self._next_look: int | None = None  # the number of the next look at silent runs
+        self._skew = 0.0
+        self._conflicts: list[str] = []
+        self._closed = False
+        self.problems: Callable[[], list[str]] = list  # what the application has to tell
+        birth = birth_of(os.getpid())
+        self.row = RunnerRow(
+            runner=runner.name,
+            namespace=settings.namespace,
+            host=settings.host,
+            pid=os.getpid(),
+            place=place_of_this_process(),
+            birth=birth,
+            version=__version__,
+            workers=settings.max_workers,
+        )
+
+    def start(self, *, scheduling: bool) -> None:
+        """Begin the rounds; a process that schedules is a runner from here on."""
+        self._scheduling = scheduling
+        self._runner.on_live = self.keep_beating
+        self._runner.on_blocked = functools.partial(self._backlog.soon, self.look_for_crashed)
+        if scheduling:
+            guarded(self._beat_runner)
+            self._timer.after(BEAT_EVERY, self._prune)
+            self._timer.after(BEAT_EVERY, self._each_minute)
+        self._backlog.soon(self.look_for_crashed)
+
+    def _each_minute(self) -> None:
+        """In the timer's thread: plan the next minute first, so that a failure is not the last."""
+        if not self._closed:
+            self._timer.after(BEAT_EVERY, self._each_minute)
+            self._backlog.soon(self._look_around)
+
+    def _look_around(self) -> None:
+        try:
+            self._compare_schedules()
+            self._beat_runner()
+        except LedgerUnavailable as error:
+            logger.warning("Ledger has taken no sign of life: %s", error)
+        self.look_for_crashed()
+
+    # Signs of life.
+
+    def keep_beating(self) -> None:
+        """See that a heartbeat is on the agenda, for a run that begins or is about to."""
+        if self._beating:
+            return
+        with self._lock:
+            if not self._beating:
+                self._beating = True
+                self._timer.after(HEARTBEAT_EVERY, self._backlog.soon, self.beat)
+
+    def beat(self) -> None:
+        """Send the heartbeats of all live runs, and read who was asked to stop elsewhere."""
+        # Before the runs are looked at: one that begins meanwhile looks in the other order.
+        self._beating = False
+        live = list(self._runner.live.values())
+        if not live or self._closed:
+            return
+        self.keep_beating()
+        self._sentry.beat(live)
+        try:
+            for run in live:
+                row = self._ledger.beat(run)
+                if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
+                    self._runner.stop_run(run, Status.CANCELLED, row.note, insist=False)
+        except LedgerUnavailable as error:
+            logger.warning("Heartbeats could not be written: %s", error)
+
+    def _beat_runner(self) -> None:
+        self._skew = skew_of(self._clock, self._ledger)
+        if abs(self._skew) > SKEW:
+            logger.warning("Clock of this host is %+.1f s from the ledger's", self._skew)
+        self.row.problems = self._own_problems()
+        self._ledger.beat_runner(self.row)
+        self.row.started_at = None  # It stays as it was entered.
+        self._backlog.worked()
+
+    def _own_problems(self) -> list[str]:
+        problems = [*self.problems(), *self._roster.problems.values(), *self._conflicts]
+        if abs(self._skew) > SKEW:
+            problems.append(f"The clock of its host is {self._skew:+.1f} s from the ledger's.")
+        return [mask_secrets(each)[:500] for each in problems[:20]]
+
+    def clock_jumped(self, jump: float) -> None:
+        """Take it that the wall clock was set, or that the machine was suspended."""
+        # Heartbeats first: nobody may take a resumed machine's runs for crashed.
+        if self._runner.live:
+            self._backlog.soon(self.beat)
+        if abs(jump) > STEADY.total_seconds():
+            # What was recorded before says nothing of how long this clock has been right.
+            self.row.started_at = self._clock.now()
+            self._backlog.soon(self._beat_runner)
+
+    def _compare_schedules(self) -> None:
+        """Notice tasks that another runner has with another schedule, or that were dropped."""
+        standings = self._ledger.standings(f"{self._settings.namespace}/")
+        conflicts, lost = [], False
+        for each in self._roster.all():
+            standing, mine = standings.get(each.key), self._roster.schedule_of(each)
+            lost = lost or (standing is None and each.since is not None)
+            if standing is None or not mine or standing.schedule == mine:
+                continue
+            conflicts.append(
+                f"Task {each.task.name} has the schedule {mine} here and {standing.schedule} in"
+                f" {standing.entered_by or 'another process'}: deploy the same task files, or give"
+                " each application a namespace."
+            )
+        for conflict in conflicts:
+            if conflict not in self._conflicts:
+                logger.warning("%s", conflict)
+        self._conflicts = conflicts
+        if lost:
+            self._roster.rebind()
+            self._roster.bind()
+
+    # Crashed runs.
+
+    def look_for_crashed(self) -> None:
+        """Record as crashed what has lost its runner.
+
+        That is known at once of a process that ran at the same place, and whose commands are ended
+        first.  Else a run is silent for the lease, and seen so twice 30 s apart: a row that is
+        silent only because this process was suspended changes before the second look.
+        """
+        if self._closed:
+            return
+        try:
+            # In this order: a claim that is sure now is among the live.
+            unsure = [each.unsure for each in self._roster.all()]
+            known = {run.id for run in unsure if run is not None} | set(self._runner.live)
+            others = [run for run in self._ledger.runs(running=True) if run.id not in known]
+            self._silent = {
+                run.id: self._silent[run.id] for run in others if run.id in self._silent
+            }
+            rows = {row.runner: row for row in self._ledger.runners(self._settings.namespace)}
+            for run in others:
+                row = rows.get(run.runner)
+                if row is not None and is_dead(row):
+                    self._bury(run)
+                else:
+                    self._judge(run)
+            if self._silent and self._next_look is None:
+                self._next_look = self._timer.after(OBSERVED + 1.0, self._look_again)
+        except LedgerUnavailable as error:
+            self._backlog.try_again(
+                "Crashed runs could not be looked for", error, self.look_for_crashed
+            )
+
+    def _look_again(self) -> None:
+        self._next_look = None
+        self._backlog.soon(self.look_for_crashed)
+
+    def _bury(self, run: Run) -> None:
+        """Record the run of a dead process as crashed; end what its command has left first."""
+        note = f"its runner {run.runner} has died"
+        if run.group and end_group(run.group):
+            note += "; the processes of its command were ended"
+        self._crash(run, note, dead=True)
+
+    def _judge(self, run: Run) -> None:
+        now = self._clock.monotonic()
+        seen, since = self._silent.get(run.id, (None, now))
+        if seen != run.heartbeat_at:
+            if _is_silent(run, self._ledger.now()):
+                self._silent[run.id] = (run.heartbeat_at, now)
+        elif now - since >= OBSERVED:
+            note = f"its runner {run.runner} sent no heartbeat for more than {LEASE} s"
+            self._crash(run, note)
+
+    def _crash(self, run: Run, note: str, *, dead: bool = False) -> None:
+        if self._ledger.crash(run, note, dead=dead):
+            run.status, run.note = Status.CRASHED, note
+            guarded(outcome_logger.error, "Task %s crashed: %s", run.task, note)
+            self._sentry.crashed(run.key, run)
+            if self._settings.on_finish is not None:
+                guarded(self._settings.on_finish, run)
+
+    # Retention.
+
+    def _prune(self) -> None:
+        """In the timer's thread: delete old rows when that is due, and is known to be right."""
+        self._backlog.soon(self._prune_if_steady)
+
+    def _prune_if_steady(self) -> None:
+        pause = PRUNE_AGAIN
+        with contextlib.suppress(LedgerUnavailable):
+            now = self._ledger.now()
+            rows = self._ledger.runners(self._settings.namespace)
+            # An hour with the clock ten years ahead is not to delete ten years.
+            if any(_is_steady(row, now) for row in rows):
+                pause = self._ledger.PRUNE_EVERY
+                # Also of tasks that nobody registers any more, and of hosts that are gone.
+                keys = dict.fromkeys(
+                    self._ledger.standings(f"{self._settings.namespace}/"), math.inf
+                )
+                keys |= {each.key: each.task.grace for each in self._roster.all()}
+                self._prune_next(list(keys.items()), now)
+        self._timer.after(pause, self._prune)
+
+    def _prune_next(self, left: list[tuple[str, float]], now: datetime) -> None:
+        """Prune one task, and leave the thread to heartbeats before the next."""
+        if left and not self._closed:
+            key, grace = left.pop()
+            old = now - timedelta(days=KEEP_DAYS)
+            young = max(old, now - timedelta(seconds=min(grace, 1e9)))
+            with contextlib.suppress(LedgerUnavailable):
+                self._ledger.prune(key, young=young, old=old)
+            self._backlog.soon(self._prune_next, left, now)
+
+    def close(self) -> None:
+        """Make no more rounds, and say that the runner stops."""
+        self._closed = True
+        if self._scheduling:
+            self.row.stopped_at = self._clock.now()
+            with contextlib.suppress(LedgerUnavailable), ledger_calls_within(1.0):
+                self._ledger.beat_runner(self.row)
+
+
+def _is_steady(row: RunnerRow, now: datetime) -> bool:
+    """Tell whether a runner has been at work for a while, and lately, by the ledger's clock."""
+    begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
+    return begun <= now - STEADY and now - timedelta(days=30) <= beat <= now + STEADY
+
+
+def is_dead(row: RunnerRow) -> bool:
+    """Tell whether a runner's process is known to have ended: it ran at this very place."""
+    if not row.place or row.place != place_of_this_process():
+        return False
+    return birth_of(row.pid) != row.birth
+
+
+def skew_of(clock: Clock, ledger: Ledger) -> float:
+    """Return the seconds by which the host's clock is ahead; raises LedgerUnavailable."""
+    asked = clock.now()
+    answer = ledger.now()
+    return (asked + (clock.now() - asked) / 2 - answer).total_seconds()
+
+
+# ================================================================================================
+# 16. Reports: lists, what became of a tick and why, and health.  They only read.
+# ================================================================================================
+
+
+class Explanation:
+    """The sentences in which why() tells what became of a tick, instants in the task's zone."""
+
+    ENDED: Mapping[Status, str] = {
+        Status.SUCCEEDED: "succeeded",
+        Status.FAILED: "failed",
+        Status.TIMED_OUT: "timed out",
+        Status.CANCELLED: "was cancelled",
+        Status.SKIPPED: "skipped itself",
+        Status.MISSED: "was missed",
+        Status.CRASHED: "was found crashed",
+    }
+
+    def __init__(self, task: Task, trigger: Trigger | None, zone: tzinfo) -> None:
+        self.sentences: list[str] = []
+        self._task = task
+        self._trigger = trigger
+        self._zone = zone
+
+    def say(self, sentence: str) -> None:
+        """Add a sentence."""
+        self.sentences.append(sentence)
+
+    def _at(self, instant: datetime | None) -> str:
+        return f"{instant.astimezone(self._zone):%Y-%m-%d %H:%M:%S %z}" if instant else "-"
+
+    def tick_at(self, instant: datetime | None, now: datetime) -> datetime | None:
+        """Say what the schedule asks for in the minute of an instant, or last; return the tick."""
+        trigger, name = self._trigger, self._task.name
+        if trigger is None:
+            self.say(f"Task {name} has no schedule.")
+            return None
+        asks = f"The schedule of task {name}, {trigger.text} in {trigger.timezone}, asks for"
+        if instant is None:
+            tick = trigger.latest_before(now, now - GIVE_UP_AFTER / 50)
+            self.say(f"{asks} {self._at(tick)}." if tick else f"{asks} nothing in the last year.")
+            return tick
+        following = trigger.next_after(instant - SECOND)
+        if following is not None and following < instant + timedelta(minutes=1):
+            self.say(f"{asks} {self._at(following)}.")
+            if following > now:
+                self.say("That is still to come.")
+            return following
+        self.say(
+            f"{asks} nothing at {self._at(instant)}; its next tick after that is"
+            f" {self._at(following)}."
+        )
+        return None
+
+    def tell_run(self, run: Run, tick: datetime | None) -> None:
+        """Say how a run went, or that its row stands for several ticks."""
+        note = f": {run.note}" if run.note else ""
+        if run.status in (Status.MISSED, Status.SKIPPED) and run.started_at is None:
+            ticks = "It" if run.count == 1 else f"It is one of {run.count:,} ticks that"
+            was = f" was {run.status}" if run.count == 1 else f" were {run.status}"
+            self.say(f"{ticks}{was}, as {run.runner} recorded{note}.")
+        elif run.status is Status.RUNNING:
+            self.say(
+                f"The run {run.id} has been going on in {run.runner} since"
+                f" {self._at(run.started_at)}, attempt {run.attempt}."
+            )
+        else:
+            late = (run.started_at - tick).total_seconds() if run.started_at and tick else 0.0
+            behind = f", {late:.0f} s late" if late >= 1.0 else ""
+            self.say(
+                f"{run.runner} ran it at {self._at(run.started_at)}{behind}; after"
+                f" {run.duration or 0.0:.3f} s it {self.ENDED[run.status]}{note}."
+            )
+
+    def tell_pause(self, paused: datetime, resumed: datetime | None) -> None:
+        """Say that nothing is due in a pause."""
+        until = f"until {self._at(resumed)}" if resumed else "and still is"
+        self.say(f"The task was paused at {self._at(paused)}, {until}: nothing was due.")
+
+    def tell_no_past(self, since: datetime) -> None:
+        """Say why ticks before an instant do not count."""
+        self.say(
+            f"Its ticks count from {self._at(since)}, when the task was new to the ledger,"
+            " its schedule was changed, or it was resumed: a schedule has no past."
+        )
+
+    def tell_pending(self, tick: datetime, now: datetime, rows: Sequence[RunnerRow]) -> None:
+        """Say why nobody has claimed a tick, and what can still become of it."""
+        task = self._task
+        if not task.enabled:
+            self.say("The task is disabled (enabled=False): it is run only by hand.")
+            return
+        absence = absence_at(rows, tick)
+        there = [row.runner for row in rows if was_there(row, tick)]
+        self.say(
+            f"Nobody has claimed it: {absence}."
+            if absence
+            else f"Nobody has claimed it, although a scheduler was there: {', '.join(there)}."
+        )
+        if (now - tick).total_seconds() > task.grace:
+            self.say(
+                f"It is older than the task's grace of {task.grace:g} s: a scheduler that starts"
+                " will record it as missed."
+            )
+        else:
+            self.say(f"It can still run: the task's grace is {task.grace:g} s.")
+
+    def tell_next(self, upcoming: Sequence[datetime], *, paused: bool) -> None:
+        """Say what comes next."""
+        if paused:
+            self.say("The task is paused now; nothing comes before it is resumed.")
+        elif upcoming and self._task.enabled:
+            self.say(f"The next tick is {self._at(upcoming[0])}.")
+
+
+@dataclass(slots=True, kw_only=True)
+class HealthReport:
+    """What health() has found."""
+
+    critical: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    loop_age: float | None = None
+    skew: float | None = None
+    overdue: list[dict[str, object]] = field(default_factory=list)
+    failing: list[dict[str, object]] = field(default_factory=list)
+    runners: list[dict[str, object]] = field(default_factory=list)
+
+    def tell_loop(self, age: float) -> None:
+        """Take how long ago the loop of this process has last come round, in seconds."""
+        self.loop_age = age
+        if age > 3 * SystemClock.LONGEST_WAIT:
+            self.critical.append(f"The loop of this process has not come round for {age:.0f} s.")
+
+    def tell_skew(self, skew: float) -> None:
+        """Take by how many seconds the host's clock is ahead of the ledger's."""
+        self.skew = skew
+        if abs(skew) > SKEW:
+            self.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
+
+    def tell_runners(self, rows: Sequence[RunnerRow], now: datetime) -> None:
+        """Take the runners; `now` is what the ledger's clock shows."""
+        self.runners = [_runner_values(row, now) for row in rows]
+        alive = [row for row in rows if is_alive(row, now)]
+        mute = [row for row in rows if row not in alive and _is_mute(row, now)]
+        for row in mute:
+            self.critical.append(
+                f"Scheduler {row.runner} lives, and has given the ledger no sign of life since"
+                f" {row.beat_at:%Y-%m-%d %H:%M:%S} UTC."
+            )
+        if not alive and not mute:
+            last = f"the last, {rows[0].runner}, was seen at" if rows else "none was ever seen"
+            at = f" {rows[0].stopped_at or rows[0].beat_at:%Y-%m-%d %H:%M:%S} UTC" if rows else ""
+            self.critical.append(f"No scheduler is running; {last}{at}.")
+        versions = sorted({row.version for row in alive})
+        if len(versions) > 1:
+            of = [f"{row.runner} has {row.version}" for row in alive]
+            self.warnings.append(f"Schedulers of different versions are running: {', '.join(of)}.")
+        for row in alive:
+            self.warnings += [f"Scheduler {row.runner}: {problem}" for problem in row.problems]
+
+    def tell_silent(self, running: Iterable[Run], now: datetime) -> None:
+        """Take the running runs."""
+        self.warnings += [
+            f"Task {run.task} runs in {run.runner}, which has sent no heartbeat"
+            f" since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
+            for run in running
+            if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
+        ]
+
+    def tell_overdue(self, overdue: list[dict[str, object]]) -> None:
+        """Take the ticks that have no outcome although a scheduler should have seen to them."""
+        self.overdue = overdue
+        self.critical += [
+            f"Task {each['task']} is overdue: nothing came of its tick at"
+            f" {each['tick']:%Y-%m-%d %H:%M:%S} UTC."
+            for each in overdue
+        ]
+
+    def tell_failing(self, lasts: Mapping[str, Lasts]) -> None:
+        """Take how the last runs of tasks went, by key."""
+        for key, each in sorted(lasts.items()):
+            if not each.failures or each.failing_since is None:
+                continue
+            name, since = name_of(key), f"{each.failing_since:%Y-%m-%d %H:%M:%S} UTC"
+            what = f"its last {each.failures:,} runs, since" if each.failures > 1 else "its run at"
+            self.warnings.append(f"Task {name} failed {what} {since}: {each.last_error}")
+            self.failing.append(
+                {
+                    "task": name,
+                    "count": each.failures,
+                    "since": each.failing_since,
+                    "error": each.last_error,
+                }
+            )
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the findings as health() gives them."""
+        return {
+            "status": "critical" if self.critical else "warning" if self.warnings else "ok",
+            "problems": self.critical + self.warnings,
+            "loop_age": self.loop_age,
+            "ledger": {"reachable": self.skew is not None, "skew": self.skew},
+            "runners": self.runners,
+            "overdue": self.overdue,
+            "failing": self.failing,
+        }
+
+
+def is_alive(row: RunnerRow, now: datetime) -> bool:
+    """Tell whether a runner has been seen lately, and is not known to have ended."""
+    beat = cast(datetime, row.beat_at)
+    seen = abs((now - beat).total_seconds()) <= SEEN_WITHIN
+    return row.stopped_at is None and seen and not is_dead(row)
+
+
+def _is_mute(row: RunnerRow, now: datetime) -> bool:
+    """Tell whether a runner lives at this place although the ledger has not heard of it."""
+    here = row.place != "" and row.place == place_of_this_process()
+    return row.stopped_at is None and here and not is_dead(row)
+
+
+def _runner_values(row: RunnerRow, now: datetime) -> dict[str, object]:
+    names = ("runner", "host", "pid", "version", "started_at", "beat_at", "stopped_at", "workers")
+    values = {name: getattr(row, name) for name in names}
+    return {**values, "alive": is_alive(row, now), "problems": row.problems}
+
+
+class Seen(NamedTuple):
+    """What is known of the tasks' runs, by their keys, and where it was asked."""
+
+    running: Mapping[str, Run]
+    paused: set[str]
+    lasts: Mapping[str, Lasts]
+    source: str
+
+
+class Reports:
+    """What can be told of tasks, runs and runners, from any process."""
+
+    def __init__(
+        self, settings: Settings, roster: Roster, live: Callable[[], Mapping[str, LiveRun]]
+    ) -> None:
+        self._settings = settings
+        self._ledger, self._clock = settings.ledger, settings.clock
+        self._roster = roster
+        self._live = live
+        self._prefix = f"{settings.namespace}/"
+
+    # Tasks.
+
+    def status_of(self, name: str) -> dict[str, object]:
+        """Return what is known of a task, registered or not."""
+        registration = self._roster.find(name)
+        if registration is not None:
+            return {"registered": True, **self._statuses([registration])[0]}
+        nothing = dict.fromkeys(("running", "scheduled", "paused"), False)
+        none = dict.fromkeys(("next_run", "last_run", "last_success"))
+        return {"registered": False, **nothing, **none, "source": "this process"}
+
+    def tasks(self) -> list[dict[str, object]]:
+        """Return a dict for each task, by name."""
+        registrations = self._roster.all()
+        return [
+            {**self._description(registration), **status}
+            for registration, status in zip(
+                registrations, self._statuses(registrations), strict=True
+            )
+        ]
+
+    def _description(self, registration: Registration) -> dict[str, object]:
+        task, trigger = registration.task, self._roster.trigger_of(registration)
+        return {
+            "name": task.name,
+            "schedule": trigger.text if trigger else task.schedule_text or None,
+            "timezone": trigger.timezone if trigger else task.timezone or self._settings.timezone,
+            "startup": task.startup,
+            "enabled": task.enabled,
+            "description": task.description,
+        }
+
+    def _statuses(self, registrations: Sequence[Registration]) -> list[dict[str, object]]:
+        try:
+            if not self._ledger.exists():
+                raise LedgerUnavailable("there is no ledger yet")
+            seen = self._seen(registrations)
+        except LedgerUnavailable:
+            live = {run.key: run for run in list(self._live().values())}
+            seen = Seen(live, set(), {}, "this process")
+        return [self._status(registration, seen) for registration in registrations]
+
+    def _seen(self, registrations: Sequence[Registration]) -> Seen:
+        one = len(registrations) == 1
+        withins = _withins_of(registrations[0].key) if one else [self._prefix]
+        running = [run for each in withins for run in self._ledger.runs(each, running=True)]
+        standings: dict[str, Standing] = {}
+        lasts: dict[str, Lasts] = {}
+        for each in withins:
+            standings |= self._ledger.standings(each)
+            lasts |= self._ledger.lasts(each)
+        paused = {key for key, standing in standings.items() if standing.paused_at is not None}
+        return Seen({run.key: run for run in running}, paused, lasts, "ledger")
+
+    def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
+        whole, upcoming = whole_of(registration.key), self._roster.upcoming(registration, 1)
+        paused = whole in seen.paused
+        enabled = registration.task.enabled and self._settings.enabled
+        comes = bool(upcoming) and enabled and not paused
+        # This process knows of its own run what the ledger learns at the next heartbeat.
+        others = [run for key, run in seen.running.items() if whole_of(key) == whole]
+        running = registration.run or first_of(others)
+        last, success = _newest_of(
+            [each for key, each in seen.lasts.items() if whole_of(key) == whole]
+        )
+        return {
+            "running": bool(others),
+            "scheduled": comes,
+            "paused": paused,
+            "next_run": upcoming[0] if comes else None,
+            "progress": running.progress_made if running else None,
+            "stop_asked_at": running.stop_asked_at if running else None,
+            "last_run": last.run,
+            "last_success": success,
+            "failures": last.failures,
+            "last_error": last.last_error,
+            "source": seen.source,
+        }
+
+    def history(self, name: str | None, limit: int, before: str | None) -> list[Run]:
+        """Return the newest runs, of one task or of all, newest first."""
+        self._ledger.open()
+        page: dict[str, Any] = {"before": before or "", "limit": limit}
+        if limit <= 0:
+            return []
+        if name is None:
+            return self._ledger.runs(self._prefix, **page)
+        key = f"{self._prefix}{name}"
+        # Key by key, so that each is found by the index among millions of rows.
+        keys = [key, *self._ledger.standings(f"{key}@")]
+        found = [run for each in keys for run in self._ledger.runs(each, **page)]
+        return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
+
+    def run(self, run_id: str) -> Run | None:
+        """Return a run by its id; when it goes on here, with its output so far."""
+        self._ledger.open()
+        run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live().get(run_id)
+        if run is not None and live is not None and run.status is Status.RUNNING:
+            run.output, run.progress_made = live.buffer.text(), live.progress_made
+        return run
+
+    def runners(self) -> list[dict[str, object]]:
+        """Return the processes that schedule, or did lately."""
+        self._ledger.open()
+        now = self._ledger.now()
+        rows = self._ledger.runners(self._settings.namespace)
+        return [_runner_values(row, now) for row in rows]
+
+    # Why.
+
+    def why(self, name: str, instant: datetime | str | None) -> dict[str, object]:
+        """Tell what became of a tick, and why; see Housekeeper.why()."""
+        registration = self._roster.get(name)
+        trigger, now = self._roster.trigger_of(registration), self._clock.now()
+        zone = trigger.zone if trigger else zone_named(self._settings.timezone)
+        if isinstance(instant, str):
+            instant = parse_instant(instant, zone)
+        told = Explanation(registration.task, trigger, zone)
+        tick = told.tick_at(instant, now)
+        run = None
+        if trigger is None:
+            run = _newest_of(list(self._lasts_of(registration).values()))[0].run
+        elif tick is not None and tick <= now:
+            run = self._record_of(registration, trigger, tick)
+            if run is None:
+                self._explain_no_record(told, registration, tick)
+        if run is not None:
+            told.tell_run(run, tick)
+        upcoming = self._roster.upcoming(registration, 1)
+        whole = whole_of(registration.key)
+        paused = any(each.paused_at for each in self._ledger.standings(whole).values())
+        told.tell_next(upcoming, paused=paused)
+        return {
+            "task": name,
+            "instant": instant,
+            "tick": tick,
+            "outcome": run.status.value if run else None,
+            "run": run,
+            "runner": run.runner if run else None,
+            "next_run": upcoming[0] if upcoming else None,
+            "sentences": told.sentences,
+        }
+
+    def _lasts_of(self, registration: Registration) -> dict[str, Lasts]:
+        found: dict[str, Lasts] = {}
+        for within in _withins_of(registration.key):
+            found |= self._ledger.lasts(within)
+        return found
+
+    def _record_of(
+        self, registration: Registration, trigger: Trigger, tick: datetime
+    ) -> Run | None:
+        """Return the row that accounts for a tick: its own, or one that stands for several."""
+        for within in _withins_of(registration.key):
+            row = first_of(self._ledger.runs(within, tick_from=tick, limit=1))
+            if row is None or row.scheduled_for is None:
+                continue
+            # A count of a thousand means a thousand or more.
+            if trigger.count(tick - SECOND, row.scheduled_for, KEEP_ROWS) <= row.count:
+                return row
+        return None
+
+    def _explain_no_record(
+        self, told: Explanation, registration: Registration, tick: datetime
+    ) -> None:
+        key, whole = registration.key, whole_of(registration.key)
+        for paused, resumed in self._ledger.pauses(whole):
+            if paused <= tick and (resumed is None or tick <= resumed):
+                told.tell_pause(paused, resumed)
+                return
+        standing = self._ledger.standings(key).get(key)
+        running = first_of(self._ledger.runs(key, running=True))
+        rows = self._ledger.runners(self._settings.namespace)
+        if standing is None:
+            told.say("The ledger does not know the task: no scheduler has been started with it.")
+            told.say(f"{absence_at(rows, tick).capitalize() or 'A scheduler was there'}.")
+        elif tick <= standing.since:
+            told.tell_no_past(standing.since)
+        elif standing.newest is not None and tick < standing.newest:
+            told.say(
+                f"Its row is not kept any more: {KEEP_ROWS:,} rows are, for {KEEP_DAYS} days."
+            )
+        elif running is not None:
+            told.tell_run(running, None)
+            told.say("Ticks that pass meanwhile are recorded as skipped when it ends.")
+        else:
+            told.tell_pending(tick, self._clock.now(), rows)
+
+    # Health.
+
+    def health(self, problems: Iterable[str], loop_age: float | None) -> HealthReport:
+        """Tell whether all is well."""
+        report = HealthReport(warnings=list(problems))
+        if not self._settings.enabled:
+            report.warnings.append("Housekeeper is switched off here (enabled=False).")
+        if loop_age is not None:
+            report.tell_loop(loop_age)
+        try:
+            with ledger_calls_within(HEALTH_LIMIT):
+                self._ask_ledger(report)
+        except LedgerUnavailable as error:
+            report.critical.append(f"The ledger cannot be reached: {error}.")
+        except ConfigurationError as error:
+            report.critical.append(f"The ledger cannot be used: {error}.")
+        return report
+
+    def _ask_ledger(self, report: HealthReport) -> None:
+        self._ledger.open()
+        skew = skew_of(self._clock, self._ledger)
+        now = self._clock.now() - skew * SECOND
+        report.tell_skew(skew)
+        running = self._ledger.runs(self._prefix, running=True)
+        rows = self._ledger.runners(self._settings.namespace)
+        report.tell_runners(rows, now)
+        report.tell_silent(running, now)
+        report.tell_overdue(self._overdue({run.key for run in running}, rows, now))
+        known = {whole_of(each.key) for each in self._roster.all()}
+        lasts = self._ledger.lasts(self._prefix)
+        report.tell_failing({key: each for key, each in lasts.items() if whole_of(key) in known})
+
+    def _overdue(
+        self, running: set[str], rows: Sequence[RunnerRow], now: datetime
+    ) -> list[dict[str, object]]:
+        """Return the tasks with a tick that should have an outcome, and has none.
+
+        Not those of tasks that run on each host, for hosts that have no scheduler any more.
+        """
+        standings = self._ledger.standings(self._prefix)
+        hosts = [row.host for row in rows if is_alive(row, now)]
+        found: list[dict[str, object]] = []
+        for registration in self._roster.all():
+            task, trigger = registration.task, self._roster.trigger_of(registration)
+            if trigger is None or not task.enabled or not self._settings.enabled:
+                continue
+            whole = whole_of(registration.key)
+            keys = [f"{whole}@{host}" for host in hosts] if task.each_host else [whole]
+            for key in keys:
+                standing = standings.get(key)
+                if standing is None or standing.paused_at is not None or key in running:
+                    continue
+                tick = trigger.next_after(standing.floor)
+                late = (now - tick).total_seconds() if tick else 0.0
+                # Time in which a worker is found, and the tick claimed or recorded.
+                if late > min(task.grace, OVERDUE) + 60.0:
+                    found.append({"task": task.name, "tick": tick, "seconds": late})
+        return found
+
+
+OVERDUE = 60.0  # seconds after which a tick that nobody has claimed is told, whatever its grace
+
+
+def _withins_of(key: str) -> list[str]:
+    """Return what to ask a ledger for, to hear of a task on all hosts."""
+    whole = whole_of(key)
+    return [whole, f"{whole}@"] if key != whole else [key]
+
+
+def _newest_of(lasts: Sequence[Lasts]) -> tuple[Lasts, datetime | None]:
+    """Return how the newest run of all hosts went, and the newest success of any."""
+    started = [each for each in lasts if each.run is not None]
+    newest = max(started, key=lambda each: cast(Run, each.run).id, default=Lasts())
+    return newest, max((each.success for each in lasts if each.success), default=None)
+
+
+# ================================================================================================
+# 17. Housekeeper: its life, and what users call.
+# ================================================================================================
+
+
+def public(
+    method: Callable[Concatenate[Housekeeper, P], R],
+) -> Callable[Concatenate[Housekeeper, P], R]:
+    """Make a method one for users: it notices a fork that Python was not told of."""
+
+    @functools.wraps(method)
+    def call(self: Housekeeper, /, *args: P.args, **options: P.kwargs) -> R:
+        self._check_process()
+        return method(self, *args, **options)
+
+    return call
+
+
+class Housekeeper:
+    """Runs tasks at their ticks.  Make one with create_housekeeper(); every method is thread-safe.
+
+    One timer thread computes ticks and dispatches; it does no I/O.  Workers claim ticks in the
+    ledger and run tasks.  One more thread keeps the ledger: heartbeats, late writes, retention.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ledger, self.clock = settings.ledger, settings.clock
+        self.timezone, self.namespace = settings.timezone, settings.namespace
+        self.tasks_dir, self.enabled = settings.tasks_dir, settings.enabled
+        self.sentry_enabled, self.shutdown_timeout = (
+            settings.sentry_enabled,
+            settings.shutdown_timeout,
+        )
+        self.problems: list[str] = []
+        self._discovered = False
+        self._to_wake = False  # initialize() was called before this process was forked
+        self._wakes_at_requests = False
+        self._roster: Roster | None = None
+        self._fresh()
+        watch_process(self)
+
+    def _fresh(self) -> None:
+        """Set up what belongs to one process and one start; each part with its own lock."""
+        settings = self.settings
+        self.runner = f"{settings.host}:{os.getpid()}:{os.urandom(3).hex()}"
+        self.metrics = Metrics()
+        self._life = threading.Lock()  # guards the four that follow: where a life stands
+        self._started = self._stopping = self._closed = False
+        self._scheduling = False
+        annals = Annals()
+        timer = Timer(self.clock, self._dispatch, self._clock_jumped)
+        backlog = Backlog(timer, self.clock, annals)
+        sentry = SentryReporter(self.clock)
+        roster = Roster(settings, self.runner, sentry)
+        if self._roster is not None:
+            roster.adopt(self._roster)
+        self._runner = Runner(
+            settings,
+            self.runner,
+            timer=timer,
+            backlog=backlog,
+            annals=annals,
+            sentry=sentry,
+            metrics=self.metrics,
+        )
+        self._upkeep = Upkeep(
+            settings,
+            timer=timer,
+            backlog=backlog,
+            roster=roster,
+            runner=self._runner,
+            sentry=sentry,
+        )
+        self._upkeep.problems = lambda: [f"Discovery: {each}" for each in self.problems]
+        self._timer, self._backlog, self._annals = timer, backlog, annals
+        self._sentry, self._roster = sentry, roster
+        self._reports = Reports(settings, roster, lambda: self._runner.live)
+        self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
+
+    # Starting.
+
+    def initialize(self, *, scheduling: bool = True) -> None:
+        """Discover tasks, open the ledger, start the threads, catch up, and make the startup runs.
+
+        scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A
+        second call does nothing.  In a process that only forks a server's workers (uWSGI's master,
+        gunicorn's arbiter with --preload) the start is left to the workers, and in one that a
+        scheduler has started (a task's command) the ticks are left to that one.  A ledger that
+        cannot be used or reached is an ERROR line, and tried again: the application comes up.
+        Raises ConfigurationError when Sentry is enabled and has no DSN, and HousekeeperError when
+        the system gives no thread.
+        """
+        self._initialize("by initialize()", scheduling=scheduling)
+
+    def _initialize(self, how: str, *, scheduling: bool = True) -> None:
+        self._check_process()
+        if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
+            return
+        parent = scheduling_parent() if scheduling else None
+        try:
+            if self.sentry_enabled:
+                self._sentry.start()
+            self._discover_once()
+            self._open_ledger()
+            self._scheduling = scheduling and parent is None
+            self._start_threads()
+        except BaseException:
+            self._started = False
+            raise
+        if self._scheduling:
+            tell_children()
+        if parent is not None:
+            logger.warning(
+                "Housekeeper %s does not schedule, because process %d, which has started this"
+                " one, does; start it without %s in its environment, and both do",
+                self.runner,
+                parent,
+                SCHEDULER,
+            )
+        self._log_start(how)
+
+    def _begin(self) -> bool:
+        """Tell whether there is a start to make; only the first who asks is told so."""
+        if not self.enabled:
+            logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
+            self._discover_once()
+            return False
+        # Held by all who renew, because a second start makes all other locks anew.
+        with noticing_fork:
+            if self._started:
+                return False
+            if self._closed:
+                self._fresh()
+            self._started, self._to_wake = True, False
+            return True
+
+    def _open_ledger(self) -> None:
+        try:
+            self.ledger.open()
+        except (LedgerUnavailable, ConfigurationError) as error:
+            logger.error("Ledger cannot be used now, and will be tried again: %s", error)
+
+    def _start_threads(self) -> None:
+        """Start the threads; then enter the tasks, and make the startup runs."""
+        roster = cast(Roster, self._roster)
+        if self._scheduling:
+            roster.start(self._timer)
+        self._runner.start()
+        try:
+            self._timer.start()
+        except RuntimeError as error:
+            raise HousekeeperError(
+                f"the system gives no thread to Housekeeper: {error}"
+            ) from error
+        self._upkeep.start(scheduling=self._scheduling)
+        self._bind()
+        for registration in roster.all() if self._scheduling else ():
+            if registration.starts_up:
+                startup = registration.task.startup
+                delay = 0.0 if startup is True else float(startup)
+                self._timer.after(delay, self._runner.dispatch_startup, registration)
+
+    def _bind(self) -> None:
+        """Tell the ledger of tasks that are new here; again later, when it is away."""
+        if not self._started or self._runner.workers is None or self._stopping:
+            return  # Done when the threads are there.
+        try:
+            cast(Roster, self._roster).bind()
+        except LedgerUnavailable as error:
+            self._backlog.try_again("Tasks could not be entered in the ledger", error, self._bind)
+        else:
+            self._backlog.worked()
+
+    def _log_start(self, how: str) -> None:
+        """Say in one line that this process schedules, and why."""
+        logger.log(
+            logging.INFO if self._scheduling else logging.DEBUG,
+            "Housekeeper %s started %s with %d tasks, zone %s, ledger %s",
+            self.runner,
+            how,
+            len(cast(Roster, self._roster).all()),
+            self.timezone,
+            self.ledger.url,
+        )
+
+    def _dispatch(self, ticks: list[tuple[datetime, Registration]]) -> None:
+        for registration in cast(Roster, self._roster).due(ticks):
+            guarded(self._runner.dispatch, registration)
+
+    def _clock_jumped(self, jump: float) -> None:
+        now = self.clock.now()
+        self._annals.add(f"the clock jumped by {jump:+.0f} s", now - abs(jump) * SECOND, now)
+        self._upkeep.clock_jumped(jump)
+        if jump < 0:
+            # The ledger knows up to where ticks are accounted for; those that come a second time
+            # are on record already, and lose their claims.
+            cast(Roster, self._roster).rebind()
+            self._backlog.soon(self._bind)
+
+    # Processes.
+
+    def _left_to_workers(self) -> bool:
+        """Tell whether the start is put off until a server has forked its workers from here."""
+        if not self.enabled:
+            return False
+        self._wake_at_requests()
+        server = forking_server()
+        if server:
+            self._to_wake = True
+            logger.warning("Housekeeper is not started in %s, but in each of its workers", server)
+        return bool(server)
+
+    def _wake_at_requests(self) -> None:
+        """Have the first request in a forked process start it there: in Flask's place for that."""
+        app: Any = self.settings.app
+        inner = getattr(app, "wsgi_app", None)
+        if self._wakes_at_requests or not callable(inner):
+            return
+        self._wakes_at_requests = True
+
+        def waking(environ: object, start_response: object) -> object:
+            self.wake()
+            return inner(environ, start_response)
+
+        app.wsgi_app = waking
+
+    def wake(self, *, how: str = "at its first request") -> None:
+        """Start here too when initialize() was called in the process that this was forked from.
+
+        Called at each request through a Flask application, it is cheap, and it never raises: the
+        site does not go down with its maintenance.  how: for the log.
+        """
+        self._check_process()
+        if not self._to_wake:
+            return
+        self._to_wake = False
+        try:
+            self._initialize(f"{how} (initialize() came before the fork)")
+        except Exception:
+            logger.exception("Housekeeper could not be started in this process")
+
+    def _check_process(self) -> None:
+        """Notice a fork that Python was not told of (uWSGI forks in C)."""
+        if self._pid != os.getpid():
+            with noticing_fork:
+                if self._pid != os.getpid():
+                    self.after_fork_in_child()
+
+    def after_fork_in_child(self, *, worker: bool = True) -> None:
+        """Forget the parent's threads, runs and connection: this process has not been started.
+
+        A server's worker starts with its first request when the parent had been started; what a
+        task has forked does not.
+        """
+        started = self._started and self._scheduling
+        self._to_wake = worker and (self._to_wake or started) and _current_run.get() is None
+        self.ledger.forget()
+        for registration in cast(Roster, self._roster).all():
+            registration.run = registration.unsure = None
+        self._fresh()
+
+    # Tasks.
+
+    def _discover_once(self) -> None:
+        if not self._discovered:
+            for problem in self.discover():
+                logger.error("Discovery: %s", problem)
+
+    def discover(self) -> list[str]:
+        """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
+
+        Tasks of new files are registered, of changed ones replaced, of deleted ones unregistered.
+        A file that does not load leaves its tasks as they were.
+        """
+        self._discovered = True
+        if self.tasks_dir is None:
+            return []
+        found = discover_tasks(self.tasks_dir)
+        self.problems = list(found.problems)
+        here = {name: source for name, (_, source) in found.tasks.items()}
+        roster = cast(Roster, self._roster)
+        for registration in roster.all():
+            source = registration.source
+            kept = found.unreadable or source in found.broken
+            if source and not kept and registration.task.name not in here:
+                roster.unregister(registration.task.name)
+        for task, source in found.tasks.values():
+            known = roster.find(task.name)
+            if known is not None and known.source is None:
+                self.problems.append(f"{source}: the name {task.name!r} is registered already")
+                continue
+            try:
+                roster.register(task, source, replace=True)
+            except ConfigurationError as error:
+                self.problems.append(f"{source}: {error}")
+        self._bind()
+        return list(self.problems)
+
+    @public
+    def register_task(self, task: Task, replace: bool = False) -> None:
+        """Register a task, at any moment, also from inside one, in this process only.
+
+        Raises ConfigurationError when its name is taken and `replace` is false.  A run of a
+        replaced task goes on; ticks count from now when the schedule has changed.  Other processes
+        keep the task that they have: health() tells when their schedules differ.
+        """
+        cast(Roster, self._roster).register(task, None, replace=replace)
+        self._bind()
+
+    @public
+    def unregister_task(self, name: str) -> None:
+        """Forget a task; a run of it goes on.  Raises UnknownTask."""
+        self._known(name)
+        cast(Roster, self._roster).unregister(name)
+
+    def _known(self, name: str) -> Registration:
+        self._discover_once()
+        return cast(Roster, self._roster).get(name)
+
+    @public
+    def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
+        """Run a task now; its pause does not matter, its overlap protection does.
+
+        With wait=True, return the finished run, or raise what the task raised (RunFailed for what
+        is no Exception: a timeout, a cancel, sys.exit); with wait=False, return the run at once.
+        Called inside a task it runs in place.  Raises UnknownTask, AlreadyRunning,
+        LedgerUnavailable.
+        """
+        registration = self._known(name)
+        if not self.enabled:
+            raise HousekeeperError("Housekeeper is disabled (enabled=False); no task is run")
+        if not self._started:
+            raise HousekeeperError("Housekeeper is not running; call initialize() first")
+        hold = self._runner.claim_by_hand(registration)
+        run = cast(LiveRun, hold.run)
+        self._runner.run_by_hand(hold, _current_run.get() if wait else None)
+        while wait and not run.ended.is_set():
+            self.clock.wait(run.ended, None)
+        if wait:
+            _raise_outcome(run)
+        return run
+
+    @public
+    def cancel(self, name: str) -> Run | None:
+        """Ask the running runs of a task to stop; in another process they hear at a heartbeat.
+
+        Return one, or None when the task does not run.  Raises UnknownTask, LedgerUnavailable.
+        """
+        registration = self._known(name)
+        note = f"cancelled by {self.runner}"
+        mine = registration.run
+        if mine is not None:
+            self._runner.stop_run(mine, Status.CANCELLED, note, insist=False)
+        asked: Run | None = mine
+        for within in _withins_of(registration.key):
+            for other in self.ledger.runs(within, running=True):
+                if mine is None or other.id != mine.id:
+                    self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
+                    asked = asked or first_of(self.ledger.runs(id=other.id))
+        return asked
+
+    @public
+    def pause_task(self, name: str) -> bool:
+        """Pause a task's schedule in every process, restarts included; False when it was paused.
+
+        Runs by hand go on working.  Raises UnknownTask, LedgerUnavailable.
+        """
+        return self.ledger.pause(whole_of(self._known(name).key))
+
+    @public
+    def resume_task(self, name: str) -> bool:
+        """End a pause; ticks count from now.  False when the task was not paused."""
+        registration = self._known(name)
+        resumed = self.ledger.resume(whole_of(registration.key))
+        if resumed:
+            cast(Roster, self._roster).resumed(registration)
+        return resumed
+
+    # What is told.
+
+    @public
+    def next_runs(self, name: str, count: int = 5) -> list[datetime]:
+        """Return the next ticks of a task, in UTC.  Raises UnknownTask."""
+        return cast(Roster, self._roster).upcoming(self._known(name), count)
+
+    @public
+    def get_task_status(self, name: str) -> dict[str, object]:
+        """Return what is known of a task, registered or not.
+
+        The keys: "registered", "running", "scheduled", "paused", "next_run", "last_run",
+        "last_success", "failures" (runs that failed in a row), "last_error".  The answers are the
+        ledger's; "source" says "this process" when it is out of reach.
+        """
+        self._discover_once()
+        return self._reports.status_of(name)
+
+    @public
+    def list_tasks(self) -> list[dict[str, object]]:
+        """Return a dict for each task, by name: its name, schedule, zone and status."""
+        self._discover_once()
+        return self._reports.tasks()
+
+    @public
+    def task_names(self) -> list[str]:
+        """Return the names of the registered tasks, in order; asks no ledger."""
+        self._discover_once()
+        return [each.task.name for each in cast(Roster, self._roster).all()]
+
+    @public
+    def unmonitored(self) -> dict[str, str]:
+        """Return the scheduled tasks for which Sentry cannot have a monitor, with the reasons.
+
+        Empty when Sentry is not enabled; asks no ledger.
+        """
+        self._discover_once()
+        reasons: dict[str, str] = {}
+        for registration in cast(Roster, self._roster).all() if self.sentry_enabled else ():
+            task = registration.task
+            if task.schedule is None or task.sentry is False:
+                continue
+            try:
+                zone = task.timezone or self.timezone
+                make_monitor(task, registration.key, make_trigger(task.schedule, zone, "any"))
+            except ConfigurationError as error:
+                reasons[task.name] = str(error)
+        return reasons
+
+    @public
+    def workload(self) -> dict[str, int]:
+        """Return how many workers there are, and how many tasks run and are queued here."""
+        running, held = self._runner.load()
+        queued = max(0, held - running)
+        return {"workers": self.settings.max_workers, "running": running, "queued": queued}
+
+    @public
+    def history(
+        self, name: str | None = None, limit: int = 50, before: str | None = None
+    ) -> list[Run]:
+        """Return the newest runs, of one task or of all, newest first.
+
+        `before` is the id of a run, and gives those older than it: the next page.  Runs of tasks
+        that are not registered any more are there too.  Raises LedgerUnavailable.
+        """
+        return self._reports.history(name, limit, before)
+
+    @public
+    def get_run(self, run_id: str) -> Run | None:
+        """Return a run of this namespace, or None; when it goes on here, with its output so far.
+
+        Raises LedgerUnavailable.
+        """
+        return self._reports.run(run_id)
+
+    @public
+    def runners(self) -> list[dict[str, object]]:
+        """Return the processes that schedule, or did in the last 90 days, the one seen last first.
+
+        The keys: "runner", "host", "pid", "version", "workers", "started_at", "beat_at",
+        "stopped_at" (None when nobody has heard of its end), "alive", "problems" (sentences).
+        Raises LedgerUnavailable.
+        """
+        return self._reports.runners()
+
+    @public
+    def why(self, name: str, instant: datetime | str | None = None) -> dict[str, object]:
+        """Tell what became of a tick, and why, in sentences.
+
+        It is the tick in the minute that begins at an instant, or the latest one; a text such as
+        ``2026-03-29 02:30`` is read in the task's zone.  The keys: "task", "instant", "tick" and
+        "outcome" (None when there is none), "run" (the row), "runner", "next_run", "sentences".
+        Raises UnknownTask, LedgerUnavailable, and ConfigurationError for what is no instant.
+        """
+        self._known(name)
+        return self._reports.why(name, instant)
+
+    @public
+    def health(self) -> dict[str, object]:
+        """Tell whether all is well, from any process; each ledger call takes 2 s at most.
+
+        The keys: "status" ("ok", "warning" or "critical"), "problems" (sentences), "started" and
+        "loop_age" (seconds) of this process's scheduler, "ledger" ("reachable", and "skew", the
+        seconds by which this host's clock is ahead), "runners" as runners() gives them, "overdue"
+        (ticks that should have an outcome), "failing" (tasks, with "count", "since" and "error"),
+        "runner", "version".
+        """
+        self._discover_once()
+        problems = [f"Discovery: {problem}" for problem in self.problems]
+        age = self._timer.age if self._started and self._scheduling else None
+        report = self._reports.health(problems, age)
+        return {
+            **report.as_dict(),
+            "started": self._started,
+            "runner": self.runner,
+            "version": __version__,
+        }
+
+    def beat_every(self, seconds: float, beat: Action) -> None:
+        """Have the timer thread call something now and again, until it ends: for a watchdog."""
+        # Planned first, so that one that fails is not the last.
+        self._timer.after(seconds, self.beat_every, seconds, beat)
+        beat()
+
+    # Doors.
+
+    @public
+    def web_app(self, token: str | None = None, authorize: Authorize | None = None) -> WebApp:
+        """Return the dashboard, the JSON API and the metrics as one WSGI application.
+
+        Callers need `token` as ``Authorization: Bearer``, or `authorize(environ)` to be true; with
+        neither, all is refused.  Raises ConfigurationError for a token that could be guessed.
+        """
+        return WebApp(self, token, authorize)
+
+    @public
+    def mount(
+        self,
+        wsgi_app: WsgiApp,
+        prefix: str = "/api/housekeeper",
+        token: str | None = None,
+        authorize: Authorize | None = None,
+    ) -> WsgiApp:
+        """Return a WSGI application that serves web_app() below a prefix, and else `wsgi_app`.
+
+        In Flask: ``app.wsgi_app = housekeeper.mount(app.wsgi_app, token=...)``.
+        """
+        return mounted(WebApp(self, token, authorize), prefix, wsgi_app)
+
+    # Stopping.
+
+    @public
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Stop dispatching, and wait for what runs; True when every worker ended in time.
+
+        At the limit (seconds; None: shutdown_timeout) the running are asked to stop, and after 2 s
+        more are abandoned and recorded as cancelled: call it when the process is about to end.
+        Nothing that fails on the way is raised.
+        """
+        limit = self.shutdown_timeout if timeout is None else timeout
+        with self._life:
+            if not self._started or self._stopping:
+                return not self._runner.live
+            self._stopping = True
+        until = self.clock.monotonic() + limit
+        hanging = guarded(self._runner.stop, limit, until)
+        hanging = list(self._runner.live.values()) if hanging is None else hanging
+        rest = self.clock.monotonic() + STOP_WAIT
+        guarded(self._runner.abandon, hanging)
+        guarded(self._upkeep.close)
+        guarded(self._sentry.close, min(STOP_WAIT, rest - self.clock.monotonic()))
+        guarded(self._timer.close, STOP_WAIT)
+        guarded(self._runner.close)
+        guarded(self._backlog.close)
+        with ledger_calls_within(0.5):
+            guarded(self.ledger.close)
+        guarded(tell_children_no_more)
+        with self._life:
+            self._started, self._closed = False, True
+        level = logging.INFO if self._scheduling else logging.DEBUG
+        guarded(logger.log, level, "Housekeeper %s stopped", self.runner)
+        return not hanging
+
+    @public
+    def kill_commands(self) -> None:
+        """Kill the processes of all commands that run here: for who ends this process at once."""
+        self._runner.kill_commands()
+
+
+def _raise_outcome(run: LiveRun) -> None:
+    error = run.exception
+    if run.status in (Status.SUCCEEDED, Status.SKIPPED):
+        return
+    if run.status is Status.FAILED and isinstance(error, Exception):
+        raise error
+    raise RunFailed(run) from error
+
+
+SWITCH = "HOUSEKEEPER_ENABLED"
+
+
+def is_switched_off() -> bool:
+    """Tell whether the environment says that nothing is to run, as in test suites and shells."""
+    value = os.environ.get(SWITCH, "").strip().strip("\"'").lower()
+    return value in ("0", "false", "no", "off")
+
+
+def create_housekeeper(
+    app: object = None,
+    *,
+    enabled: bool = True,
+    sentry_enabled: bool = False,
+    timezone: str = "UTC",
+    tasks_dir: str | os.PathLike[str] | None = "tasks",
+    ledger: str = "sqlite:///housekeeper.db",
+    namespace: str = "",
+    max_workers: int = 10,
+    shutdown_timeout: float = 30.0,
+    around_run: AroundRun | None = None,
+    on_finish: Callable[[Run], object] | None = None,
+    clock: Clock | None = None,
+) -> Housekeeper:
+    """Make a Housekeeper; nothing happens before its initialize().
+
+    app: handed to tasks that take it; a Flask application also gives each run its app_context().
+    enabled: False lists tasks and runs nothing: for test suites, shells and migrations.  So does
+        HOUSEKEEPER_ENABLED=0 in the environment.
+    sentry_enabled: check in with Sentry Crons and send failures as events, by the client of the
+        application's sentry_sdk.init().
+    timezone: of all schedules that name none.
+    tasks_dir: the folder of task files, relative to this file's; None: only register_task().
+    ledger: ``sqlite:///housekeeper.db`` (relative to this file's folder), ``postgresql://...``
+        for several hosts, or ``memory://``.
+    namespace: set it when several applications share one ledger.
+    max_workers: how many tasks run at the same time.
+    shutdown_timeout: seconds that a shutdown waits for running tasks.
+    around_run: called for a context manager round each run, such as a scoped session's.
+    on_finish: called with each run after it was recorded.
+
+    Raises ConfigurationError with what is wrong.
+    """
+    zone_named(timezone)
+    _check_flag("enabled", enabled)
+    if not isinstance(sentry_enabled, bool):  # It may be a DSN, which is not shown.
+        raise ConfigurationError("sentry_enabled is a bool; the DSN goes to sentry_sdk.init()")
+    if type(max_workers) is not int or max_workers < 1:
+        raise ConfigurationError(f"max_workers {max_workers!r} is not a whole number of 1 or more")
+    _check_number("shutdown_timeout", shutdown_timeout, least=0)
+    if not isinstance(namespace, str) or not re.fullmatch("[A-Za-z0-9._-]{0,100}", namespace):
+        raise ConfigurationError(
+            f"namespace {namespace!r} is not up to 100 letters, digits, dots, dashes, underscores"
+        )
+    for name, function in (("around_run", around_run), ("on_finish", on_finish)):
+        if function is not None and not callable(function):
+            raise ConfigurationError(f"{name}={function!r} is not callable")
+    here = Path(__file__).resolve().parent
+    clock = clock or SystemClock()
+    settings = Settings(
+        app=app,
+        enabled=bool(enabled) and not is_switched_off(),
+        sentry_enabled=sentry_enabled,
+        timezone=timezone,
+        tasks_dir=None if tasks_dir is None else here / tasks_dir,
+        ledger=ledger_from_url(ledger, here, clock),
+        namespace=namespace,
+        max_workers=max_workers,
+        shutdown_timeout=shutdown_timeout,
+        around_run=around_run,
+        on_finish=on_finish,
+        clock=clock,
+    )
+    return Housekeeper(settings)
 
 
 # ================================================================================================
@@ -6604,75 +7604,6 @@ def _refuse_place(place: Path) -> None:
             f"{place} belongs to another user and would run as root; mend it with"
             f" `chown root {shlex.quote(str(place))}`"
         )
-
-
-# ================================================================================================
-# 13. Factory: create_housekeeper() and its options.
-# ================================================================================================
-
-
-def create_housekeeper(
-    app: object = None,
-    *,
-    enabled: bool = True,
-    sentry_enabled: bool = False,
-    timezone: str = "UTC",
-    tasks_dir: str | os.PathLike[str] | None = "tasks",
-    ledger: str = "sqlite:///housekeeper.db",
-    namespace: str = "",
-    max_workers: int = 10,
-    shutdown_timeout: float = 30.0,
-    around_run: AroundRun | None = None,
-    on_finish: Callable[[Run], object] | None = None,
-    clock: Clock | None = None,
-) -> Housekeeper:
-    """Make a Housekeeper; nothing happens before its initialize().
-
-    app: handed to tasks that take it; a Flask application also gives each run its app_context().
-    enabled: False lists tasks and runs nothing: for test suites, shells and migrations.
-    sentry_enabled: check in with Sentry Crons and send failures as events, by the client of the
-        application's sentry_sdk.init().
-    timezone: of all schedules that name none.
-    tasks_dir: the folder of task files, relative to this file's; None: only register_task().
-    ledger: ``sqlite:///housekeeper.db`` (relative to this file's folder), or ``memory://``.
-    namespace: set it when several applications share one ledger.
-    max_workers: how many tasks run at the same time.
-    shutdown_timeout: seconds that a shutdown waits for running tasks.
-    around_run: called for a context manager round each run, such as a scoped session's.
-    on_finish: called with each run after it was recorded.
-
-    Raises ConfigurationError with what is wrong.
-    """
-    zone_named(timezone)
-    _check_flag("enabled", enabled)
-    if not isinstance(sentry_enabled, bool):  # It may be a DSN, which is not shown.
-        raise ConfigurationError("sentry_enabled is a bool; the DSN goes to sentry_sdk.init()")
-    if type(max_workers) is not int or max_workers < 1:
-        raise ConfigurationError(f"max_workers {max_workers!r} is not a whole number of 1 or more")
-    _check_number("shutdown_timeout", shutdown_timeout, least=0)
-    if not isinstance(namespace, str) or not re.fullmatch("[A-Za-z0-9._-]{0,100}", namespace):
-        raise ConfigurationError(
-            f"namespace {namespace!r} is not up to 100 letters, digits, dots, dashes, underscores"
-        )
-    for name, function in (("around_run", around_run), ("on_finish", on_finish)):
-        if function is not None and not callable(function):
-            raise ConfigurationError(f"{name}={function!r} is not callable")
-    here = Path(__file__).resolve().parent
-    clock = clock or SystemClock()
-    return Housekeeper(
-        app=app,
-        enabled=enabled,
-        sentry_enabled=sentry_enabled,
-        timezone=timezone,
-        tasks_dir=None if tasks_dir is None else here / tasks_dir,
-        ledger=ledger_from_url(ledger, here, clock),
-        namespace=namespace,
-        max_workers=max_workers,
-        shutdown_timeout=shutdown_timeout,
-        around_run=around_run,
-        on_finish=on_finish,
-        clock=clock,
-    )
 
 
 # ================================================================================================
@@ -8513,11 +9444,11 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
 
 def _refuse_to_stand_by(housekeeper: Housekeeper) -> None:
     """Raise ConfigurationError where this process would not schedule; see initialize()."""
-    outer = find_outer_scheduler(housekeeper)
+    outer = scheduling_parent()
     if outer is not None:
         raise ConfigurationError(
             f"process {outer}, which has started this one, runs the same tasks; to schedule them"
-            f" here too, start this one without {SCHEDULERS} in its environment"
+            f" here too, start this one without {SCHEDULER} in its environment"
         )
 
 
@@ -8719,7 +9650,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
     _take_signals(inbox)
     _init_sentry(housekeeper, options)
     housekeeper.initialize(scheduling=False)
-    tell_children(housekeeper)  # All that this process starts, the task does.
+    tell_children()  # All that this process starts, the task does.
     run = housekeeper.run_task_manually(options.NAME, wait=False)
     asked = False
     with ProgressLine(sys.stderr) as line:

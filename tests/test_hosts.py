@@ -199,7 +199,7 @@ def test_in_a_rolling_deploy_old_and_new_processes_run_what_each_knows_and_nothi
     assert ran["changed"] == both
     assert ran["removed"] == ticks_in("5 * * * *", START, retired)
     assert ran["added"] == ticks_in("25 * * * *", deployed, true.now())
-    assert {row.status for row in ledger.history("", "/", 1000)} == {Status.SUCCEEDED}
+    assert {row.status for row in ledger.runs("/", limit=1000)} == {Status.SUCCEEDED}
 
 
 def test_a_pause_made_on_one_host_holds_on_all_from_the_next_tick(

@@ -118,7 +118,7 @@ def test_a_clock_set_back_while_ticks_are_recorded_is_no_busy_loop(
     clock.advance(630)
     simulation.run_until(START + timedelta(minutes=20))
     assert len(calls) < 100
-    assert not simulation._registrations["work"].lock.locked()
+    assert not simulation.registrations.get("work").lock.locked()
 
 
 # What happens between a claim and its tick.
@@ -167,7 +167,7 @@ def test_a_shutdown_waits_for_a_run_whose_tick_is_still_to_come(make: Any, monke
 
 def test_a_claim_that_ends_does_not_take_the_next_one_of_its_task_out_of_the_books() -> None:
     simulation = simulated(VirtualClock(START), Task("work", lambda: None), workers=HeldExecutor())
-    registration = simulation._registrations["work"]
+    registration = simulation.registrations.get("work")
 
     def in_vain() -> None:
         simulation._free(registration)
@@ -450,7 +450,7 @@ def test_a_defect_at_the_end_of_a_run_leaves_the_task_free(monkeypatch) -> None:
     simulation.run_until(START + timedelta(minutes=1, seconds=10))
     monkeypatch.setattr(simulation.ledger, "standing", defect)
     pool.release()
-    assert not simulation._registrations["work"].lock.locked()
+    assert not simulation.registrations.get("work").lock.locked()
     assert not simulation._live
 
 
@@ -523,7 +523,7 @@ def test_a_run_that_was_claimed_after_an_outage_began_after_it(monkeypatch) -> N
 def test_runs_that_are_refused_do_not_add_looks_for_crashed_ones(monkeypatch) -> None:
     clock = VirtualClock(START)
     simulation = simulated(clock, Task("work", lambda: None))
-    other = simulation._new_run(simulation._registrations["work"], Reason.MANUAL)
+    other = simulation.claims.new_run(simulation.registrations.get("work"), Reason.MANUAL)
     other.runner = "other:1:abcdef"
     assert simulation.ledger.claim(other) is Claim.MINE
 

@@ -591,10 +591,10 @@ class TestEveryLedger:
         for key in ("/sweep", "shop/sweep", "shop/sweep@alpha", "shop/other", "shop2/sweep"):
             bench.ledger.register([(key, "", "")])
             bench.finished(key=key)
-        assert len(bench.ledger.history("", "shop/", 50)) == 3
-        assert len(bench.ledger.history("", "/", 50)) == 1
+        assert len(bench.ledger.runs("shop/", limit=50)) == 3
+        assert len(bench.ledger.runs("/", limit=50)) == 1
         assert len(bench.ledger.history("shop/sweep", "shop/sweep@", 50)) == 2
-        assert {run.task for run in bench.ledger.history("", "shop/", 50)} == {"sweep", "other"}
+        assert {run.task for run in bench.ledger.runs("shop/", limit=50)} == {"sweep", "other"}
 
     def test_history_goes_on_before_a_run(self, bench: Bench) -> None:
         keys = (KEY, f"{KEY}@alpha", "/other")

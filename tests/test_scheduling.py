@@ -306,7 +306,7 @@ def test_a_tick_that_passes_just_before_the_lock_is_free_is_run() -> None:
         simulation.run_until(START + timedelta(minutes=2, seconds=1))
         assert hits == [START + timedelta(minutes=1)]
 
-    registration: Any = simulation._registrations["minutely"]
+    registration: Any = simulation.registrations.get("minutely")
     registration.lock = Late(threading.Lock(), pass_a_tick)
     simulation.run_until(START + timedelta(minutes=1, seconds=30))
     simulation.run_until(START + timedelta(minutes=3, seconds=30))
@@ -318,7 +318,7 @@ def test_a_task_that_the_loop_is_past_after_the_clock_was_set_back_does_not_keep
     clock, pool = VirtualClock(START), HeldExecutor()
     simulation = simulated(clock, Task("minutely", lambda: None, schedule="* * * * *"))
     simulation.run_until(START + timedelta(minutes=5, seconds=30))
-    registration = simulation._registrations["minutely"]
+    registration = simulation.registrations.get("minutely")
     clock.jump(-240)
     # The ledger cannot be asked where the schedule stands, so what the loop has come past stays.
     registration.accounted = START + timedelta(minutes=3)
@@ -532,7 +532,7 @@ def test_rows_of_tasks_that_nobody_registers_any_more_go_after_90_days() -> None
     after.run_until(utc(2024, 4, 10))
     (newest,) = after.history("gone")
     assert newest.scheduled_for == utc(2024, 1, 5)
-    assert len(ledger.history("", "other/", 100)) == 2
+    assert len(ledger.runs("other/", limit=100)) == 2
 
 
 @pytest.mark.parametrize(("kind", "between"), [("memory", 6 * 6), ("sqlite", 24 * 6)])
@@ -678,7 +678,7 @@ def test_random_operations_never_run_a_tick_twice_or_two_runs_at_once(seed: int)
         if run.scheduled_for
     )
     assert set(ticks.values()) == {1}
-    assert not simulation.ledger.running("")
+    assert not simulation.ledger.runs(running=True)
 
 
 @pytest.mark.parametrize(("late", "outcome"), [(0.9, Status.SUCCEEDED), (1.1, Status.MISSED)])
@@ -762,7 +762,7 @@ def test_a_startup_claim_whose_answer_was_lost_is_made_once(committed: bool) -> 
 def test_a_row_of_its_own_that_a_process_does_not_know_of_is_found_crashed() -> None:
     clock, hits = VirtualClock(START), []
     simulation = simulated(clock, recorder("hourly", hits, "0 * * * *"))
-    ghost = simulation._new_run(simulation._registrations["hourly"], Reason.MANUAL)
+    ghost = simulation.claims.new_run(simulation.registrations.get("hourly"), Reason.MANUAL)
     assert simulation.ledger.claim(ghost) is hk.Claim.MINE
     simulation.run_until(START + timedelta(hours=1, minutes=30))
     assert hits == [START + timedelta(hours=1)]
@@ -779,7 +779,7 @@ def test_what_a_dead_process_left_running_delays_a_run_and_does_not_eat_it(reaso
     task = Task("nightly", lambda: ran.append(clock.now()), **work)  # type: ignore[arg-type]
     ledger = hk.ledger_from_url("memory://", Path("/"), clock)
     dead = simulated(clock, Task("nightly", lambda: None), ledger=ledger)
-    left = dead._new_run(dead._registrations["nightly"], Reason.MANUAL)
+    left = dead.claims.new_run(dead.registrations.get("nightly"), Reason.MANUAL)
     assert ledger.claim(left) is hk.Claim.MINE
     clock.advance(120)
     simulation = simulated(clock, task, ledger=ledger)

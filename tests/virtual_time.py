@@ -119,29 +119,48 @@ class VirtualHousekeeper(hk.Housekeeper):
 
     workers: Executor
 
-    def _start_threads(self) -> None:
-        self._workers = hk.Workers(self.workers, self.max_workers)
-        self._upkeep = InlineExecutor()
+    def _fresh(self) -> None:
+        super()._fresh()
+        self._timer.start = lambda: None  # type: ignore[method-assign]
+        self._runner.start = self._take_workers  # type: ignore[method-assign]
+        self._runner._apart = lambda work: work()  # type: ignore[method-assign]
+        self._backlog._pool = InlineExecutor()
 
-    def _apart(self, work: Callable[[], object]) -> None:
-        work()
+    def _take_workers(self) -> None:
+        self._runner.workers = hk.Workers(self.workers, self.settings.max_workers)
+
+    @property
+    def registrations(self) -> hk.Roster:
+        """What is known of the tasks."""
+        assert self._roster is not None
+        return self._roster
+
+    @property
+    def agenda(self) -> hk.Timer:
+        """What comes due."""
+        return self._timer
+
+    @property
+    def claims(self) -> hk.Claims:
+        """What makes runs that can be claimed."""
+        return self._runner.claims
 
     def run_until(self, end: datetime) -> None:
         """Run the loop until the clock shows `end`."""
         clock: Any = self.clock
         clock.end = end
         try:
-            self._run_loop()
+            self._timer.run()
         except EndReached:
             return
 
     def pass_ticks_until(self, end: datetime) -> None:
         """Let the loop come past ticks while a run, which calls this, holds its task."""
-        workers, self._workers = self._workers, hk.Workers(HeldExecutor(), 1)
+        workers, self._runner.workers = self._runner.workers, hk.Workers(HeldExecutor(), 1)
         try:
             self.run_until(end)
         finally:
-            self._workers = workers
+            self._runner.workers = workers
 
 
 def simulated(
@@ -155,17 +174,20 @@ def simulated(
     """Return a VirtualHousekeeper with tasks, started at the clock's present."""
     if isinstance(ledger, str):
         ledger = hk.ledger_from_url(ledger, Path("/"), clock)
-    values = {"app": None, "enabled": True, "sentry_enabled": False, "timezone": "UTC"}
-    values |= {"namespace": "", **options}
+    values: dict[str, Any] = {
+        "app": None,
+        "enabled": True,
+        "sentry_enabled": False,
+        "timezone": "UTC",
+        "namespace": "",
+        "tasks_dir": None,
+        "max_workers": 10,
+        "shutdown_timeout": 30.0,
+        "around_run": None,
+        "on_finish": None,
+    }
     simulation = VirtualHousekeeper(
-        tasks_dir=None,
-        ledger=ledger,
-        max_workers=10,
-        shutdown_timeout=30.0,
-        around_run=None,
-        on_finish=None,
-        clock=clock,
-        **values,
+        hk.Settings(ledger=ledger, clock=clock, **{**values, **options})
     )
     simulation.workers = workers or InlineExecutor()
     for task in tasks:
