@@ -8262,20 +8262,27 @@ GUARD = re.compile(
     r"\[+|!|case|cd|command|echo|exit|export|false|for|if|set|sleep|test|true|while"
 )
 STARTER = re.compile(
-    r"[-!({].*|\d\S*|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?(exec|env|time|timeout|nohup|nice|"
+    r"[-!({].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?(exec|env|time|timeout|nohup|nice|"
     r"ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh|(python|php|ruby|node|perl)[\d.]*)"
 )
-REDIRECTION = re.compile(r"[&\d]*[<>]+[&|]?\s*[^\s;|&]*")
+# Redirections, and options whose value is not the command: `sudo -u NAME`, `nice -n 19`.
+NOISE = re.compile(r"[&\d]*[<>]+[&|]?\s*[^\s;|&]*|\s-[gnu]\s+[^\s-]\S*")
 ADOPTED = """\
 Times are the host's.  Unlike cron, a task runs a tick that is up to an hour late (grace=1 stops
 that), and never starts while it still runs.
 """
 AS_USER = '''
 
-def as_user(user: str, line: str, shell: str = "/bin/sh", home: str = "") -> list[str]:
-    """Return the arguments that run a shell line as another user, which only root may do."""
+def as_user(
+    user: str,
+    line: str,
+    shell: str = "/bin/sh",
+    home: str = "",
+) -> list[str]:
+    """Return the arguments that run a shell line as another user; only root may."""
     script = 'HOME=${2:-$HOME}; cd; exec "$0" -c "$1"'
-    return ["/sbin/runuser", "-u", user, "--", "/bin/sh", "-c", script, shell, line, home]
+    runuser = ["/sbin/runuser", "-u", user, "--", "/bin/sh", "-c", script]
+    return [*runuser, shell, line, home]
 
 '''
 
@@ -8381,7 +8388,7 @@ class Adoption:
             told = "--on-failure COMMAND, or on_finish= of an application, tells of failures"
             self.add_comments(f"MAILTO={value}: {told}.")
         elif name not in NOT_FOR_COMMANDS:
-            self._env[name] = self._unwritten[name] = value.rstrip()
+            self._env[name] = self._unwritten[name] = value
 
     def _add_task(self, when: str, command: str) -> None:
         user, column = self._own, CRON_USER.fullmatch(command)
@@ -8481,13 +8488,14 @@ def _cron_schedule(when: str) -> str:
 def _name_after(line: str) -> str:
     """Return a task's name: the command that a shell line is about, and a plain word behind it."""
     names = []
-    for part in re.split("[|&;]+", REDIRECTION.sub(" ", line)):
-        words = [word for each in part.split() if (word := each.strip("\"'`(){}"))]
-        words = [word for word in words if not STARTER.fullmatch(word)] or words[:1]
-        file = re.sub(r"\.(sh|bash|py|php|pl|rb|js)$", "", Path("".join(words[:1])).name)
+    for part in re.split("[|&;]+", NOISE.sub(" ", line)):
+        words = [word for each in part.split() if (word := each.strip("`(){}"))]
+        words = list(itertools.dropwhile(STARTER.fullmatch, words)) or words[:1]
+        first = "".join(words[:1]).strip("\"'")
+        file = re.sub(r"\.(sh|bash|py|php|pl|rb|js)$", "", Path(first).name)
         plain = [word for word in words[1:2] if re.fullmatch("[A-Za-z][A-Za-z:_-]*", word)]
         name = re.sub("[^a-z0-9]+", "-", " ".join([file, *plain]).lower())[:60].strip("-")
-        names.append((not name or GUARD.fullmatch(words[0]) is not None, name))
+        names.append((not name or GUARD.fullmatch(first) is not None, name))
     name = min(names, key=lambda each: each[0])[1] or "command"
     return name if name[0].isalpha() else f"run-{name}"
 
