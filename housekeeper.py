@@ -8246,7 +8246,7 @@ def environ_of(head: str) -> Environ:
 # 15b. Adopt: task files from a crontab.
 # ================================================================================================
 
-CRON_ENTRY = re.compile(r"-?(@\S+|\S+(?:[ \t]+\S+){4})[ \t]+(.+)")
+CRON_ENTRY = re.compile(r"-?(@\S+|\S+(?:[ \t]+\S+){4})[ \t]+([^*\s].*)")
 CRON_USER = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*\$?)[ \t]+([^\s-].*)")
 CRON_VARIABLE = re.compile(
     r"""(?:"([^"=]+)"|'([^'=]+)'|([^\s"'=][^\s=]*))\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'].*|))"""
@@ -8256,16 +8256,13 @@ CRON_ENDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 NOT_FOR_COMMANDS = ("MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING", "LOGNAME", "USER")
 # Column heads, rules, and lines that are switched off describe no task.
 NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
-# A task is named after the first command of its line that is no test or the like, without what
-# only starts it.
-GUARD = re.compile(
-    r"\[+|!|case|cd|command|echo|exit|export|false|for|if|set|sleep|test|true|while"
-)
+# A task is named after the first command of its line that is no guard, without what starts it.
+GUARD = re.compile(r"\[+|\.|case|cd|command|echo|exit|export|for|if|set|sleep|test|true|while")
 STARTER = re.compile(
-    r"[-!({].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?(exec|env|time|timeout|nohup|nice|"
-    r"ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh|(python|php|ruby|node|perl)[\d.]*)"
+    r"[-!({].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?(exec|env|time|timeout"
+    r"|nohup|nice|ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh|(python|php|node|perl)[\d.]*)"
 )
-# Redirections, and options whose value is not the command: `sudo -u NAME`, `nice -n 19`.
+# Redirections, and options with a value, such as `sudo -u NAME` and `nice -n 19`.
 NOISE = re.compile(r"[&\d]*[<>]+[&|]?\s*[^\s;|&]*|\s-[gnu]\s+[^\s-]\S*")
 ADOPTED = """\
 Times are the host's.  Unlike cron, a task runs a tick that is up to an hour late (grace=1 stops
@@ -8273,16 +8270,10 @@ that), and never starts while it still runs.
 """
 AS_USER = '''
 
-def as_user(
-    user: str,
-    line: str,
-    shell: str = "/bin/sh",
-    home: str = "",
-) -> list[str]:
-    """Return the arguments that run a shell line as another user; only root may."""
-    script = 'HOME=${2:-$HOME}; cd; exec "$0" -c "$1"'
-    runuser = ["/sbin/runuser", "-u", user, "--", "/bin/sh", "-c", script]
-    return [*runuser, shell, line, home]
+def as_user(user: str, *words: str) -> list[str]:
+    """Return the arguments that run a line as a user, by a shell and in a home."""
+    script = 'HOME=${2:-$HOME}; cd; exec "${1:-/bin/sh}" -c "$0"'
+    return ["/sbin/runuser", "-u", user, "--", "/bin/sh", "-c", script, *words]
 
 '''
 
@@ -8348,10 +8339,8 @@ class Adoption:
         elif not line:
             self.add_comments()
         elif variable := CRON_VARIABLE.fullmatch(line):
-            name, text = (
-                "".join(filter(None, variable.group(*ns))) for ns in ((1, 2, 3), (4, 5, 6))
-            )
-            self._set(name, text)
+            words = [word or "" for word in variable.groups()]
+            self._set("".join(words[:3]), "".join(words[3:]))
         elif entry := CRON_ENTRY.fullmatch(line):
             self._add_task(entry[1], entry[2])
         else:
@@ -8380,7 +8369,6 @@ class Adoption:
 
     def _set(self, name: str, value: str) -> None:
         if name == "CRON_TZ":
-            zone_named(value or "UTC")
             self._zone = value or "local"
         elif name == "RANDOM_DELAY":
             raise ConfigurationError("no task waits at random; write H for the minute or hour")
@@ -8401,7 +8389,8 @@ class Adoption:
         schedule = None if when == "@reboot" else _cron_schedule(when)
         zone = "UTC" if self._zone == "local" else self._zone
         try:  # The task itself tells what is wrong with it.
-            Task(name, command=line, env=self._env, schedule=schedule, timezone=zone)
+            words = [line, *stdin]
+            Task(name, command=words, env=self._env, schedule=schedule, timezone=zone)
         except ConfigurationError as error:
             raise ConfigurationError(str(error).partition(": ")[2]) from None
         self._add_env()
@@ -8414,10 +8403,8 @@ class Adoption:
             f"timezone={_literal(self._zone)}" if schedule else "",
             f"description={_literal(description)}" if description else "",
         ]
-        code = [f"{_variable(name)} = Task(", *(f"    {each}," for each in arguments if each), ")"]
-        self._add(
-            code, *([] if schedule else ["At each start of the scheduler, not of the host."])
-        )
+        told = [] if schedule else ["At each start of the scheduler, not of the host."]
+        self._add([f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"], *told)
         self.tasks.append(name)
 
     def _new_name(self, line: str) -> str:
@@ -8427,12 +8414,9 @@ class Adoption:
 
     def _add_env(self) -> None:
         if self._unwritten:
-            pairs = [
-                f"{_literal(name)}: {_literal(text)}" for name, text in self._unwritten.items()
-            ]
-            earlier = ["**ENV"] if self._unwritten != self._env else []
-            code = ["ENV = {", *(f"    {each}," for each in earlier + pairs), "}"]
-            self._blocks.append("\n".join(code))
+            earlier = "**ENV" if self._unwritten != self._env else ""
+            pairs = (f"{_literal(key)}: {_literal(x)}" for key, x in self._unwritten.items())
+            self._blocks.append("\n".join(["ENV = {", *_indented([earlier, *pairs]), "}"]))
             self._unwritten.clear()
 
     def _take_description(self) -> str:
@@ -8443,29 +8427,30 @@ class Adoption:
         return description
 
     def _command(self, user: str | None, line: str, stdin: Sequence[str]) -> list[str]:
-        shell, home = self._env.get("SHELL") or "/bin/sh", self._env.get("HOME", "")
+        shell, home = self._env.get("SHELL", "").strip() or "/bin/sh", self._env.get("HOME", "")
         if stdin:
             line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
             line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
             shell = "/bin/sh"
-        start, words, end = "command=[", [shell, "-c", line], "]"
-        if user is not None and user != self._own:
-            more = [shell, home] if home or shell != "/bin/sh" else []
-            start, words, end = "command=as_user(", [user, line, *more], ")"
-        code = "".join([start, "\n", *(f"        {_literal(x)},\n" for x in words), "    ", end])
         if user != self._own:
-            return [code]
-        if shell == "/bin/sh":
-            code = f"command={_literal(line)}"
-        return [code, f"cwd={_literal(home)}" if home else "cwd=Path.home()"]
+            words = [str(user), line, *([shell, home] if home or shell != "/bin/sh" else [])]
+            return ["\n".join(["command=as_user(", *_indented(map(_literal, words), 8), "    )"])]
+        command = f"command={_literal(line)}"
+        if shell != "/bin/sh":
+            words = [shell, "-c", line]
+            command = "\n".join(["command=[", *_indented(map(_literal, words), 8), "    ]"])
+        return [command, f"cwd={_literal(home)}" if home else "cwd=Path.home()"]
+
+
+def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
+    return [f"{'':{columns}}{item}," for item in items if item]
 
 
 def _without_percents(command: str) -> tuple[str, list[str]]:
     """Return a shell line, and the lines that a bare % begins: they are its standard input."""
     line = cast("re.Match[str]", re.match(r"([^\\%]|\\.?)*", command, re.DOTALL))[0]
-    stdin = re.sub(
-        r"\\?%", lambda found: "%" if found[0] == r"\%" else "\n", command[len(line) + 1 :]
-    )
+    rest = command[len(line) + 1 :]
+    stdin = re.sub(r"\\?%", lambda found: "%" if found[0] == r"\%" else "\n", rest)
     return line.replace(r"\%", "%"), stdin.removesuffix("\n").split("\n") if stdin else []
 
 
@@ -8498,13 +8483,6 @@ def _name_after(line: str) -> str:
         names.append((not name or GUARD.fullmatch(first) is not None, name))
     name = min(names, key=lambda each: each[0])[1] or "command"
     return name if name[0].isalpha() else f"run-{name}"
-
-
-def _variable(name: str) -> str:
-    import keyword
-
-    variable = name.replace("-", "_")
-    return f"{variable}_" if keyword.iskeyword(variable) or variable == "as_user" else variable
 
 
 def _printable(text: str) -> str:
@@ -8558,18 +8536,19 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
     """Write a new file named after a crontab and as private as it; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with open(os.open(file, flags, 0o644 if adopted.system else 0o600), "wb") as stream:
+        descriptor = os.open(file, flags, 0o644 if adopted.system else 0o600)
+    except OSError as error:
+        why = f"{error.strerror}; nothing was written"
+        raise ConfigurationError(f"{file} cannot be made ({why})") from error
+    try:
+        with open(descriptor, "wb") as stream:
             stream.write(adopted.source.encode())
     except OSError as error:
-        hint = (
-            "; move it away, or choose another folder"
-            if isinstance(error, FileExistsError)
-            else ""
-        )
-        raise ConfigurationError(f"{file} cannot be written ({error.strerror}){hint}") from error
+        file.unlink()
+        raise ConfigurationError(f"{file} cannot be written ({error.strerror})") from error
     return str(file)
 
 

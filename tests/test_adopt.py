@@ -445,7 +445,7 @@ def test_the_zone_is_the_hosts_unless_cron_tz_says_another() -> None:
     ]
     assert sorted(map(str, zones)) == ["Asia/Tokyo", "Asia/Tokyo", "local", "local"]
     assert load(adopted.source)[2].env == {"TZ": "Europe/Oslo"}, "of the command, as in cron"
-    assert "Nowhere" in reasons("CRON_TZ=Nowhere\n@daily a\n")[1]
+    assert "Nowhere" in reasons("CRON_TZ=Nowhere\n@daily a\nCRON_TZ=UTC\n@daily b\n")[2]
 
 
 def test_mailto_names_what_takes_its_place() -> None:
@@ -460,7 +460,7 @@ def test_mailto_names_what_takes_its_place() -> None:
 def test_the_file_says_once_what_cron_does_otherwise() -> None:
     source = hk.adopt("@daily a\n@daily b\n@reboot c\n", system=False).source
     assert source.count("grace=1") == 1
-    assert "# At each start of the scheduler, not of the host.\nc = Task(" in source
+    assert "# At each start of the scheduler, not of the host.\nc_task = Task(" in source
 
 
 def test_a_system_crontab_is_known_by_its_users() -> None:
@@ -491,6 +491,7 @@ LEFT_OUT = {
     "5/15 * * * * x": "write 5-59/15",
     "0 1/2,7 * * * x": "write 1-23/2",
     "* * * * *": "neither",
+    "* * * * * * x": "neither",
     "* * 0 * * x": "day of month 0",
     "@every_minute x": "@every_minute",
     "@600 x": "@600",
@@ -508,6 +509,7 @@ def test_what_cannot_be_said_is_a_comment_with_the_reason(line: str) -> None:
     assert adopted.tasks == ["a", "b"]
     assert LEFT_OUT[line] in adopted.left_out[2]
     assert f"# Left out: {line}\n# {adopted.left_out[2]}\n" in adopted.source
+    assert hk.adopt(f"{line}\n", system=False).tasks == []
     assert not adopted.left_out[2].startswith("Task ")
 
 
@@ -529,6 +531,9 @@ HOSTILE = [
     'A\'"""=x"y\'z\\\x01',
     'MAILTO=a\x0b\x0c\r\u2029import os"""',
     "CRON_TZ=../../etc/passwd\x00",
+    "@daily no-such-zone",
+    "CRON_TZ=",
+    "@daily cat%\x00",
     "* * * * * nul\x00",
     '0 0 "*" * * x',
     "9" * 5000 + " * * * * x",
