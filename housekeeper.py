@@ -8253,7 +8253,8 @@ CRON_VARIABLE = re.compile(
 )
 CRON_ENDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 # They are for cron's mail, or cron sets them itself.
-NOT_FOR_COMMANDS = ("MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING", "LOGNAME", "USER")
+NOT_FOR_COMMANDS = {"MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING"}
+NOT_FOR_COMMANDS |= {"LOGNAME", "USER"}
 # Column heads, rules, and lines that are switched off describe no task.
 NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
 # A task is named after the first command of its line that is no guard, without what starts it.
@@ -8271,7 +8272,7 @@ that), and never starts while it still runs.
 AS_USER = '''
 
 def as_user(user: str, *words: str) -> list[str]:
-    """Return the arguments that run a line as a user, by a shell and in a home."""
+    """Return what runs a line as a user; a shell and a home may follow it."""
     script = 'HOME=${2:-$HOME}; cd; exec "${1:-/bin/sh}" -c "$0"'
     return ["/sbin/runuser", "-u", user, "--", "/bin/sh", "-c", script, *words]
 
@@ -8279,7 +8280,7 @@ def as_user(user: str, *words: str) -> list[str]:
 
 
 class Adopted(NamedTuple):
-    """A task file made of a crontab, its tasks' names, and why lines (by number) are left out."""
+    """A task file made of a crontab, its tasks' names, and why a line of a number is left out."""
 
     source: str
     tasks: list[str]
@@ -8309,7 +8310,7 @@ def adopt(
 
 
 def _names_users(lines: Iterable[str]) -> bool:
-    """Tell whether all lines have a user in the sixth column: one of this host, or some root."""
+    """Tell whether the sixth column holds names only, and root or none but users of this host."""
     import pwd
 
     entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
@@ -8339,6 +8340,7 @@ class Adoption:
         elif not line:
             self.add_comments()
         elif variable := CRON_VARIABLE.fullmatch(line):
+            self.add_comments()
             words = [word or "" for word in variable.groups()]
             self._set("".join(words[:3]), "".join(words[3:]))
         elif entry := CRON_ENTRY.fullmatch(line):
@@ -8372,7 +8374,7 @@ class Adoption:
             self._zone = value or "local"
         elif name == "RANDOM_DELAY":
             raise ConfigurationError("no task waits at random; write H for the minute or hour")
-        elif name == "MAILTO":
+        elif name == "MAILTO" and value:
             told = "--on-failure COMMAND, or on_finish= of an application, tells of failures"
             self.add_comments(f"MAILTO={value}: {told}.")
         elif name not in NOT_FOR_COMMANDS:

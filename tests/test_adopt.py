@@ -362,6 +362,7 @@ def test_a_line_that_is_switched_off_stays_a_comment() -> None:
     assert "# 0 5 * * * /bin/old\n" in adopted.source
     (task,) = load(adopted.source)
     assert (task.name, task.description) == ("new", "")
+    assert only("# Of a variable.\nX=1\n0 6 * * * /bin/new\n").description == ""
     assert only("# Two\n# lines.\n0 6 * * * /bin/new\n").description == "Two lines."
 
 
@@ -455,6 +456,7 @@ def test_mailto_names_what_takes_its_place() -> None:
     assert "--on-failure" in line
     assert "on_finish" in line
     assert load(source)[0].env is None
+    assert "on-failure" not in hk.adopt('MAILTO=""\n@daily a\n', system=False).source
 
 
 def test_the_file_says_once_what_cron_does_otherwise() -> None:
