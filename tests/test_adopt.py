@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import os
+import pwd
 import random
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -557,6 +559,36 @@ def test_nothing_in_a_crontab_can_become_code() -> None:
         assert tasks[0].env == {'A\'"""': "x\"y'z\\\x01"}
 
 
+def test_whatever_a_crontab_holds_its_file_loads_and_holds_the_tasks_it_names() -> None:
+    chance = random.Random(11)
+    parts = [
+        *"#=A%\\\"' \t~{}()|&;>\n\x00\x85\udc80\u202e\u0301",
+        "@daily ",
+        "CRON_TZ=",
+        "HOME=/x",
+    ]
+    parts += [
+        "root ",
+        "* * * * * ",
+        "/2",
+        "\nSHELL=/bin/bash\n",
+        "$(",
+        "import",
+        "a",
+        "b c",
+        "\n# ",
+    ]
+    adopted_tasks = 0
+    for _ in range(400):
+        lines = ("".join(chance.choices(parts, k=chance.randint(0, 12))) for _ in range(4))
+        starts = ("", "@daily ", "5 4 * * 1 root ", "0~9 * 1 * * daemon ")
+        text = "\n".join(start + line for start, line in zip(starts, lines, strict=True))
+        adopted = hk.adopt(text, system=chance.choice([True, False, None]), user="daemon")
+        assert [task.name for task in load(adopted.source)] == adopted.tasks
+        adopted_tasks += len(adopted.tasks)
+    assert adopted_tasks > 300
+
+
 def test_a_crontab_with_the_line_ends_of_windows_is_read() -> None:
     task = only("A=b\r\n\r\n0 1 * * * x y\r\n")
     assert (task.command, task.env) == ("x y", {"A": "b"})
@@ -693,6 +725,26 @@ def test_what_is_adopted_passes_check_and_runs(tmp_path: Path) -> None:
     assert (tmp_path / "three").read_text() == "1 2 3 /bin/bash\n"
     failed = housekeeper(tmp_path, "--tasks", "tasks", "run", "exit", code=1)
     assert "exited with 7" in failed.stderr + failed.stdout
+
+
+@pytest.mark.skipif(not shutil.which("run-parts"), reason="needs Debian's run-parts")
+def test_a_crontab_of_folders_for_run_parts_works(tmp_path: Path) -> None:
+    for name in ("cron.hourly", "cron.daily"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hello").write_text(f"#!/bin/sh\necho hello from {name}\n")
+        (tmp_path / name / "hello").chmod(0o755)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    crontab = f"""
+        17 * * * * {user} cd / && run-parts --report {tmp_path}/cron.hourly
+        25 6 * * * {user} test -x /no || {{ cd / && run-parts --report {tmp_path}/cron.daily; }}
+        """
+    crontab = textwrap.dedent(crontab)
+    housekeeper(tmp_path, "adopt", "-", "--system", "--into", "tasks", stdin=crontab)
+    in_utc(tmp_path / "tasks/crontab.py")
+    assert "2 tasks" in housekeeper(tmp_path, "--tasks", "tasks", "check").stdout
+    for name in ("cron.hourly", "cron.daily"):
+        done = housekeeper(tmp_path, "--tasks", "tasks", "run", name.replace(".", "-"))
+        assert f"hello from {name}" in done.stderr
 
 
 @pytest.mark.skipif(not ROOT or not Path("/sbin/runuser").exists(), reason="needs root, runuser")
