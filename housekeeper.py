@@ -9174,6 +9174,318 @@ def environ_of(head: str) -> Environ:
 
 
 # ================================================================================================
+# 15b. Adopt: task files from a crontab.
+# ================================================================================================
+
+CRON_ENTRY = re.compile(r"-?(@\S+|\S+(?:[ \t]+\S+){4})[ \t]+([^*\s].*)")
+CRON_USER = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*\$?)[ \t]+([^\s-].*)")
+CRON_VARIABLE = re.compile(
+    r"""(?:"([^"=]+)"|'([^'=]+)'|([^\s"'=][^\s=]*))\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'].*|))"""
+)
+CRON_ENDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+# They are for cron's mail, or cron sets them itself.
+NOT_FOR_COMMANDS = {"MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING"}
+NOT_FOR_COMMANDS |= {"LOGNAME", "USER"}
+# Column heads, rules, and lines that are switched off describe no task.
+NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
+# A task is named after the first command of its line that is no guard, without what starts it.
+GUARD = re.compile(r"\[+|\.|case|cd|command|echo|exit|export|for|if|set|sleep|test|true|while")
+STARTER = re.compile(
+    r"[-!({].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?(exec|env|time|timeout"
+    r"|nohup|nice|ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh|(python|php|node|perl)[\d.]*)"
+)
+# Redirections, and options with a value, such as `sudo -u NAME` and `nice -n 19`.
+NOISE = re.compile(r"[&\d]*[<>]+[&|]?\s*[^\s;|&]*|\s-[gnu]\s+[^\s-]\S*")
+ADOPTED = """\
+Times are the host's.  Unlike cron, a task runs a tick that is up to an hour late (grace=1 stops
+that), and never starts while it still runs.
+"""
+AS_USER = '''
+
+def as_user(user: str, *words: str) -> list[str]:
+    """Return what runs a line as a user; a shell and a home may follow it."""
+    script = 'HOME=${2:-$HOME}; cd; exec "${1:-/bin/sh}" -c "$0"'
+    return ["/sbin/runuser", "-u", user, "--", "/bin/sh", "-c", script, *words]
+
+'''
+
+
+class Adopted(NamedTuple):
+    """A task file made of a crontab, its tasks' names, and why a line of a number is left out."""
+
+    source: str
+    tasks: list[str]
+    left_out: dict[int, str]
+    system: bool
+
+
+def adopt(
+    text: str, *, system: bool | None = None, name: str = "crontab", user: str = "root"
+) -> Adopted:
+    """Make a task file of a crontab; nothing in its text is evaluated.
+
+    A system crontab names a user in the sixth column; None guesses.  `user` is the one who runs
+    the scheduler: tasks of others start with runuser.
+    """
+    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    system = _names_users(lines) if system is None else system
+    adoption = Adoption(user if system else None)
+    for number, line in enumerate(lines, start=1):
+        try:
+            adoption.read(line)
+        except ConfigurationError as error:
+            adoption.left_out[number] = str(error)
+            adoption.add_comments(f"Left out: {line}", str(error))
+    title = f"{name}, read as a {'system' if system else 'user'} crontab"
+    return Adopted(adoption.source(title), adoption.tasks, adoption.left_out, system)
+
+
+def _names_users(lines: Iterable[str]) -> bool:
+    """Tell whether the sixth column holds names only, and root or none but users of this host."""
+    import pwd
+
+    entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
+    found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
+    users = {each[1] for each in found if each}
+    known = {each.pw_name for each in pwd.getpwall()}
+    return bool(found) and all(found) and ("root" in users or users <= known)
+
+
+class Adoption:
+    """One walk down a crontab: a variable counts for the lines below it, as in cron."""
+
+    def __init__(self, user: str | None) -> None:
+        self.tasks: list[str] = []
+        self.left_out: dict[int, str] = {}
+        self._own = user  # None: the lines name no user.
+        self._blocks: list[str] = []
+        self._comments: list[str] = []
+        self._env: dict[str, str] = {}
+        self._unwritten: dict[str, str] = {}
+        self._zone = "local"
+
+    def read(self, line: str) -> None:
+        """Take the next line; raises ConfigurationError with the reason why it is no task."""
+        if line.startswith("#"):
+            self._comments.append(line.lstrip("#").strip())
+        elif not line:
+            self.add_comments()
+        elif variable := CRON_VARIABLE.fullmatch(line):
+            self.add_comments()
+            words = [word or "" for word in variable.groups()]
+            self._set("".join(words[:3]), "".join(words[3:]))
+        elif entry := CRON_ENTRY.fullmatch(line):
+            self._add_task(entry[1], entry[2])
+        else:
+            raise ConfigurationError("it is neither NAME=value nor a schedule with a command")
+
+    def add_comments(self, *more: str) -> None:
+        """End a paragraph of comments."""
+        self._add([], *more)
+
+    def source(self, title: str) -> str:
+        """Return the file, as `ruff format` leaves it."""
+        self.add_comments()
+        title = re.sub(r'["\\]', " ", _printable(title))
+        body = "\n\n".join(self._blocks).split("\n")
+        head = f'"""Tasks of {title}.\n\n{ADOPTED}"""\n\n'
+        if "    cwd=Path.home()," in body:
+            head += "from pathlib import Path\n\n"
+        helper = AS_USER if "    command=as_user(" in body else ""
+        return "\n".join([f"{head}from housekeeper import Task\n{helper}", *body, ""])
+
+    def _add(self, code: Sequence[str], *comments: str) -> None:
+        lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
+        self._comments.clear()
+        if lines or code:
+            self._blocks.append("\n".join([*lines, *code]))
+
+    def _set(self, name: str, value: str) -> None:
+        if name == "CRON_TZ":
+            self._zone = value or "local"
+        elif name == "RANDOM_DELAY":
+            raise ConfigurationError("no task waits at random; write H for the minute or hour")
+        elif name == "MAILTO" and value:
+            told = "--on-failure COMMAND, or on_finish= of an application, tells of failures"
+            self.add_comments(f"MAILTO={value}: {told}.")
+        elif name not in NOT_FOR_COMMANDS:
+            self._env[name] = self._unwritten[name] = value
+
+    def _add_task(self, when: str, command: str) -> None:
+        user, column = self._own, CRON_USER.fullmatch(command)
+        if user is not None:
+            if column is None:
+                raise ConfigurationError("its sixth column is not a user with a command behind")
+            user, command = column.groups()
+        line, stdin = _without_percents(command)
+        name = self._new_name(line)
+        schedule = None if when == "@reboot" else _cron_schedule(when)
+        zone = "UTC" if self._zone == "local" else self._zone
+        try:  # The task itself tells what is wrong with it.
+            words = [line, *stdin]
+            Task(name, command=words, env=self._env, schedule=schedule, timezone=zone)
+        except ConfigurationError as error:
+            raise ConfigurationError(str(error).partition(": ")[2]) from None
+        self._add_env()
+        description = self._take_description()
+        arguments = [
+            _literal(name),
+            *self._command(user, line, stdin),
+            "env=ENV" if self._env else "",
+            f"schedule={_literal(schedule)}" if schedule else "startup=True",
+            f"timezone={_literal(self._zone)}" if schedule else "",
+            f"description={_literal(description)}" if description else "",
+        ]
+        told = [] if schedule else ["At each start of the scheduler, not of the host."]
+        self._add([f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"], *told)
+        self.tasks.append(name)
+
+    def _new_name(self, line: str) -> str:
+        name = _name_after(line)
+        others = (f"{name}-{number}" for number in itertools.count(2))
+        return name if name not in self.tasks else next(x for x in others if x not in self.tasks)
+
+    def _add_env(self) -> None:
+        if self._unwritten:
+            earlier = "**ENV" if self._unwritten != self._env else ""
+            pairs = (f"{_literal(key)}: {_literal(x)}" for key, x in self._unwritten.items())
+            self._blocks.append("\n".join(["ENV = {", *_indented([earlier, *pairs]), "}"]))
+            self._unwritten.clear()
+
+    def _take_description(self) -> str:
+        if any(map(NO_DESCRIPTION.match, self._comments)):
+            return ""
+        description = " ".join(self._comments)
+        self._comments.clear()
+        return description
+
+    def _command(self, user: str | None, line: str, stdin: Sequence[str]) -> list[str]:
+        shell, home = self._env.get("SHELL", "").strip() or "/bin/sh", self._env.get("HOME", "")
+        if stdin:
+            line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
+            line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
+            shell = "/bin/sh"
+        if user != self._own:
+            words = [str(user), line, *([shell, home] if home or shell != "/bin/sh" else [])]
+            return ["\n".join(["command=as_user(", *_indented(map(_literal, words), 8), "    )"])]
+        command = f"command={_literal(line)}"
+        if shell != "/bin/sh":
+            words = [shell, "-c", line]
+            command = "\n".join(["command=[", *_indented(map(_literal, words), 8), "    ]"])
+        return [command, f"cwd={_literal(home)}" if home else "cwd=Path.home()"]
+
+
+def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
+    return [f"{'':{columns}}{item}," for item in items if item]
+
+
+def _without_percents(command: str) -> tuple[str, list[str]]:
+    """Return a shell line, and the lines that a bare % begins: they are its standard input."""
+    line = cast("re.Match[str]", re.match(r"([^\\%]|\\.?)*", command, re.DOTALL))[0]
+    rest = command[len(line) + 1 :]
+    stdin = re.sub(r"\\?%", lambda found: "%" if found[0] == r"\%" else "\n", rest)
+    return line.replace(r"\%", "%"), stdin.removesuffix("\n").split("\n") if stdin else []
+
+
+def _cron_schedule(when: str) -> str:
+    """Return a schedule in Housekeeper's words; raises ConfigurationError."""
+    fields = when.split()
+    for index, text in enumerate(fields if len(fields) == 5 else []):
+        if single := re.search(r"(?:^|,)(\w+)(/\w+)", text):
+            hint = f"write {single[1]}-{CRON_ENDS[index][1]}{single[2]}"
+            raise ConfigurationError(f"cron knows no step without a range, as in {text!r}; {hint}")
+        if random := re.fullmatch(r"(\d*)~(\d*)(/\d+)?", text, re.ASCII):
+            low, high = CRON_ENDS[index]
+            ends = f"{random[1] or low}-{random[2] or high}"
+            # A bare H is no day after the 28th.
+            plain = ends == f"{low}-{high}" and high != 31
+            fields[index] = f"{'H' if plain else f'H({ends})'}{random[3] or ''}"
+    return " ".join(fields)
+
+
+def _name_after(line: str) -> str:
+    """Return a task's name: the command that a shell line is about, and a plain word behind it."""
+    names = []
+    for part in re.split("[|&;]+", NOISE.sub(" ", line)):
+        words = [word for each in part.split() if (word := each.strip("`(){}"))]
+        words = list(itertools.dropwhile(STARTER.fullmatch, words)) or words[:1]
+        first = "".join(words[:1]).strip("\"'")
+        file = re.sub(r"\.(sh|bash|py|php|pl|rb|js)$", "", Path(first).name)
+        plain = [word for word in words[1:2] if re.fullmatch("[A-Za-z][A-Za-z:_-]*", word)]
+        name = re.sub("[^a-z0-9]+", "-", " ".join([file, *plain]).lower())[:60].strip("-")
+        names.append((not name or GUARD.fullmatch(first) is not None, name))
+    name = min(names, key=lambda each: each[0])[1] or "command"
+    return name if name[0].isalpha() else f"run-{name}"
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def _literal(text: str) -> str:
+    """Return a string's literal, in the quotes that `ruff format` takes."""
+    quote = "'" if text.count('"') > text.count("'") else '"'
+    known = {"\\": r"\\", quote: f"\\{quote}"}
+    inner = (known.get(x) or (x if x.isprintable() else repr(x)[1:-1]) for x in text)
+    return f"{quote}{''.join(inner)}{quote}"
+
+
+def add_adopt_options(parser: argparse.ArgumentParser) -> None:
+    """Give the command ``adopt`` its options."""
+    parser.add_argument("--into", metavar="FOLDER", help="write a new file into this folder")
+    kind = parser.add_mutually_exclusive_group()
+    for name, value, column in (("system", True, "a user"), ("user", False, "the command")):
+        text = f"the sixth column is {column} (default: a guess)"
+        kind.add_argument(f"--{name}", action="store_const", dest="system", const=value, help=text)
+
+
+def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+    """Print the task file made of a crontab, or write it into a folder."""
+    import pwd
+
+    path = Path("crontab" if options.CRONTAB == "-" else options.CRONTAB)
+    try:
+        data = sys.stdin.buffer.read() if options.CRONTAB == "-" else path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror})") from error
+    if options.system is None and path.parts[:2] == ("/", "etc"):
+        options.system = True
+    own = [each.pw_name for each in pwd.getpwall() if each.pw_uid == os.geteuid()]
+    text = data.decode(errors="surrogateescape")
+    adopted = adopt(text, system=options.system, name=path.name, user="".join(own[:1]))
+    told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
+    if not adopted.tasks:
+        raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))
+    file = _write_adopted(adopted, Path(options.into), path) if options.into else None
+    if options.json:
+        _print_json({**adopted._asdict(), "file": file})
+    elif file is None:
+        print(adopted.source, end="", flush=True)
+    told.append(f"{file or path}: tasks: {len(adopted.tasks)}, lines left out: {len(told)}")
+    print("\n".join(map(_printable, told)), file=sys.stderr)
+    return 1 if adopted.left_out else 0
+
+
+def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
+    """Write a new file named after a crontab and as private as it; raises ConfigurationError."""
+    file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        folder.mkdir(mode=0o755, exist_ok=True)
+        descriptor = os.open(file, flags, 0o644 if adopted.system else 0o600)
+    except OSError as error:
+        why = f"{error.strerror}; nothing was written"
+        raise ConfigurationError(f"{file} cannot be made ({why})") from error
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(adopted.source.encode())
+    except OSError as error:
+        file.unlink()
+        raise ConfigurationError(f"{file} cannot be written ({error.strerror})") from error
+    return str(file)
+
+
+# ================================================================================================
 # 16. Command line: python housekeeper.py
 # ================================================================================================
 
@@ -9304,6 +9616,8 @@ def _make_parser() -> argparse.ArgumentParser:
             sub.add_argument(argument.strip("[]"), nargs="?" if argument[0] == "[" else None)
         if name in ("next", "history"):
             sub.add_argument("-n", type=_positive, default=10, help="how many (default: 10)")
+        if name == "adopt":
+            add_adopt_options(sub)
     return parser
 
 
@@ -9896,6 +10210,7 @@ COMMANDS: tuple[tuple[Command, str, list[str], str], ...] = (
     (command_pause, "pause", ["NAME"], "pause a task's schedule everywhere"),
     (command_resume, "resume", ["NAME"], "end a pause"),
     (command_check, "check", [], "check task files, names, schedules and zones"),
+    (command_adopt, "adopt", ["CRONTAB"], "make a task file of a crontab, or of - for stdin"),
 )
 
 
