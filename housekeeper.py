@@ -6420,6 +6420,7 @@ def leave_process() -> None:
 # Task files and their helpers are modules of this package, whose path is the tasks folder.  It is
 # not on sys.path, so that no task file hides a module of the application or of a library.
 PACKAGE = "housekeeper_tasks"
+OURS = re.compile(rf"{PACKAGE}(_[0-9]+)?(\..+)?")
 # Where the packages are, for processes that multiprocessing spawns and sends their functions to.
 FOLDERS = "HOUSEKEEPER_TASK_FOLDERS"
 STRANGER = "it was not loaded, for it never names housekeeper"
@@ -6460,18 +6461,7 @@ def discover_tasks(folder: Path) -> Discovered:
         found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
         found.unreadable = True
         return found
-    package, before = _make_package(folder)
-    files = [path for path in files if not path.name.startswith(("_", "."))]
-    made: dict[str, list[Task]] = {f"{package}.{path.stem}": [] for path in files}
-    token = task_made.set(functools.partial(_collect, made))
-    try:
-        for name, path in zip(made, files, strict=True):
-            _load_into(found, path, name, made)
-            if path in found.broken and name in before:
-                # The tasks that it keeps go on in the module that they came from.
-                sys.modules.setdefault(name, before[name])
-    finally:
-        task_made.reset(token)
+    _load_all(found, folder, [path for path in files if not path.name.startswith(("_", "."))])
     strangers = [path.name for path, why in found.broken.items() if why.endswith(STRANGER)]
     if strangers:
         names = ", ".join(strangers[:3] + ["..."] * (len(strangers) > 3))
@@ -6518,7 +6508,7 @@ def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
     """Make a folder's package anew; return its name and the modules that it had."""
     place, name, numbers = [str(folder)], PACKAGE, itertools.count(2)
     # Another Housekeeper of this process may have a folder of its own.
-    while getattr(sys.modules.get(name), "__path__", place) != place:
+    while name in sys.modules and getattr(sys.modules[name], "__path__", None) != place:
         name = f"{PACKAGE}_{next(numbers)}"
     before = {each: sys.modules[each] for each in list(sys.modules) if each.startswith(f"{name}.")}
     for each in before:
@@ -6535,8 +6525,8 @@ def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
 
 
 def _folders() -> list[str]:
-    packages = (name for name in list(sys.modules) if re.fullmatch(f"{PACKAGE}(_[0-9]+)?", name))
-    return [sys.modules[name].__path__[0] for name in packages]
+    packages = [name for name in list(sys.modules) if "." not in name and OURS.fullmatch(name)]
+    return [place for name in packages for place in getattr(sys.modules[name], "__path__", ())]
 
 
 class _TaskFinder:
@@ -6547,7 +6537,7 @@ class _TaskFinder:
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        ours = path is not None and name.startswith(PACKAGE)
+        ours = path is not None and OURS.fullmatch(name)
         for_a_task = task_made.get() is not None or _current_run.get() is not None
         if not ours and (not _is_root() or not for_a_task or name in sys.builtin_module_names):
             return None
@@ -6620,6 +6610,20 @@ def _is_in(package: str, name: str) -> bool:
     return top not in sys.modules and importlib.util.find_spec(top) is None
 
 
+def _load_all(found: Discovered, folder: Path, files: Sequence[Path]) -> None:
+    package, before = _make_package(folder)
+    made: dict[str, list[Task]] = {f"{package}.{path.stem}": [] for path in files}
+    token = task_made.set(functools.partial(_collect, made))
+    try:
+        for name, path in zip(made, files, strict=True):
+            _load_into(found, path, name, made)
+            if path in found.broken and name in before:
+                # The tasks that it keeps go on in the module that they came from.
+                sys.modules.setdefault(name, before[name])
+    finally:
+        task_made.reset(token)
+
+
 def _collect(made: dict[str, list[Task]], task: Task) -> None:
     """Note a task that a task file makes: the module being imported is the innermost <module>."""
     frame: FrameType | None = sys._getframe()
@@ -6635,7 +6639,7 @@ def _load_into(
     problem, tasks = "", list[Task]()
     try:
         # What another program keeps here, such as Celery's tasks, is not imported.
-        if b"housekeeper" not in path.read_bytes():
+        if b"housekeeper" not in _TaskLoader(name, str(path)).get_data(str(path)):
             found.broken[path] = f"{path}: {STRANGER}"
             return
         tasks = _tasks_of(_load(path, name), made)
