@@ -29,6 +29,8 @@ as_root = pytest.mark.skipif(not ROOT, reason="needs root, whom alone it concern
 
 @pytest.fixture(autouse=True)
 def _no_modules_are_left() -> Iterator[None]:
+    for name in [each for each in sys.modules if each.startswith(hk.PACKAGE)]:
+        del sys.modules[name]
     before, finders = set(sys.modules), list(sys.meta_path)
     yield
     sys.meta_path[:] = finders
@@ -449,6 +451,17 @@ def test_two_folders_of_one_process_keep_their_helpers_at_run_time(
         tasks.append(hk.discover_tasks(place).tasks["sweep"][0])
     assert [task.run() for task in tasks if task.run] == ["first", "second"]
     assert [pickle.loads(pickle.dumps(task.run)) for task in tasks] == [task.run for task in tasks]
+
+
+def test_a_module_of_the_application_that_has_the_packages_name_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = type(sys)("housekeeper_tasks")
+    monkeypatch.setitem(sys.modules, "housekeeper_tasks", own)
+    write(folder, "_words.py", "NAME = 'sweep'")
+    write(folder, "sweep.py", "from ._words import NAME\n" + one("sweep"))
+    assert list(hk.discover_tasks(folder).tasks) == ["sweep"]
+    assert sys.modules["housekeeper_tasks"] is own
 
 
 def test_a_reload_forgets_the_folders_modules_and_no_others(
