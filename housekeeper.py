@@ -6638,8 +6638,9 @@ def _load_into(
 ) -> None:
     problem, tasks = "", list[Task]()
     try:
+        source = _TaskLoader(name, str(path)).get_data(str(path))
         # What another program keeps here, such as Celery's tasks, is not imported.
-        if b"housekeeper" not in _TaskLoader(name, str(path)).get_data(str(path)):
+        if b"import" in source and b"housekeeper" not in source and ast.parse(source, str(path)):
             found.broken[path] = f"{path}: {STRANGER}"
             return
         tasks = _tasks_of(_load(path, name), made)

@@ -572,12 +572,17 @@ def test_the_folder_of_another_program_gets_one_sentence_and_is_not_touched(
     folder: Path,
 ) -> None:
     write(folder, "__init__.py", "raise RuntimeError('it was imported')")
+    write(folder, "wrong.py", "from celery import shared_task(\n")
+    write(folder, "empty.py", "")
     for name in ("mail", "orders", "pay", "ship"):
         write(folder, f"{name}.py", "open(__file__ + '.ran', 'w')\nfrom celery import shared_task")
     found = hk.discover_tasks(folder)
-    assert found.problems == [
+    assert sorted(found.problems) == [
+        f"{folder}/empty.py: it holds no Task; write task = Task(...), or name a helper _empty.py",
+        f"{folder}/wrong.py:1: it does not import (SyntaxError: invalid syntax"
+        " (wrong.py, line 1))",
         f"{folder}: not loaded, for they never name housekeeper: mail.py, orders.py, pay.py, ...;"
-        " if the folder is another program's, such as Celery's, pass another as tasks_dir"
+        " if the folder is another program's, such as Celery's, pass another as tasks_dir",
     ]
     assert list(folder.glob("*.ran")) == []
     assert "mail.py: it was not loaded" in str(found.reason("mail"))
