@@ -43,6 +43,7 @@ agenda, grace) are used in one meaning only; the README explains them.
 
 from __future__ import annotations
 
+import ast
 import atexit
 import bisect
 import concurrent.futures.thread
@@ -85,6 +86,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from datetime import datetime, timedelta, timezone, tzinfo
 from datetime import time as wall_time
 from enum import Enum
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import (
@@ -824,6 +826,10 @@ def _shared_cron_trigger(expression: str, timezone: str, hash_key: str) -> CronT
 # ================================================================================================
 
 TaskFunction = Callable[..., object]
+# Told of each task that is made while task files load.
+task_made: contextvars.ContextVar[Callable[[Task], None] | None] = contextvars.ContextVar(
+    "housekeeper_task_made", default=None
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -887,6 +893,9 @@ class Task:
             _check_sentry(self.sentry)
         except ConfigurationError as error:
             raise ConfigurationError(f"Task {self.name!r}: {error}") from error.__cause__
+        note = task_made.get()
+        if note is not None:
+            note(self)
 
     def _check_action(self) -> None:
         if (self.run is None) == (self.command is None):
@@ -7408,6 +7417,14 @@ def create_housekeeper(
 # 12. Discovery: the files in tasks/.
 # ================================================================================================
 
+# Task files and their helpers are modules of this package, whose path is the tasks folder.  It is
+# not on sys.path, so that no task file hides a module of the application or of a library.
+PACKAGE = "housekeeper_tasks"
+OURS = re.compile(rf"{PACKAGE}(_[0-9]+)?(\..+)?")
+# Where the packages are, for processes that multiprocessing spawns and sends their functions to.
+FOLDERS = "HOUSEKEEPER_TASK_FOLDERS"
+STRANGER = "it was not loaded, for it never names housekeeper"
+
 
 @dataclass(slots=True)
 class Discovered:
@@ -7415,18 +7432,28 @@ class Discovered:
 
     tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    broken: set[Path] = field(default_factory=set)
+    broken: dict[Path, str] = field(default_factory=dict)  # the files that did not load, and why
+    stamps: dict[str, str] = field(default_factory=dict)  # what was loaded: see changed_since()
     unreadable: bool = False  # the folder itself: nothing is known of its files
+
+    def reason(self, name: str) -> str | None:
+        """Return why the file that has a task's name, in dashes, did not load; None if it did."""
+        stems = {path.stem.replace("_", "-"): problem for path, problem in self.broken.items()}
+        return stems.get(name.replace("_", "-"))
 
 
 def discover_tasks(folder: Path) -> Discovered:
     """Load the task files of a folder; files that begin with ``_`` or ``.`` are helpers.
 
+    Each Task that a file's own code makes while it loads counts, wherever the file keeps it (the
+    base of a `dataclasses.replace` as well), and each that it imports, unless from a task file.
+
     Whatever is wrong with a file is a problem on the list, with file and line; the others load.
     """
-    found = Discovered()
+    found, folder = Discovered(), folder.absolute()
     try:
         importable_as_housekeeper()
+        found.stamps = _stamps(folder)
         files = sorted(path for path in folder.iterdir() if path.suffix == ".py")
         _refuse_helpers_writable_by_others(folder)
     except (OSError, ConfigurationError) as error:
@@ -7434,13 +7461,32 @@ def discover_tasks(folder: Path) -> Discovered:
         found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
         found.unreadable = True
         return found
-    helpers = {path.stem for path in folder.iterdir() if path.name.startswith("_")}
-    helpers -= {"__main__", *sys.stdlib_module_names}
-    with _importable_from(folder, helpers):
-        for path in files:
-            if not path.name.startswith(("_", ".")):
-                _load_into(found, path)
+    _load_all(found, folder, [path for path in files if not path.name.startswith(("_", "."))])
+    strangers = [path.name for path, why in found.broken.items() if why.endswith(STRANGER)]
+    if strangers:
+        names = ", ".join(strangers[:3] + ["..."] * (len(strangers) > 3))
+        found.problems.append(
+            f"{folder}: not loaded, for they never name housekeeper: {names}; if the folder is"
+            " another program's, such as Celery's, pass another as tasks_dir"
+        )
     return found
+
+
+def changed_since(folder: Path, stamps: Mapping[str, str]) -> list[str]:
+    """Return the files that are new, changed or gone since the folder had these stamps."""
+    now = _stamps(folder)
+    return sorted(name for name in {*now, *stamps} if now.get(name) != stamps.get(name))
+
+
+def _stamps(folder: Path) -> dict[str, str]:
+    stamps = {}
+    for path in folder.rglob("*.py"):
+        name = path.relative_to(folder).as_posix()
+        if not name.startswith(".") and "/." not in name:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                stamps[name] = f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+    return stamps
 
 
 def importable_as_housekeeper() -> None:
@@ -7458,93 +7504,181 @@ def importable_as_housekeeper() -> None:
         )
 
 
-@contextlib.contextmanager
-def _importable_from(folder: Path, helpers: set[str]) -> Iterator[None]:
-    """Let task files import their helpers, as they are now, and what lies beside the folder."""
-    forgotten = _forget_modules(helpers)
+def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
+    """Make a folder's package anew; return its name and the modules that it had."""
+    place, name, numbers = [str(folder)], PACKAGE, itertools.count(2)
+    # Another Housekeeper of this process may have a folder of its own.
+    while name in sys.modules and getattr(sys.modules[name], "__path__", None) != place:
+        name = f"{PACKAGE}_{next(numbers)}"
+    before = {each: sys.modules[each] for each in list(sys.modules) if each.startswith(f"{name}.")}
+    for each in before:
+        del sys.modules[each]
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = place
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    if _TaskFinder not in sys.meta_path:
+        sys.meta_path.insert(0, _TaskFinder)
+        sys.meta_path.append(_LastFinder)
+    os.environ[FOLDERS] = os.pathsep.join(_folders())
     importlib.invalidate_caches()
-    # A compiled copy is taken for the same by second and size, which misses a quick edit.
-    wrote, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    added = [str(place) for place in (folder, folder.parent) if str(place) not in sys.path]
-    sys.path[:0] = added
+    return name, before
+
+
+def _folders() -> list[str]:
+    packages = [name for name in list(sys.modules) if "." not in name and OURS.fullmatch(name)]
+    return [place for name in packages for place in getattr(sys.modules[name], "__path__", ())]
+
+
+class _TaskFinder:
+    """Finds what lies in tasks folders; as root, judges what a task imports from beside them."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
+        ours = path is not None and OURS.fullmatch(name)
+        for_a_task = task_made.get() is not None or _current_run.get() is not None
+        if not ours and (not _is_root() or not for_a_task or name in sys.builtin_module_names):
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if ours and spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader, spec.cached = _TaskLoader(name, spec.loader.path), None
+        elif spec is not None:
+            _refuse_module_writable_by_others(spec)
+        return spec if ours else None
+
+
+class _LastFinder:
+    """Finds what lies beside a tasks folder and nowhere else, so that it hides nothing either."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
+        beside = [os.path.dirname(folder) for folder in _folders()]
+        spec = PathFinder.find_spec(name, beside) if path is None else None
+        if spec is not None:
+            _refuse_module_writable_by_others(spec)
+        return spec
+
+
+class _TaskLoader(SourceFileLoader):
+    """Loads a module of a tasks folder from its source.
+
+    Not from a compiled copy, which is told from an older one by second and size only, and misses a
+    quick edit.
+    """
+
+    def get_data(self, path: str) -> bytes:
+        """Return the bytes of a file; raises ConfigurationError for one that others can write."""
+        _refuse_writable_by_others(Path(path))
+        return super().get_data(path)
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the module, with ``import _helper`` meaning what ``from . import`` does."""
+        tree, package = ast.parse(self.get_data(self.path), self.path), fullname.partition(".")[0]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                node.names = [each for alias in node.names for each in _qualify(alias, package)]
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                prefix = f"{package}." * _is_in(package, node.module)
+                node.module = prefix + node.module
+        return compile(tree, self.path, "exec", dont_inherit=True)
+
+
+def _qualify(alias: ast.alias, package: str) -> list[ast.alias]:
+    """Return what imports a folder's module under the name that `alias` binds."""
+    top = alias.name.partition(".")[0]
+    if not _is_in(package, top):
+        return [alias]
+    names = [ast.alias(f"{package}.{alias.name}", alias.asname or top)]
+    if "." in alias.name and not alias.asname:
+        names.append(ast.alias(f"{package}.{top}", top))
+    return [ast.copy_location(each, alias) for each in names]
+
+
+def _is_in(package: str, name: str) -> bool:
+    """Tell whether a plain name means a module of the folder: a helper, or one known only here."""
+    top = name.partition(".")[0]
+    place = os.path.join(sys.modules[package].__path__[0], top)
+    if not os.path.isfile(f"{place}.py") and not os.path.isdir(place):
+        return False
+    if top.startswith("_"):
+        return top not in sys.stdlib_module_names
+    return top not in sys.modules and importlib.util.find_spec(top) is None
+
+
+def _load_all(found: Discovered, folder: Path, files: Sequence[Path]) -> None:
+    package, before = _make_package(folder)
+    made: dict[str, list[Task]] = {f"{package}.{path.stem}": [] for path in files}
+    token = task_made.set(functools.partial(_collect, made))
     try:
-        yield
+        for name, path in zip(made, files, strict=True):
+            _load_into(found, path, name, made)
+            if path in found.broken and name in before:
+                # The tasks that it keeps go on in the module that they came from.
+                sys.modules.setdefault(name, before[name])
     finally:
-        sys.dont_write_bytecode = wrote
-        for place in added:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(place)
-        # The application may have modules of these names as well, and imports its own.
-        others = {each: old for each, old in forgotten.items() if not _lies_in(folder, old)}
-        _forget_modules({name.partition(".")[0] for name in others})
-        sys.modules.update(others)
+        task_made.reset(token)
 
 
-def _forget_modules(names: set[str]) -> dict[str, ModuleType]:
-    """Have modules and packages of these names imported anew; return what they were."""
-    return {
-        name: sys.modules.pop(name)
-        for name in list(sys.modules)
-        if name.partition(".")[0] in names
-    }
+def _collect(made: dict[str, list[Task]], task: Task) -> None:
+    """Note a task that a task file makes: the module being imported is the innermost <module>."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    if frame is not None and frame.f_globals.get("__name__") in made:
+        made[frame.f_globals["__name__"]].append(task)
 
 
-def _lies_in(folder: Path, module: ModuleType) -> bool:
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    return any(place and Path(place).is_relative_to(folder.absolute()) for place in places)
-
-
-def _load_into(found: Discovered, path: Path) -> None:
-    problem, tasks = None, []
+def _load_into(
+    found: Discovered, path: Path, name: str, made: Mapping[str, Sequence[Task]]
+) -> None:
+    problem, tasks = "", list[Task]()
     try:
-        _refuse_writable_by_others(path)
-        tasks = _tasks_of(_load(path))
+        source = _TaskLoader(name, str(path)).get_data(str(path))
+        # What another program keeps here, such as Celery's tasks, is not imported.
+        if b"import" in source and b"housekeeper" not in source and ast.parse(source, str(path)):
+            found.broken[path] = f"{path}: {STRANGER}"
+            return
+        tasks = _tasks_of(_load(path, name), made)
+        if not tasks:
+            problem = f": it holds no Task; write task = Task(...), or name a helper _{path.name}"
     except ConfigurationError as error:
-        problem = f"{path}{_line_of(error, path)}: {error}"
+        problem = f"{_line_of(error, path)}: {error}"
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        problem = f"{path}{_line_of(error, path)}: it does not import ({_in_a_line(error)})"
+        problem = f"{_line_of(error, path)}: it does not import ({_in_a_line(error)})"
     for task in tasks:
         if task.name in found.tasks:
             first = found.tasks[task.name][1]
-            problem = f"{path}: the task name {task.name!r} is taken by {first}"
+            problem = f": the task name {task.name!r} is taken by {first}"
         else:
             found.tasks[task.name] = (task, path)
-    if problem is None and not tasks:
-        problem = (
-            f"{path}: it holds no Task; write task = Task(...), or name a helper _{path.name}"
-        )
-    if problem is not None:
-        found.problems.append(problem)
-        found.broken.add(path)
+    if problem:
+        found.broken[path] = f"{path}{problem}"
+        found.problems.append(f"{path}{problem}")
 
 
-def _load(path: Path) -> ModuleType:
-    """Import a file under a name of its own, anew each time."""
-    name = f"housekeeper_tasks.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None:
-        raise ConfigurationError("it is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Pickle, and so multiprocessing, imports the package of a function's module first.
-    package = name.partition(".")[0]
-    sys.modules.setdefault(package, ModuleType(package))
-    sys.modules[name] = module
-    try:
-        # Not the loader's exec_module(), which would take a compiled copy.
-        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
+def _load(path: Path, name: str) -> ModuleType:
+    if "." in path.stem:
+        better = path.stem.replace(".", "_")
+        raise ConfigurationError(f"no module has a dot in its name; rename it to {better}.py")
+    module = importlib.import_module(name)
+    if module.__file__ != str(path):
+        raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
     return module
 
 
-def _tasks_of(module: ModuleType) -> list[Task]:
-    """Return the Task objects at a module's top level, each once."""
-    return list(
-        {id(value): value for value in vars(module).values() if isinstance(value, Task)}.values()
-    )
+def _tasks_of(module: ModuleType, made: Mapping[str, Sequence[Task]]) -> list[Task]:
+    """Return the tasks that a file makes, and those at its top level that no other file makes."""
+    name = module.__name__
+    others = {task for file, tasks in made.items() if file != name for task in tasks}
+    named = [each for each in vars(module).values() if isinstance(each, Task)]
+    return [task for task in dict.fromkeys([*made[name], *named]) if task not in others]
 
 
 def _line_of(error: BaseException, path: Path) -> str:
@@ -7561,40 +7695,29 @@ def _is_root() -> bool:
 
 
 def _refuse_writable_by_others(path: Path) -> None:
-    """Refuse, when run as root, a task file that somebody else could change.
+    """Refuse, when run as root, a file that somebody else could change.
 
+    Each folder and link on the way is judged before what lies below it, from the root on.  So only
+    root can have changed it meanwhile: what was judged is what is read, now and later.
     Raises ConfigurationError with the chmod or chown that mends it.
     """
-    if not _is_root():
-        return
-    real, folder = path.resolve(), path.parent.resolve()
-    for place in dict.fromkeys((real, *real.parents, folder, *folder.parents)):
-        _refuse_place(place)
+    place, ahead = Path(path.anchor), list(reversed(path.absolute().parts))
+    while ahead and _is_root():
+        part = ahead.pop()
+        place = place.parent if part == ".." else place / part
+        status = place.lstat()
+        _refuse_place(place, status)
+        if stat.S_ISLNK(status.st_mode):
+            ahead += reversed(Path(os.readlink(place)).parts)
+            place = place.parent
 
 
-def _refuse_helpers_writable_by_others(folder: Path) -> None:
-    """Refuse likewise a folder whose helpers, packages or compiled copies others could change."""
-    if not _is_root():
-        return
-    seen, waiting = {folder.resolve()}, [folder]
-    while waiting:
-        for place in sorted(waiting.pop().iterdir()):
-            package = place.is_dir()
-            helper = place.parent != folder or place.name.startswith("_")
-            code = package or (helper and place.suffix in (".py", ".pyc", ".so"))
-            if not code or not place.exists() or place.resolve() in seen:
-                continue
-            check = _refuse_writable_by_others if place.is_symlink() else _refuse_place
-            check(place)
-            seen.add(place.resolve())
-            if package:
-                waiting.append(place)
-
-
-def _refuse_place(place: Path) -> None:
-    status = place.stat()
+def _refuse_place(place: Path, status: os.stat_result) -> None:
+    link = stat.S_ISLNK(status.st_mode)
     sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+    open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky and not link
+    # Kubernetes mounts ConfigMaps with such modes, and read-only.
+    if open_to_others and not os.statvfs(place).f_flag & os.ST_RDONLY:
         raise ConfigurationError(
             f"{place} can be written by others and would run as root; mend it with"
             f" `chmod go-w {shlex.quote(str(place))}`"
@@ -7602,8 +7725,41 @@ def _refuse_place(place: Path) -> None:
     if status.st_uid != 0:
         raise ConfigurationError(
             f"{place} belongs to another user and would run as root; mend it with"
-            f" `chown root {shlex.quote(str(place))}`"
+            f" `chown {'-h ' if link else ''}root {shlex.quote(str(place))}`"
         )
+
+
+def _refuse_module_writable_by_others(spec: ModuleSpec) -> None:
+    """Refuse likewise a module in or beside a tasks folder, its compiled copy included."""
+    if not _is_root() or not spec.origin or not os.path.exists(spec.origin):
+        return
+    origin, compiled = Path(spec.origin), Path(spec.cached or spec.origin)
+    if any(origin.resolve().is_relative_to(Path(each).resolve().parent) for each in _folders()):
+        for place in (origin, compiled.parent, compiled):
+            if place.exists():
+                _refuse_writable_by_others(place)
+
+
+def _refuse_helpers_writable_by_others(folder: Path) -> None:
+    """Refuse likewise a folder whose helpers or packages others could change."""
+    seen, waiting = {folder.resolve()}, [folder] if _is_root() else []
+    while waiting:
+        for place in sorted(waiting.pop().glob("[!.]*")):
+            package = place.is_dir()
+            helper = place.parent != folder or place.name.startswith("_")
+            code = package or (helper and place.suffix in (".py", ".pyc", ".so"))
+            if code and place.exists() and place.resolve() not in seen:
+                _refuse_writable_by_others(place)
+                seen.add(place.resolve())
+                waiting += [place] if package else []
+
+
+if held_back() and FOLDERS in os.environ:
+    # A process that multiprocessing has spawned imports the functions that it is sent.
+    with contextlib.suppress(ConfigurationError):
+        importable_as_housekeeper()
+        for _folder in os.environ[FOLDERS].split(os.pathsep):
+            _make_package(Path(_folder))
 
 
 # ================================================================================================

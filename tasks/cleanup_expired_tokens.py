@@ -3,53 +3,75 @@
 import logging
 from collections import Counter
 
-from _database import PostgresDatabase, SqliteDatabase, database
-
 from housekeeper import SkipRun, current_run, task
 
+from ._database import PostgresDatabase, SqliteDatabase, database
+
 BATCH = 10_000
-# Table, its column, and how many seconds ago that must lie for a row to go.
-EXPIRING = (("access_tokens", "expires_at", 0), ("oauth_sessions", "created_at", 300))
+# Table, its column, how many seconds ago that must lie for a row to go, and what a row is.
+EXPIRING = (
+    ("access_tokens", "expires_at", 0, "token"),
+    ("oauth_sessions", "created_at", 300, "session"),
+)
 
 logger = logging.getLogger(__name__)
 
 
 # H: a minute that differs between installations, so that not all of them come at once.
 @task(schedule="H 2 * * *", startup=True)
-def cleanup_expired_tokens() -> None:
+def cleanup_expired_tokens() -> str:
     """Delete expired access tokens and OAuth sessions older than 5 minutes."""
-    deleted, failures = Counter[str](), list[Exception]()
+    deleted, kept, failures = Counter[str](), Counter[str](), list[Exception]()
     with database() as db:
         tables = [row for row in EXPIRING if db.has_table(row[0])]
-        for table, _, _ in set(EXPIRING) - set(tables):
+        for table, *_ in set(EXPIRING) - set(tables):
             logger.info("There is no table %s; skipped it", table)
         if not tables:
             raise SkipRun("the database has neither access_tokens nor oauth_sessions")
-        for table, column, age in tables:
+        for table, column, age, row in tables:
+            before = db.now() - age
             try:
-                delete_expired(db, (table, column), age, deleted)
+                delete_older(db, (table, column, row), before, deleted)
+                kept[row] = db.count_kept(table, column, before)
             except Exception as error:
                 # The other table is cleaned all the same.
                 logger.error("Table %s: %s", table, error)
                 failures.append(error)
-            logger.info("Deleted %d rows of %s", deleted[table], table)
+            logger.info("Deleted %d rows of %s", deleted[row], table)
     if failures:
         raise failures[0]
+    text = f"deleted {_counts(deleted, [row for *_, row in tables])}"
+    return text + (f"; kept {_counts(kept, list(+kept))}, still referred to" if +kept else "")
 
 
-def delete_expired(
+def _counts(numbers: Counter[str], words: list[str]) -> str:
+    """Return such as ``1 token and 2 sessions``."""
+    return " and ".join(f"{numbers[word]:,} {word}{'s' * (numbers[word] != 1)}" for word in words)
+
+
+def delete_older(
     db: PostgresDatabase | SqliteDatabase,
-    where: tuple[str, str],
-    age: float,
+    where: tuple[str, str, str],
+    before: float,
     deleted: Counter[str],
 ) -> None:
-    """Delete the rows of a table whose column is older than so many seconds, and count them.
+    """Delete the rows of a table whose column is before an instant, and count them.
 
-    Each batch is a transaction of its own: what is deleted stays deleted.
+    Each batch is a transaction of its own: what is deleted stays deleted.  In one that fails, the
+    row that refuses to go is found by halving, and stays.
     """
-    run, (table, column), before, touched = current_run(), where, db.now() - age, BATCH
-    while touched >= BATCH:  # It may be more, see PostgresDatabase.delete_older().
+    run, limit, touched = current_run(), BATCH, BATCH
+    table, column, row = where
+    while touched >= limit:  # It may be more, see PostgresDatabase.
         run.check_cancelled()
-        touched = db.delete_older(table, column, before, BATCH)
-        deleted[table] += touched
+        try:
+            touched = db.delete_older(table, column, before, limit)
+        except db.refusal:
+            if limit == 1 and not db.keep_one(table, column, before):
+                raise
+            limit = touched = max(limit // 2, 1)
+            continue
+        deleted[row] += touched
         run.progress(deleted.total(), unit="rows")
+        if touched >= limit:
+            limit = touched = min(limit * 2, BATCH)

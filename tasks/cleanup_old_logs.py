@@ -10,11 +10,13 @@ from pathlib import Path
 import housekeeper
 from housekeeper import ConfigurationError, SkipRun, current_run, task
 
+from ._settings import setting
+
 logger = logging.getLogger(__name__)
 
 
 @task(schedule="0 3 * * *", each_host=True)
-def cleanup_old_logs() -> None:
+def cleanup_old_logs() -> str:
     """Delete log files older than LOG_RETENTION_DAYS (30) from LOG_DIRECTORY (./logs)."""
     folder, days, patterns = _folder(), _retention_days(), _patterns()
     oldest = time.time() - days * 86400
@@ -35,6 +37,7 @@ def cleanup_old_logs() -> None:
     logger.info("Deleted %d of %d log files, %d bytes, in %s", deleted, len(files), freed, folder)
     if failures:
         raise OSError(f"{len(failures)} files in {folder} stayed: {', '.join(failures[:10])}")
+    return f"deleted {deleted} of {len(files)} log files, {freed:,} bytes"
 
 
 def _homes() -> dict[Path, str]:
@@ -50,7 +53,7 @@ def _homes() -> dict[Path, str]:
 
 def _folder() -> Path:
     """Return the real folder of the logs; raises ConfigurationError for one to keep away from."""
-    written = os.environ.get("LOG_DIRECTORY") or "./logs"
+    written = setting("LOG_DIRECTORY", "./logs")
     folder = Path(written).resolve()
     refused = _homes()
     # Path.home() raises an error for a user whom nobody knows, as there are in containers.
@@ -69,7 +72,7 @@ def _folder() -> Path:
 
 
 def _retention_days() -> int:
-    text = os.environ.get("LOG_RETENTION_DAYS") or "30"
+    text = setting("LOG_RETENTION_DAYS", "30")
     if not re.fullmatch("[0-9]{1,6}", text) or int(text) < 1:
         raise ConfigurationError(
             f"LOG_RETENTION_DAYS={text!r} is not a whole number of days, 1 or more"
@@ -78,7 +81,7 @@ def _retention_days() -> int:
 
 
 def _patterns() -> list[str]:
-    text = os.environ.get("LOG_PATTERNS") or "*.log,*.log.*"
+    text = setting("LOG_PATTERNS", "*.log,*.log.*")
     patterns = [pattern.strip() for pattern in text.split(",") if pattern.strip()]
     if not patterns or any("/" in pattern for pattern in patterns):
         raise ConfigurationError(

@@ -3,24 +3,23 @@
 import logging
 from typing import Any
 
-from _database import PostgresDatabase, SqliteDatabase, database
-
 from housekeeper import current_run, task
+
+from ._database import PostgresDatabase, SqliteDatabase, database
 
 logger = logging.getLogger(__name__)
 
 
 @task(schedule="0 4 * * 0")
-def database_vacuum() -> None:
+def database_vacuum() -> str:
     """Vacuum and analyze the application's database, table by table."""
     with database() as db:
         # Taken back before the connection is closed.
         forget = current_run().on_cancel(db.interrupt)
         try:
             if isinstance(db, PostgresDatabase):
-                vacuum_postgres(db)
-            else:
-                vacuum_sqlite(db)
+                return vacuum_postgres(db)
+            return vacuum_sqlite(db)
         except Exception:
             # A statement that was interrupted: say so, instead of how it failed.
             current_run().check_cancelled()
@@ -29,7 +28,7 @@ def database_vacuum() -> None:
             forget()
 
 
-def vacuum_postgres(db: PostgresDatabase) -> None:
+def vacuum_postgres(db: PostgresDatabase) -> str:
     """Vacuum each table; one that is locked, gone or not ours is skipped and said.
 
     One that fails, by a function in an index for example, does not stop the rest: the run fails at
@@ -37,16 +36,18 @@ def vacuum_postgres(db: PostgresDatabase) -> None:
     """
     from psycopg2 import Error, errors, sql
 
-    run, tables, failures = current_run(), _tables(db), list[str]()
+    run, tables, skipped, failures = current_run(), _tables(db), 0, list[str]()
     for number, (schema, name, ours) in enumerate(tables, start=1):
         run.check_cancelled()
         try:
             if not ours:
                 logger.warning("Skipped %s.%s: this role may not vacuum it", schema, name)
+                skipped += 1
             else:
                 db.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(schema, name)))
         except (errors.LockNotAvailable, errors.UndefinedTable) as error:
             logger.warning("Skipped %s.%s: %s", schema, name, _reason(error))
+            skipped += 1
         except Error as error:
             run.check_cancelled()
             if db.connection.closed:
@@ -55,6 +56,7 @@ def vacuum_postgres(db: PostgresDatabase) -> None:
         run.progress(number, len(tables), "tables")
     if failures:
         raise RuntimeError(f"{len(failures)} tables failed: {', '.join(failures[:10])}")
+    return f"vacuumed {len(tables) - skipped} of {len(tables)} tables"
 
 
 def _reason(error: Exception) -> str:
@@ -77,7 +79,7 @@ def _tables(db: PostgresDatabase) -> list[tuple[Any, ...]]:
     return rows
 
 
-def vacuum_sqlite(db: SqliteDatabase) -> None:
+def vacuum_sqlite(db: SqliteDatabase) -> str:
     """Rewrite the file without its holes; it needs as much free space as the file is large."""
     run, before = current_run(), _size(db)
     run.progress(0, 2, "statements")
@@ -87,6 +89,7 @@ def vacuum_sqlite(db: SqliteDatabase) -> None:
     db.execute("ANALYZE")
     run.progress(2, 2, "statements")
     logger.info("Vacuumed %s: %d bytes before, %d after", db.path, before, _size(db))
+    return f"{before:,} bytes before, {_size(db):,} after"
 
 
 def _size(db: SqliteDatabase) -> int:

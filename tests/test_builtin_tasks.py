@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -25,15 +27,8 @@ TASKS = Path(hk.__file__).parent / "tasks"
 DAY = 86400
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _tasks_importable() -> Iterator[None]:
-    sys.path.insert(0, str(TASKS))
-    yield
-    sys.path.remove(str(TASKS))
-
-
 def module(name: str) -> ModuleType:
-    return importlib.import_module(name)
+    return importlib.import_module(f"tasks.{name}")
 
 
 @pytest.fixture
@@ -86,7 +81,8 @@ def test_every_task_skips_with_the_reason_when_there_is_nothing_to_do(
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://root:geheim@host/db", "geheim", "sqlite://", "sqlite:///", "sqlite:relative"]
+    "url",
+    ["geheim", "sqlite://", "sqlite:///", "sqlite:relative", "geheim pw://x", "postgres:geheim@x"],
 )
 def test_a_database_url_that_names_nothing_known_fails_without_telling_its_password(
     run: Any, monkeypatch: pytest.MonkeyPatch, url: str
@@ -464,6 +460,269 @@ def test_vacuum_gives_the_planner_of_sqlite_its_statistics(
     assert run("database-vacuum").status is Status.SUCCEEDED
     statistics = "SELECT tbl, idx, stat FROM sqlite_stat1"
     assert sqlite.execute(statistics).fetchall() == [("words", "by_word", "4 2")]
+
+
+# What DATABASE_URL may be.
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {} ", '"{}"', "'{}'\r\n", "\" '{}' \"", "\t{}\n\n"])
+def test_blanks_quotes_and_line_ends_round_a_variable_are_nobodys(
+    run: Any,
+    logs: Path,
+    sqlite: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    around: str,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", around.format(os.environ["DATABASE_URL"]))
+    assert run("database-vacuum").status is Status.SUCCEEDED
+    for name, value in (("DIRECTORY", logs), ("RETENTION_DAYS", 2), ("PATTERNS", "*.out")):
+        monkeypatch.setenv(f"LOG_{name}", around.format(value))
+    write(logs / "old.out", 3)
+    assert run("cleanup-old-logs").status is Status.SUCCEEDED
+    assert names(logs) == set()
+
+
+def test_postgres_is_known_by_each_of_its_schemes_and_frameworks_parameters_are_theirs(
+    run: Any, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = os.environ["DATABASE_URL"].partition("://")[2]
+    theirs = "pool_size=5&CONN_MAX_AGE=60&conn_health_checks=True&charset=utf8&ssl=false&pool=5"
+    ours = "application_name=shop&sslmode=prefer&currentSchema=shop"
+    postgres("CREATE SCHEMA shop")
+    postgres("CREATE TABLE shop.oauth_sessions (created_at timestamp)")
+    schemes = "postgres postgresql POSTGRES postgis PostgreSQL+psycopg postgresql+asyncpg"
+    for scheme in schemes.split():
+        monkeypatch.setenv("DATABASE_URL", f"{scheme}://{url}&{theirs}&{ours}")
+        postgres("INSERT INTO shop.oauth_sessions VALUES ('2020-01-01')")
+        assert run("cleanup-expired-tokens").status is Status.SUCCEEDED
+        assert postgres("SELECT count(*) FROM shop.oauth_sessions") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("rest", "expected"),
+    [
+        ("shop:secret@db/shop", {"password": "secret", "host": "db", "dbname": "shop"}),
+        ("shop:s%40c%25%20@db:5433/shop", {"password": "s@c% ", "port": "5433"}),
+        ("shop:s@c:r/e?t#%zz 1@db:5433/shop", {"password": "s@c:r/e?t#%zz 1", "host": "db"}),
+        ("shop:s?x=@db/shop?sslmode=require", {"password": "s?x=", "sslmode": "require"}),
+        ("shop:s@c?x@db/shop", {"password": "s@c?x", "host": "db", "dbname": "shop"}),
+        ("db/shop?user=a@b&host=/x", {"host": "db", "user": "a@b"}),
+        ("db/shop?user=a%40b", {"host": "db", "user": "a@b"}),
+        ("db/shop?user=a@b", {"host": "db", "user": "a@b"}),
+        ("a:1,[::1]:2,c/shop", {"host": "a,::1,c", "port": "1,2,"}),
+        ("u@%2Fvar%2Frun:x/shop", {"host": "/var/run:x", "dbname": "shop"}),
+        ("u@/shop?host=a:1&host=b:2", {"host": "a,b", "port": "1,2"}),
+        ("u@/shop?host=/cloudsql/p:r:i", {"host": "/cloudsql/p:r:i", "dbname": "shop"}),
+        ("u@db/shop?ssl_require=True", {"sslmode": "require"}),
+        ("u@db/shop?ssl=verify-full&sslrootcert=x", {"sslmode": "verify-full"}),
+        ("u@db/shop?ssl=true&sslmode=verify-ca", {"sslmode": "verify-ca"}),
+        ("u@db/shop?currentSchema=a", {"options": "-c search_path=a"}),
+        ("/shop", {"dbname": "shop"}),
+    ],
+)
+def test_each_part_of_an_address_is_what_its_writer_meant(
+    rest: str, expected: dict[str, str]
+) -> None:
+    found = module("_database").postgres_parameters(rest)
+    assert {key: found.get(key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("password", ["ge%heim", "ge heim", "ge@heim", "ge#heim", "ge/heim"])
+@pytest.mark.parametrize(
+    "place", ["127.0.0.1:1/app", "127.0.0.1:x/app", "nowhere.invalid/app", "", "/app?port=x"]
+)
+def test_no_part_of_a_password_is_in_any_message(
+    run: Any, monkeypatch: pytest.MonkeyPatch, password: str, place: str
+) -> None:
+    monkeypatch.setenv("PGHOST", "127.0.0.1")
+    monkeypatch.setenv("PGPORT", "1")
+    monkeypatch.setenv("DATABASE_URL", f"postgres://someone:{password}@{place}")
+    row = run("database-vacuum")
+    assert row.status is Status.FAILED
+    told = row.note + row.error + row.output
+    assert "heim" not in told
+    assert "ge%" not in told
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "mysql+pymysql", "MariaDB", "oracle", "mssql+pyodbc"])
+def test_another_kind_of_database_is_nothing_to_do(
+    run: Any, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://root:geheim@host/db")
+    row = run("cleanup-expired-tokens")
+    kind = scheme.lower().partition("+")[0]
+    text = f"DATABASE_URL names {kind}, and only PostgreSQL and SQLite are known here"
+    assert (row.status, row.note) == (Status.SKIPPED, text)
+
+
+@pytest.mark.parametrize(
+    "form", ["sqlite+pysqlite:///{}", "SQLite:///{}?timeout=15", "sqlite+aiosqlite:///file:{}"]
+)
+def test_sqlite_is_known_by_each_of_its_schemes(
+    run: Any, sqlite: sqlite3.Connection, tmp_path: Path, monkeypatch, form: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", form.format(tmp_path / "with space & %41.db"))
+    assert run("database-vacuum").status is Status.SUCCEEDED
+
+
+def test_a_relative_sqlite_file_is_found_where_flask_sqlalchemy_has_it(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flask import Flask
+    from flask_sqlalchemy import SQLAlchemy
+
+    monkeypatch.chdir(tmp_path)
+    app = Flask(__name__, root_path=str(tmp_path), instance_path=str(tmp_path / "instance"))
+    app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///app.db"
+    database = SQLAlchemy(app)
+    with app.app_context(), database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE oauth_sessions (created_at)")
+        connection.exec_driver_sql("INSERT INTO oauth_sessions VALUES (1)")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///app.db")
+    assert run("cleanup-expired-tokens").status is Status.SUCCEEDED
+    with app.app_context(), database.engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM oauth_sessions").all() == []
+    # One of an earlier Flask-SQLAlchemy, beside it: which is the application's?
+    (tmp_path / "app.db").touch()
+    row = run("cleanup-expired-tokens")
+    assert row.status is Status.FAILED
+    assert f"may mean {tmp_path}/app.db and {tmp_path}/instance/app.db; write" in row.note
+
+
+# Rows that others refer to.
+
+
+class Shop:
+    """A database with tokens, that speaks both dialects."""
+
+    def __init__(self, execute: Callable[[str], list[Any]]) -> None:
+        self.execute = execute
+
+    def tokens(self, *ids: int) -> None:
+        self.execute("CREATE TABLE access_tokens (id INTEGER PRIMARY KEY, expires_at TIMESTAMP)")
+        rows = ", ".join(f"({number}, '2020-01-01 00:00:00')" for number in ids)
+        self.execute(f"INSERT INTO access_tokens VALUES {rows}")
+
+    def ids(self, table: str = "access_tokens") -> list[int]:
+        return [row[0] for row in self.execute(f"SELECT id FROM {table} ORDER BY id")]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shop(request: Any) -> Shop:
+    if request.param == "postgres":
+        return Shop(request.getfixturevalue("postgres"))
+    connection = request.getfixturevalue("sqlite")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return Shop(lambda sql: list(connection.execute(sql).fetchall()))
+
+
+@pytest.fixture
+def note_of(make: Any) -> Callable[[hk.Task], object]:
+    """Run a task by hand, and return what its function returned."""
+
+    def run_task(task: hk.Task) -> object:
+        notes: list[object] = []
+        housekeeper = make()
+        assert task.run is not None
+        function = task.run
+        housekeeper.register_task(hk.Task(task.name, lambda: notes.append(function())))
+        housekeeper.run_task_manually(task.name)
+        return notes[0]
+
+    return run_task
+
+
+REFERENCES = {
+    "ON DELETE CASCADE": ([], [2], "deleted 3 tokens"),
+    "ON DELETE SET NULL": ([], [1, 2], "deleted 3 tokens"),
+    "ON DELETE RESTRICT": ([2], [1, 2], "deleted 2 tokens; kept 1 token, still referred to"),
+    "": ([2], [1, 2], "deleted 2 tokens; kept 1 token, still referred to"),
+    # As Django writes it.
+    "DEFERRABLE INITIALLY DEFERRED": (
+        [2], [1, 2], "deleted 2 tokens; kept 1 token, still referred to"
+    ),
+}  # fmt: skip
+
+
+def test_rows_that_others_refer_to_go_or_stay_as_their_keys_say(shop: Shop, note_of: Any) -> None:
+    for action, named in itertools.product(REFERENCES, ("(id)", "")):
+        shop.tokens(1, 2, 3)
+        column = f'"the token" INTEGER REFERENCES access_tokens {named} {action}'
+        shop.execute(f'CREATE TABLE "refresh tokens" (id INTEGER, {column})')
+        shop.execute('INSERT INTO "refresh tokens" VALUES (1, 2), (2, NULL)')
+        note = note_of(module("cleanup_expired_tokens").cleanup_expired_tokens)
+        assert (shop.ids(), shop.ids('"refresh tokens"'), note) == REFERENCES[action], action
+        shop.execute('DROP TABLE "refresh tokens"')
+        shop.execute("DROP TABLE access_tokens")
+
+
+def test_many_rows_that_others_refer_to_do_not_keep_the_rest_from_going(
+    shop: Shop, note_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("cleanup_expired_tokens"), "BATCH", 10)
+    shop.tokens(*range(300))
+    shop.execute("CREATE TABLE refresh (token INTEGER NOT NULL REFERENCES access_tokens (id))")
+    rows = ", ".join(f"({number})" for number in range(250))
+    shop.execute(f"INSERT INTO refresh VALUES {rows}")
+    note = note_of(module("cleanup_expired_tokens").cleanup_expired_tokens)
+    assert note == "deleted 50 tokens; kept 250 tokens, still referred to"
+    assert shop.ids() == list(range(250))
+
+
+def test_a_row_that_refuses_for_a_reason_far_away_does_not_keep_its_batch(
+    shop: Shop, note_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.tokens(*range(50))
+    cascading = "token INTEGER REFERENCES access_tokens (id) ON DELETE CASCADE"
+    shop.execute(f"CREATE TABLE refresh (id INTEGER PRIMARY KEY, {cascading})")
+    shop.execute("CREATE TABLE audit (refresh INTEGER REFERENCES refresh (id))")
+    for number in (7, 30):
+        shop.execute(f"INSERT INTO refresh VALUES ({number}, {number})")
+        shop.execute(f"INSERT INTO audit VALUES ({number})")
+    note = note_of(module("cleanup_expired_tokens").cleanup_expired_tokens)
+    assert note == "deleted 48 tokens; kept 2 tokens, still referred to"
+    assert shop.ids() == [7, 30]
+    # When there are very many, somebody has to look.
+    monkeypatch.setattr(module("_database"), "MOST_KEPT", 1)
+    with pytest.raises((sqlite3.IntegrityError, psycopg2.IntegrityError)):
+        note_of(module("cleanup_expired_tokens").cleanup_expired_tokens)
+
+
+def test_a_key_of_several_columns_and_one_to_the_table_itself_are_understood(
+    shop: Shop, note_of: Any
+) -> None:
+    shop.execute(
+        "CREATE TABLE access_tokens (id INTEGER, b INTEGER, expires_at TIMESTAMP,"
+        " parent INTEGER, PRIMARY KEY (id, b), UNIQUE (id), UNIQUE (b, id),"
+        " FOREIGN KEY (parent) REFERENCES access_tokens (id))"
+    )
+    shop.execute(
+        "CREATE TABLE refresh (two INTEGER, one INTEGER,"
+        " FOREIGN KEY (two, one) REFERENCES access_tokens (b, id))"
+    )
+    for number, parent in ((1, "NULL"), (2, "1"), (3, "2"), (4, "NULL")):
+        shop.execute(f"INSERT INTO access_tokens VALUES ({number}, 7, '2020-01-01', {parent})")
+    shop.execute("INSERT INTO refresh VALUES (7, 4), (7, NULL)")
+    note = note_of(module("cleanup_expired_tokens").cleanup_expired_tokens)
+    assert note == "deleted 3 tokens; kept 1 token, still referred to"
+    assert shop.ids() == [4]
+
+
+def test_what_the_tasks_did_is_their_note(
+    shop: Shop, note_of: Any, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.tokens(1)
+    shop.execute("CREATE TABLE oauth_sessions (created_at TIMESTAMP)")
+    shop.execute("INSERT INTO oauth_sessions VALUES ('2020-01-01'), ('2020-01-02')")
+    tokens = module("cleanup_expired_tokens").cleanup_expired_tokens
+    assert note_of(tokens) == "deleted 1 token and 2 sessions"
+    assert note_of(tokens) == "deleted 0 tokens and 0 sessions"
+    vacuum = str(note_of(module("database_vacuum").database_vacuum))
+    assert re.fullmatch("vacuumed 2 of 2 tables|[0-9,]+ bytes before, [0-9,]+ after", vacuum)
+    write(logs / "old.log", 31)
+    write(logs / "new.log", 1)
+    note = note_of(module("cleanup_old_logs").cleanup_old_logs)
+    assert note == "deleted 1 of 2 log files, 7 bytes"
 
 
 # Old logs.

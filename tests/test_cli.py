@@ -632,7 +632,7 @@ def test_a_reader_that_is_gone_before_a_short_answer_gets_no_traceback(
 
 
 def test_ctrl_c_ends_a_question_without_a_traceback(shell: Shell) -> None:
-    shell.write("slow.py", "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    shell.write("slow.py", "import os, signal, housekeeper\nos.kill(os.getpid(), signal.SIGINT)\n")
     done = shell.full("list")
     assert (done.returncode, "Traceback" in done.stderr) == (128 + signal.SIGINT, False)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import json
 import os
 import pickle
+import py_compile
 import subprocess
 import sys
 import textwrap
@@ -16,6 +19,7 @@ import pytest
 
 import housekeeper as hk
 from housekeeper import Task
+from tests.environment import environment
 from tests.virtual_time import VirtualClock, VirtualHousekeeper, simulated, utc
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -25,10 +29,14 @@ as_root = pytest.mark.skipif(not ROOT, reason="needs root, whom alone it concern
 
 @pytest.fixture(autouse=True)
 def _no_modules_are_left() -> Iterator[None]:
-    before = set(sys.modules)
+    for name in [each for each in sys.modules if each.startswith(hk.PACKAGE)]:
+        del sys.modules[name]
+    before, finders = set(sys.modules), list(sys.meta_path)
     yield
+    sys.meta_path[:] = finders
     for name in set(sys.modules) - before:
         del sys.modules[name]
+    os.environ.pop(hk.FOLDERS, None)
 
 
 @pytest.fixture
@@ -107,7 +115,7 @@ def test_a_file_holds_any_number_of_tasks_made_either_way(folder: Path) -> None:
     )
     found = hk.discover_tasks(folder)
     assert found.problems == []
-    assert list(found.tasks) == ["first", "second", "third-one"]
+    assert list(found.tasks) == ["first", "second", "in-a-list", "third-one"]
     assert {source for _, source in found.tasks.values()} == {path}
 
 
@@ -339,24 +347,363 @@ def test_another_module_that_has_the_name_housekeeper_is_a_conflict_that_names_b
     assert same == "False"
 
 
+# The package.
+
+
+def test_helpers_are_imported_by_plain_and_by_relative_names_and_only_once(folder: Path) -> None:
+    (folder / "_lib").mkdir(0o755)
+    write(folder, "_lib/__init__.py", "from ._deep import A\nimport _lib._deep\nB = _lib._deep.A")
+    write(folder, "_lib/_deep.py", "from .. import _count\nA = len(_count.times)")
+    write(folder, "_count.py", "import os\ntimes = os.environ.setdefault('TIMES', '') + 'x'\n")
+    with (folder / "_count.py").open("a") as file:
+        file.write("os.environ['TIMES'] = times\n")
+    forms = {
+        "a": "import _lib\nvalue = _lib.A",
+        "b": "import _lib._deep\nvalue = _lib._deep.A",
+        "c": "import _lib._deep as deep, os\nvalue = deep.A",
+        "d": "from _lib import *\nvalue = A",
+        "e": "from _lib._deep import A as value",
+        "f": "from . import _lib\nvalue = _lib.B",
+        "g": "from ._lib._deep import A as value",
+        "h-i": "from _count import times\nvalue = len(times)",
+    }
+    for name, source in forms.items():
+        task = f"from housekeeper import Task\ntask = Task({name!r}, lambda: value)"
+        write(folder, f"{name}.py", f"{source}\n{task}\n")
+    os.environ.pop("TIMES", None)
+    found = hk.discover_tasks(folder)
+    assert (found.problems, os.environ.pop("TIMES")) == ([], "x")
+    values = {name: task.run() for name, (task, _) in found.tasks.items() if task.run}
+    assert values == dict.fromkeys(forms, 1)
+
+
+def test_an_import_inside_a_function_finds_at_run_time_what_discovery_found(
+    folder: Path, tmp_path: Path
+) -> None:
+    write(folder, "_words.py", "NAME = 'helper'")
+    write(tmp_path, "beside_it.py", "NAME = 'beside'")
+    write(
+        folder,
+        "sweep.py",
+        """
+        from housekeeper import task
+
+        @task()
+        def sweep():
+            import _words
+            from . import _words as again
+            from beside_it import NAME
+            assert again is _words
+            return _words.NAME, NAME
+        """,
+    )
+    task, _ = hk.discover_tasks(folder).tasks["sweep"]
+    assert task.run is not None
+    assert task.run() == ("helper", "beside")
+
+
+def test_a_file_named_like_a_library_hides_nothing_and_leaves_nothing_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("colorsys", "email"):
+        write(folder, f"{name}.py", one(name))
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    write(folder, "zz.py", "import colorsys, smtplib\ncolorsys.rgb_to_hsv\n" + one("zz"))
+    path, before = list(sys.path), set(sys.modules)
+    found = hk.discover_tasks(folder)
+    assert (list(found.tasks), found.problems) == (["colorsys", "email", "zz"], [])
+    assert sys.path == path
+    places = [getattr(sys.modules[name], "__file__", None) for name in set(sys.modules) - before]
+    ours = {str(place) for place in places if place and Path(place).is_relative_to(folder)}
+    assert ours == {str(folder / f"{name}.py") for name in ("colorsys", "email", "zz")}
+    import colorsys
+
+    assert hasattr(colorsys, "rgb_to_hsv")
+
+
+def test_what_lies_beside_the_folder_hides_nothing_either(folder: Path, tmp_path: Path) -> None:
+    for name in ("colorsys", "croniter", "only_here"):
+        write(tmp_path, f"{name}.py", "HIDES = True")
+    imports = "import colorsys, croniter, only_here\nassert only_here.HIDES\n"
+    write(folder, "sweep.py", f"{imports}assert not hasattr(croniter, 'HIDES')\n{one('sweep')}")
+    assert hk.discover_tasks(folder).problems == []
+
+
+def test_a_task_file_can_import_from_another_which_is_loaded_once(folder: Path) -> None:
+    write(folder, "b.py", one("b") + "import os\nos.environ['B'] = os.environ.get('B', '') + 'x'")
+    write(folder, "a.py", "from b import task_0\nfrom .b import task_0 as again\n" + one("a"))
+    os.environ.pop("B", None)
+    found = hk.discover_tasks(folder)
+    assert (list(found.tasks), found.problems) == (["a", "b"], [])
+    assert os.environ.pop("B") == "x"
+
+
+def test_two_folders_of_one_process_keep_their_helpers_at_run_time(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "more"
+    other.mkdir(0o755)
+    tasks = []
+    for place, name in ((folder, "first"), (other, "second")):
+        write(place, "_words.py", f"NAME = {name!r}")
+        source = "from housekeeper import Task\ndef work():\n    import _words\n"
+        write(place, "sweep.py", f"{source}    return _words.NAME\ntask = Task('sweep', work)")
+        tasks.append(hk.discover_tasks(place).tasks["sweep"][0])
+    assert [task.run() for task in tasks if task.run] == ["first", "second"]
+    assert [pickle.loads(pickle.dumps(task.run)) for task in tasks] == [task.run for task in tasks]
+
+
+def test_a_module_of_the_application_that_has_the_packages_name_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = type(sys)("housekeeper_tasks")
+    monkeypatch.setitem(sys.modules, "housekeeper_tasks", own)
+    write(folder, "_words.py", "NAME = 'sweep'")
+    write(folder, "sweep.py", "from ._words import NAME\n" + one("sweep"))
+    assert list(hk.discover_tasks(folder).tasks) == ["sweep"]
+    assert sys.modules["housekeeper_tasks"] is own
+
+
+def test_a_reload_forgets_the_folders_modules_and_no_others(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "of_the_application.py", "")
+    write(folder, "_words.py", "")
+    write(folder, "sweep.py", "import _words, of_the_application\n" + one("sweep"))
+    hk.discover_tasks(folder)
+    before = dict(sys.modules)
+    hk.discover_tasks(folder)
+    changed = {name for name, module in before.items() if sys.modules.get(name) is not module}
+    package = {"housekeeper_tasks", "housekeeper_tasks._words", "housekeeper_tasks.sweep"}
+    assert changed == package
+
+
+def test_functions_of_a_file_that_has_broken_can_still_be_pickled(folder: Path) -> None:
+    write(folder, "sweep.py", "from housekeeper import Task\ndef f(): ...\nt = Task('sweep', f)")
+    task, _ = hk.discover_tasks(folder).tasks["sweep"]
+    write(folder, "sweep.py", "import housekeeper\n1 / 0")
+    assert hk.discover_tasks(folder).tasks == {}
+    assert pickle.loads(pickle.dumps(task.run)) is task.run
+
+
+def test_a_compiled_copy_is_neither_read_nor_written(folder: Path) -> None:
+    write(folder, "sweep.py", "import _words\n" + one("sweep"))
+    path, other = folder / "_words.py", folder / "other"
+    for place, text in ((other, "NAME = 'other'"), (path, "NAME = 'right'")):
+        place.write_text(text)
+        os.utime(place, (1_700_000_000, 1_700_000_000))
+    cached = importlib.util.cache_from_source(str(path))
+    py_compile.compile(str(other), cached, str(path))
+    hk.discover_tasks(folder)
+    assert sys.modules["housekeeper_tasks._words"].NAME == "right"
+    assert [each.name for each in (folder / "__pycache__").iterdir()] == [Path(cached).name]
+
+
+def test_a_folder_that_hides_a_task_file_and_a_dot_in_a_name_are_told(folder: Path) -> None:
+    write(folder, "sweep.py", one("sweep"))
+    (folder / "sweep").mkdir(0o755)
+    write(folder, "sweep/__init__.py", "")
+    write(folder, "nightly.old.py", one("old"))
+    assert hk.discover_tasks(folder).problems == [
+        f"{folder}/nightly.old.py: no module has a dot in its name; rename it to nightly_old.py",
+        f"{folder}/sweep.py: it is hidden by {folder}/sweep/__init__.py; rename one of them",
+    ]
+
+
+POOL = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from _double import double
+from housekeeper import task
+
+def resize(number):
+    from beside_it import ONE
+    return double(number) + ONE
+
+@task(timeout=60)
+def resize_all():
+    context = multiprocessing.get_context({method!r})
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        print("resized", list(pool.map(resize, [1, 2])))
+"""
+APPLICATION = """
+from housekeeper import create_housekeeper
+housekeeper = create_housekeeper(ledger="memory://")
+if __name__ == "__main__":
+    housekeeper.initialize()
+    housekeeper.run_task_manually("resize-all")
+    housekeeper.shutdown()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("way", ["as a program", "as a module", "--tasks", "in an application"])
+def test_pools_that_do_not_fork_find_the_functions_of_task_files(
+    tmp_path: Path, way: str, method: str
+) -> None:
+    (tmp_path / "housekeeper.py").write_bytes(Path(hk.__file__).read_bytes())
+    folder = tmp_path / ("elsewhere/jobs" if way == "--tasks" else "tasks")
+    folder.mkdir(0o755, parents=True)
+    write(folder, "_double.py", "def double(number): return 2 * number")
+    write(folder, "re-size.py", POOL.format(method=method))
+    write(folder.parent, "beside_it.py", "ONE = 1")
+    write(tmp_path, "app.py", APPLICATION)
+    run = ["run", "resize-all"]
+    words = {
+        "as a program": ["housekeeper.py", *run],
+        "as a module": ["-m", "housekeeper", *run],
+        "--tasks": ["housekeeper.py", "--tasks", str(folder), *run],
+        "in an application": ["app.py"],
+    }[way]
+    process = subprocess.run(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "resized [3, 5]" in process.stdout, process.stderr
+    assert process.returncode == 0
+
+
+def test_the_folder_of_another_program_gets_one_sentence_and_is_not_touched(
+    folder: Path,
+) -> None:
+    write(folder, "__init__.py", "raise RuntimeError('it was imported')")
+    write(folder, "wrong.py", "from celery import shared_task(\n")
+    write(folder, "empty.py", "")
+    for name in ("mail", "orders", "pay", "ship"):
+        write(folder, f"{name}.py", "open(__file__ + '.ran', 'w')\nfrom celery import shared_task")
+    found = hk.discover_tasks(folder)
+    assert sorted(found.problems) == [
+        f"{folder}/empty.py: it holds no Task; write task = Task(...), or name a helper _empty.py",
+        f"{folder}/wrong.py:1: it does not import (SyntaxError: invalid syntax"
+        " (wrong.py, line 1))",
+        f"{folder}: not loaded, for they never name housekeeper: mail.py, orders.py, pay.py, ...;"
+        " if the folder is another program's, such as Celery's, pass another as tasks_dir",
+    ]
+    assert list(folder.glob("*.ran")) == []
+    assert "mail.py: it was not loaded" in str(found.reason("mail"))
+
+
+# Which tasks count.
+
+
+def names_of(folder: Path) -> list[str]:
+    found = hk.discover_tasks(folder)
+    assert found.problems == []
+    return list(found.tasks)
+
+
+def test_every_task_that_a_file_makes_counts_wherever_it_is_kept(folder: Path) -> None:
+    write(
+        folder,
+        "tenants.py",
+        """
+        from _make import make
+        from dataclasses import replace
+        from housekeeper import Task, task
+
+        def nothing(): ...
+
+        base = Task("base", nothing)
+        listed = [Task(f"list-{name}", nothing) for name in "ab"]
+        kept = {"x": (Task("dict", nothing), {"y": [Task("deep", nothing)]})}
+        for name in "xyz":
+            made = Task(f"made-{name}", nothing)
+        Task("unbound", nothing)
+        copy = replace(base, name="copy")
+        make("by-a-helper")
+
+        class Group:
+            inner = Task("in-a-class", nothing)
+
+        def later():
+            return Task("later", nothing)
+        """,
+    )
+    write(
+        folder,
+        "_make.py",
+        """
+        from housekeeper import Task
+        made_by_the_helper_for_itself = Task("not-of-a-file", print)
+        def make(name): return Task(name, print)
+        """,
+    )
+    made = ["base", "list-a", "list-b", "dict", "deep", "made-x", "made-y", "made-z", "unbound"]
+    assert names_of(folder) == [*made, "copy", "by-a-helper", "in-a-class"]
+
+
+def test_a_task_that_a_file_only_imports_counts_unless_another_task_file_makes_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    write(folder, "_shared.py", one("shared", "left-there"))
+    write(tmp_path, "of_the_shop.py", one("of-the-shop", "registered-by-code"))
+    write(folder, "b.py", one("made-by-b") + "both = [task_0]\n")
+    write(
+        folder,
+        "a.py",
+        """
+        from _shared import task_0
+        from of_the_shop import task_0 as shop
+        from .b import task_0 as other, both
+        import housekeeper
+        """,
+    )
+    assert names_of(folder) == ["shared", "of-the-shop", "made-by-b"]
+
+
+# What a list of tasks can say of the files.
+
+
+def test_why_a_file_did_not_load_is_found_by_the_name_of_a_task(folder: Path) -> None:
+    write(folder, "mop_up.py", "import housekeeper\n1 / 0")
+    write(folder, "sweep.py", one("sweep"))
+    found = hk.discover_tasks(folder)
+    why = f"{folder}/mop_up.py:2: it does not import (ZeroDivisionError: division by zero)"
+    assert (found.reason("mop-up"), found.reason("mop_up")) == (why, why)
+    assert (found.reason("sweep"), found.reason("unheard-of")) == (None, None)
+
+
+def test_files_that_are_new_changed_or_gone_since_they_were_loaded_are_named(
+    folder: Path,
+) -> None:
+    (folder / "_lib").mkdir(0o755)
+    (folder / ".hidden").mkdir()
+    for name in ("changed.py", "same.py", "gone.py", "_lib/words.py", ".hidden/x.py"):
+        write(folder, name, one("x"))
+    stamps = json.loads(json.dumps(hk.discover_tasks(folder).stamps))
+    assert hk.changed_since(folder, stamps) == []
+    write(folder, "new.py", one("new"))
+    write(folder, ".hidden/x.py", "changed")
+    (folder / "gone.py").unlink()
+    for name in ("changed.py", "_lib/words.py"):
+        os.utime(folder / name, (1, 1))
+    expected = ["_lib/words.py", "changed.py", "gone.py", "new.py"]
+    assert hk.changed_since(folder, stamps) == expected
+
+
 # What is wrong with a file.
 
 BROKEN = {
-    "a syntax error": ("task = Task(\n", ":1", "it does not import (SyntaxError"),
-    "bad indentation": ("x = 1\n  y = 2\n", ":2", "it does not import (IndentationError"),
+    "a syntax error": ("task = Task(\n", ":2", "it does not import (SyntaxError"),
+    "bad indentation": ("x = 1\n  y = 2\n", ":3", "it does not import (IndentationError"),
     "a module that raises": (
         "def f():\n    raise ValueError('no luck')\n\nf()\n",
-        ":2",
+        ":3",
         "it does not import (ValueError: no luck)",
     ),
     "an unknown import": (
         "\nimport no_such_module\n",
-        ":2",
+        ":3",
         "it does not import (ModuleNotFoundError: No module named 'no_such_module')",
     ),
-    "sys.exit()": ("import sys\nsys.exit(3)\n", ":2", "sys.exit(3)"),
+    "sys.exit()": ("import sys\nsys.exit(3)\n", ":3", "sys.exit(3)"),
     "a task that could not work": (
-        "from housekeeper import Task\n\ntask = Task('bad', print, schedule='61 * * * *')\n",
+        "\ntask = Task('bad', print, schedule='61 * * * *')\n",
         ":3",
         "Task 'bad': schedule '61 * * * *' is not a cron expression",
     ),
@@ -365,7 +712,6 @@ BROKEN = {
         "",
         "it holds no Task; write task = Task(...), or name a helper _wrong.py",
     ),
-    "nothing at all": ("", "", "it holds no Task"),
     "a NUL": ("x = 1\0\n", "", "it does not import ("),
 }
 
@@ -376,7 +722,7 @@ def test_what_is_wrong_with_a_file_is_told_with_its_place_and_the_others_load(
 ) -> None:
     source, line, text = BROKEN[kind]
     write(folder, "a.py", one("a"))
-    wrong = write(folder, "wrong.py", source)
+    wrong = write(folder, "wrong.py", f"from housekeeper import Task\n{source}")
     write(folder, "z.py", one("z"))
     found = hk.discover_tasks(folder)
     assert list(found.tasks) == ["a", "z"]
@@ -384,12 +730,12 @@ def test_what_is_wrong_with_a_file_is_told_with_its_place_and_the_others_load(
     assert problem.startswith(f"{wrong}{line}: ")
     assert text in problem
     assert "\n" not in problem
-    assert found.broken == {wrong}
+    assert found.broken == {wrong: problem}
 
 
 def test_bytes_that_are_no_text_are_told_and_the_others_load(folder: Path) -> None:
     write(folder, "a.py", one("a"))
-    (folder / "latin.py").write_bytes(b"x = '\xff'\n")
+    (folder / "latin.py").write_bytes(b"import housekeeper\nx = '\xff'\n")
     found = hk.discover_tasks(folder)
     assert list(found.tasks) == ["a"]
     assert "latin.py" in found.problems[0]
@@ -397,7 +743,7 @@ def test_bytes_that_are_no_text_are_told_and_the_others_load(folder: Path) -> No
 
 def test_the_line_is_the_task_files_own_also_when_a_helper_raises(folder: Path) -> None:
     write(folder, "_helper.py", "\n\n\ndef f():\n    return 1 / 0\n")
-    path = write(folder, "sweep.py", "import _helper\n\n_helper.f()\n")
+    path = write(folder, "sweep.py", "import housekeeper, _helper\n\n_helper.f()\n")
     (problem,) = hk.discover_tasks(folder).problems
     assert problem == f"{path}:3: it does not import (ZeroDivisionError: division by zero)"
 
@@ -449,7 +795,7 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_nothing_wrong(folder: Path) -> None:
     found = hk.discover_tasks(folder)
-    assert (found.tasks, found.problems, found.broken) == ({}, [], set())
+    assert (found.tasks, found.problems, found.broken) == ({}, [], {})
 
 
 # Into a Housekeeper, and again.
@@ -518,7 +864,7 @@ def test_a_file_that_breaks_keeps_its_tasks_until_it_is_mended_or_deleted(folder
     path = write(folder, "sweep.py", one("sweep", "mop"))
     write(folder, "other.py", one("other"))
     housekeeper.discover()
-    write(folder, "sweep.py", "task = Task(")
+    write(folder, "sweep.py", "task = housekeeper.Task(")
     write(folder, "other.py", one("other", schedule=WEEKLY))
     (problem,) = housekeeper.discover()
     assert problem.startswith(f"{path}:1: it does not import (SyntaxError")
@@ -622,7 +968,7 @@ def test_functions_of_a_task_file_can_be_pickled_as_multiprocessing_does(folder:
 
 
 def test_an_interrupt_from_the_keyboard_ends_discovery(folder: Path) -> None:
-    write(folder, "sweep.py", "raise KeyboardInterrupt")
+    write(folder, "sweep.py", "import housekeeper\nraise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         hk.discover_tasks(folder)
 
@@ -757,10 +1103,142 @@ def test_as_root_what_a_link_beside_the_task_files_leads_to_is_judged_as_well(
     assert hk.discover_tasks(folder).problems == []
     inside.chmod(0o666)
     (problem,) = hk.discover_tasks(folder).problems
-    assert "_package/names.py can be written by others" in problem
+    assert f"{inside} can be written by others" in problem
     inside.chmod(0o644)
     os.chown(elsewhere, 65534, -1)
     refused(folder, elsewhere, "chown root")
+
+
+@as_root
+def test_as_root_each_link_on_the_way_is_judged_as_well(folder: Path, tmp_path: Path) -> None:
+    write(folder, "sweep.py", one("sweep"))
+    for owner, names in ((0, ["sweep"]), (65534, [])):
+        link = tmp_path / f"link-of-{owner}"
+        link.symlink_to(folder)
+        os.chown(link, owner, -1, follow_symlinks=False)
+        assert list(hk.discover_tasks(link).tasks) == names
+    assert "`chown -h root" in hk.discover_tasks(link).problems[0]
+    # The folder that holds a link decides where it leads.
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    loose.chmod(0o777)
+    (loose / "tasks").symlink_to(folder)
+    (problem,) = hk.discover_tasks(loose / "tasks").problems
+    assert f"`chmod go-w {loose}`" in problem
+
+
+@as_root
+@pytest.mark.parametrize("place", ["shop.py", "pack", "pack/__init__.py", "pack/more.py", "plain"])
+@pytest.mark.parametrize("on_the_path", [True, False])
+def test_as_root_what_a_file_imports_from_beside_the_folder_is_judged_as_well(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    on_the_path: bool,
+) -> None:
+    for name in ("pack", "plain", "uploads"):
+        (tmp_path / name).mkdir(0o755)
+    for name in ("shop.py", "pack/__init__.py", "pack/more.py", "plain/tool.py", "uploads/x.py"):
+        write(tmp_path, name, f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')")
+    (tmp_path / "uploads").chmod(0o777)
+    write(folder, "all.py", "import shop, pack.more, plain.tool\n" + one("all"))
+    write(folder, "sweep.py", one("sweep"))
+    if on_the_path:
+        monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / place).chmod(0o666 if place.endswith(".py") else 0o777)
+    found = hk.discover_tasks(folder)
+    assert list(found.tasks) == ["sweep"]
+    (problem,) = found.problems
+    assert problem.startswith(f"{folder}/all.py:1: {tmp_path / place} can be written by others")
+    ran = (tmp_path / "ran").read_text() if (tmp_path / "ran").exists() else ""
+    assert place not in ran.split()
+
+
+@as_root
+def test_as_root_a_compiled_copy_beside_the_folder_is_judged_as_well(
+    folder: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, "shop.py", "")
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__").chmod(0o777)
+    write(folder, "sweep.py", "import shop\n" + one("sweep"))
+    (problem,) = hk.discover_tasks(folder).problems
+    assert f"{tmp_path}/__pycache__ can be written by others" in problem
+
+
+@as_root
+def test_as_root_the_applications_own_imports_are_not_judged(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path, "of_the_application.py", "NAME = 1").chmod(0o666)
+    write(folder, "sweep.py", one("sweep"))
+    assert hk.discover_tasks(folder).problems == []
+    assert importlib.import_module("of_the_application").NAME == 1
+
+
+@as_root
+def test_as_root_a_helper_that_a_run_imports_late_is_judged_then(
+    folder: Path, tmp_path: Path, make: Any
+) -> None:
+    source = "from housekeeper import task\n@task()\ndef sweep():\n    import {}\n"
+    for name, place in (("_words", folder), ("beside_it", tmp_path)):
+        path = write(place, f"{name}.py", "")
+        write(folder, "sweep.py", source.format(name))
+        housekeeper = make(tasks_dir=folder)
+        path.chmod(0o666)
+        with pytest.raises(hk.ConfigurationError, match=f"{name}.py can be written by others"):
+            housekeeper.run_task_manually("sweep")
+        path.chmod(0o644)
+
+
+# A folder as Kubernetes mounts a ConfigMap: a link for each file, and modes that say nothing.
+CONFIG_MAP = """
+set -e
+mount -t tmpfs tmpfs {folder}
+cd {folder}
+chmod 777 .
+mkdir -m 777 ..2026_11_25
+ln -s ..2026_11_25 ..data
+printf 'from _words import NAME\\nfrom housekeeper import Task\\nTask(NAME, print)' > ..data/a.py
+printf 'NAME = "from-the-map"' > ..data/_words.py
+chmod 666 ..data/*.py
+ln -s ..data/a.py a.py
+ln -s ..data/_words.py _words.py
+cd /
+python={python}
+$python {housekeeper} --tasks {folder} check || true
+echo read-only
+mount -o remount,ro {folder}
+$python {housekeeper} --tasks {folder} check
+"""
+
+
+@as_root
+def test_as_root_the_folder_of_a_config_map_works_because_nobody_can_write_it(
+    tmp_path: Path,
+) -> None:
+    can = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if can.returncode:
+        pytest.skip("mounting is not allowed here")
+    (tmp_path / "tasks").mkdir()
+    script = CONFIG_MAP.format(
+        folder=tmp_path / "tasks", python=sys.executable, housekeeper=hk.__file__
+    )
+    process = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    before, _, after = process.stdout.partition("read-only\n")
+    assert "can be written by others" in before
+    assert "from-the-map" not in before
+    assert "from-the-map\nall is well" in after
 
 
 def nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -472,8 +472,8 @@ def test_what_a_built_in_task_sets_does_not_reach_the_application_through_pgboun
     application = psycopg2.connect(through)
     application.autocommit = True
     monkeypatch.setenv("DATABASE_URL", through)
-    monkeypatch.syspath_prepend(Path(hk.__file__).parent / "tasks")
-    (task,) = (each for each in vars(import_module(name)).values() if isinstance(each, Task))
+    module = import_module(f"tasks.{name}")
+    (task,) = (each for each in vars(module).values() if isinstance(each, Task))
     with application.cursor() as cursor:
         cursor.execute("CREATE TABLE access_tokens (expires_at timestamp)")
         cursor.execute("INSERT INTO access_tokens VALUES ('2020-01-01')")

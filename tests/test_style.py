@@ -158,6 +158,11 @@ def test_the_environment_is_read_by_the_command_line_and_in_few_more_places() ->
         "os.environ.pop(SCHEDULERS, None)",
     )
     a_reloader_has_started_this_process = "os.environ.get(name) == "
+    where_task_files_are_for_spawned_processes = (
+        "os.environ[FOLDERS] = ",
+        "os.environ:",
+        "os.environ[FOLDERS].split",
+    )
     before = SOURCE[: SOURCE.index("# 16. Command line")]
     found = [line[line.index("os.environ") :] for line in before.splitlines() if "os.env" in line]
     expected = [
@@ -170,6 +175,7 @@ def test_the_environment_is_read_by_the_command_line_and_in_few_more_places() ->
         what_it_tells,
         what_it_tells_no_more,
         a_reloader_has_started_this_process,
+        *where_task_files_are_for_spawned_processes,
     ]
     assert len(found) == len(expected)
     assert all(map(str.__contains__, found, expected)), found
@@ -186,6 +192,7 @@ def test_the_environment_is_changed_at_a_start_and_at_a_shutdown_only() -> None:
         systemd_speaks_to_this_process_only,
         "tell_children",
         "tell_children_no_more",
+        "_make_package",
     }
 
 
