@@ -7713,15 +7713,20 @@ class WebApp:
 
 def _bounded_query(environ: Environ) -> Mapping[str, str]:
     """Return the query's parameters; raises Refusal for what is too long, bodies included."""
-    query, size = environ.get("QUERY_STRING", ""), environ.get("CONTENT_LENGTH") or "0"
+    query = environ.get("QUERY_STRING", "")
     if len(environ.get("PATH_INFO", "")) > LONGEST_PATH or len(query) > LONGEST_QUERY:
         raise Refusal(414, "the path or the query is too long")
-    if not re.fullmatch("[0-9]{1,15}", size):
-        raise Refusal(400, "the Content-Length is not a number")
-    # Nothing here reads a body.
-    if int(size) > LARGEST_BODY:
-        raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
+    body_size(environ.get("CONTENT_LENGTH") or "0")  # Nothing here reads a body.
     return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+
+
+def body_size(text: str) -> int:
+    """Return a Content-Length; raises Refusal for what is no number, or too large."""
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise Refusal(400, "the Content-Length is not a number")
+    if int(text) > LARGEST_BODY:
+        raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
+    return int(text)
 
 
 def _check_intent(environ: Environ, by_token: bool) -> None:
@@ -8088,20 +8093,24 @@ WEEKDAY_NAMES = {
 }
 
 
-# The server of --http: HTTP/1.0, a request a connection, a thread a request.
+# The door of --http: wsgiref with limits, a request a connection, a thread a request.
 
 
 LONGEST_HEAD = 16384  # bytes
 READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
-LINGER = 2.0  # seconds in which a refused request is read on, and thrown away
+LINGER = 2.0  # seconds in which a request that was not read to its end is read and thrown away
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):([\t -~\x80-\xff]*)")
+HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*)")
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Serves a WSGI application, so many requests at a time; what is beyond gets a 503."""
+    """Serves a WSGI application, so many requests at a time; what is beyond gets a 503.
 
-    AT_A_TIME = 64
+    wsgiref words the answers.  Its server and its request handler stay out: the one asks the name
+    server for its own name, which can hang, and the other reads without a limit of time.
+    """
+
+    AT_A_TIME, LINGERING = 64, 16
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
@@ -8110,7 +8119,9 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.app = app
         self.clock = clock
-        self._free = threading.BoundedSemaphore(self.AT_A_TIME)
+        # A request has a place until it is answered; one that is turned away returns it before.
+        self._places = threading.BoundedSemaphore(self.AT_A_TIME)
+        self._lingering = threading.BoundedSemaphore(self.LINGERING)
         super().__init__((host, port), HttpConnection)
 
     def get_request(self) -> Any:
@@ -8122,29 +8133,50 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection a thread, if one is free."""
-        if self._free.acquire(blocking=False):
+        """Give a connection a thread, or a 503 when no place or no thread is free."""
+        if self._places.acquire(blocking=False):
             try:
-                super().process_request(request, client_address)
-            except BaseException:  # There is no thread to be had, and so none that releases it.
-                self._free.release()
-                raise
-            return
+                return super().process_request(request, client_address)
+            except Exception:  # There is no thread to be had, and so none that gives it back.
+                self._places.release()
+        request.setblocking(False)
         with contextlib.suppress(OSError):
-            request.setblocking(False)
+            request.recv(LONGEST_HEAD)  # What is left unread would take the answer with it.
+        with contextlib.suppress(OSError):
             request.send(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 10\r\n\r\n")
-        self.shutdown_request(request)
+        return self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection on its thread."""
+        turned_away = None
         try:
-            super().process_request_thread(request, client_address)
+            self.finish_request(request, client_address)
+        except Refusal as refusal:
+            turned_away = refusal
+        except Exception:
+            logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
         finally:
-            self._free.release()
+            self._places.release()
+        with contextlib.suppress(OSError):
+            if turned_away is not None:
+                self._turn_away(request, turned_away)
+        self.shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note a connection that broke, or was too slow."""
-        logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
+    def _turn_away(self, request: Any, refusal: Refusal) -> None:
+        """Refuse a request that was not read to its end.
+
+        Read on for a moment: a connection that is closed before its end takes the answer with it.
+        """
+        request.settimeout(LINGER)
+        request.sendall(f"HTTP/1.0 {status_line(refusal.status)}\r\n\r\n{refusal}\n".encode())
+        request.shutdown(socket.SHUT_WR)
+        if self._lingering.acquire(blocking=False):
+            try:
+                until = self.clock.monotonic() + LINGER
+                while more_of(request, until - self.clock.monotonic()):
+                    pass
+            finally:
+                self._lingering.release()
 
 
 class HttpConnection(socketserver.BaseRequestHandler):
@@ -8153,89 +8185,69 @@ class HttpConnection(socketserver.BaseRequestHandler):
     server: HttpServer
 
     def handle(self) -> None:
-        """Answer it."""
-        sent: list[Any] = []
-        try:
-            environ = self._receive()
-            body = b"".join(self.server.app(environ, lambda *head: sent.extend(head)))
-            status, headers = sent
-        except Refusal as refusal:
-            body = f"{refusal}\n".encode()
-            status = status_line(refusal.status)
-            headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
-        lines = [f"HTTP/1.0 {status}", *(f"{name}: {value}" for name, value in headers), "", ""]
+        """Answer it; raises Refusal for what was not read to its end."""
+        from wsgiref.handlers import SimpleHandler
+
+        environ, body = self._receive()
+        host, port = self.server.server_address[:2]
+        environ |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port)}
+        environ["REMOTE_ADDR"] = self.client_address[0]
+        answer, errors = io.BytesIO(), io.StringIO()
+        handler = SimpleHandler(io.BytesIO(body), answer, errors, environ, multiprocess=False)
+        handler.os_environ = {}  # Else each request would show this process's variables.
+        handler.run(self.server.app)
+        # At once, so that the limit is one for the whole answer.
         self.request.settimeout(WRITE_LIMIT)
-        self.request.sendall("\r\n".join(lines).encode("latin-1") + body)
-        if not status.startswith("2"):
-            self._linger()
+        self.request.sendall(answer.getvalue())
+        if errors.tell():
+            logger.debug("Web: a request failed: %s", errors.getvalue())
 
-    def _linger(self) -> None:
-        """Read on for a moment: a connection closed before its end takes the answer with it."""
-        until = self.server.clock.monotonic() + LINGER
-        with contextlib.suppress(OSError):
-            self.request.shutdown(socket.SHUT_WR)
-            while True:
-                self._more(until)
-
-    def _receive(self) -> Environ:
-        until = self.server.clock.monotonic() + READ_LIMIT
-        data = b""
+    def _receive(self) -> tuple[Environ, bytes]:
+        clock, data = self.server.clock, b""
+        until = clock.monotonic() + READ_LIMIT
         while (end := data.find(b"\r\n\r\n")) < 0 and len(data) <= LONGEST_HEAD:
-            data += self._more(until)
+            data += more_of(self.request, until - clock.monotonic()) or _broken_off()
         if not 0 <= end <= LONGEST_HEAD:
             raise Refusal(431, "the head of the request is too long")
-        environ = environ_of(data[:end].decode("latin-1"))
-        body, size = data[end + 4 :], environ.get("CONTENT_LENGTH", "")
-        wanted = int(size) if re.fullmatch("[0-9]{1,9}", size) else 0
-        while len(body) < wanted <= LARGEST_BODY:
-            body += self._more(until)
-        host, port = self.server.server_address[:2]
-        return {
-            **environ,
-            "SERVER_NAME": str(host),
-            "SERVER_PORT": str(port),
-            "REMOTE_ADDR": self.client_address[0],
-            "wsgi.input": io.BytesIO(body[:wanted]),
-        }
+        environ, body = environ_of(data[:end].decode("latin-1")), data[end + 4 :]
+        size = body_size(environ.get("CONTENT_LENGTH", "0"))
+        while len(body) < size:
+            body += more_of(self.request, until - clock.monotonic()) or _broken_off()
+        return environ, body[:size]
 
-    def _more(self, until: float) -> bytes:
-        left = until - self.server.clock.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request came too slowly")
-        self.request.settimeout(left)
-        chunk: bytes = self.request.recv(65536)
-        if not chunk:
-            raise ConnectionError("the connection was closed before the request's end")
-        return chunk
+
+def more_of(connection: socket.socket, seconds: float) -> bytes:
+    """Return what comes next, nothing at the end; raises TimeoutError."""
+    if seconds <= 0:
+        raise TimeoutError("the request came too slowly")
+    connection.settimeout(seconds)
+    return connection.recv(65536)
+
+
+def _broken_off() -> NoReturn:
+    raise ConnectionError("the connection was closed before the request's end")
 
 
 def environ_of(head: str) -> Environ:
-    """Return the WSGI environment of a request's head; raises Refusal when it is not one."""
+    """Return the WSGI environment of a request's head.
+
+    Raises Refusal for what is not HTTP, and for what two servers could read in two ways.
+    """
     first, *lines = head.split("\r\n")
     request = REQUEST_LINE.fullmatch(first)
-    headers = [HEADER_LINE.fullmatch(line) for line in lines]
-    if request is None or not all(headers):
+    headers = [match for line in lines if (match := HEADER_LINE.fullmatch(line))]
+    if request is None or len(headers) < len(lines):
         raise Refusal(400, "this is not an HTTP request")
     path, _, query = request[2].partition("?")
-    environ: Environ = {
-        "REQUEST_METHOD": request[1],
-        "SCRIPT_NAME": "",
-        "PATH_INFO": urllib.parse.unquote(path, "latin-1"),
-        "QUERY_STRING": query,
-        "SERVER_PROTOCOL": "HTTP/1.0",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    for name, value in (header.groups() for header in headers if header):
+    environ: Environ = {"REQUEST_METHOD": request[1], "SCRIPT_NAME": "", "QUERY_STRING": query}
+    environ["PATH_INFO"] = urllib.parse.unquote(path, "latin-1")
+    environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+    for name, value in (header.groups() for header in headers):
         if "_" in name:
             continue  # In the environment it would pass for the one with a dash.
-        value = value.strip(" \t")
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        value = value.rstrip(" \t")
         environ[key] = f"{environ[key]},{value}" if key in environ else value
     if "HTTP_TRANSFER_ENCODING" in environ:
         raise Refusal(411, "a body needs a Content-Length")

@@ -887,6 +887,13 @@ def talk(port: int, *parts: bytes) -> bytes:
         (b"GET /%00 HTTP/1.0\r\n\r\n", b"404"),
         (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding:\tidentity\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length:\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length : 1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\nx", b"413"),
         (b"GET / HTTP/1.0\r\nX: " + b"a" * 20000 + b"\r\n\r\n", b"431"),
         (b"GET /" + b"a" * 40000, b"431"),
     ],
@@ -903,6 +910,111 @@ def test_the_server_reads_a_request_in_pieces_and_its_body_away(make) -> None:
         answer = talk(port, *(whole[at : at + 7] for at in range(0, len(whole), 7)))
         assert answer.startswith(b"HTTP/1.0 200 ")
         assert talk(port, f"{head}Content-Length: 5\r\n\r\n12".encode()) == b"", "it broke off"
+
+
+def open_connections(port: int, request: bytes, number: int) -> contextlib.ExitStack:
+    """Send a request many times, read the answers, and leave the connections open."""
+    stack = contextlib.ExitStack()
+    for _ in range(number):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        stack.enter_context(connection).sendall(request)
+        assert connection.recv(13)[9:] in (b"401 ", b"400 ", b"413 ")
+    return stack
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        f"GET {PREFIX}/tasks HTTP/1.1\r\nAuthorization: Bearer wrong\r\n\r\n",
+        "what is this?\r\n\r\n",
+        f"POST {PREFIX}/tasks/a/run HTTP/1.1\r\nContent-Length: 999999\r\n\r\n",
+    ],
+)
+def test_refused_requests_hold_no_place_while_their_connections_stay_open(make, request_) -> None:
+    with served(make().mount(hk._lead_to_page, token=TOKEN), StoppedClock()) as port:
+        many = hk.HttpServer.AT_A_TIME * 2
+        with open_connections(port, request_.encode(), many):
+            health = f"GET {PREFIX}/health HTTP/1.1\r\n\r\n".encode()
+            assert talk(port, health).startswith(b"HTTP/1.0 200 ")
+
+
+class StoppedClock(hk.SystemClock):
+    """A clock on which no time passes, so that nothing is given up."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def test_a_name_with_an_underscore_cannot_pose_as_one_with_a_dash(make) -> None:
+    head = f"POST {PREFIX}/tasks/sweep/pause HTTP/1.1\r\nCookie: admin\r\n"
+    app = make(Task("sweep", ok)).mount(hk._lead_to_page, authorize=lambda environ: True)
+    with served(app) as port:
+        assert talk(port, f"{head}X_Housekeeper: 1\r\n\r\n".encode())[9:12] == b"403"
+        assert talk(port, f"{head}X-Housekeeper: 1\r\n\r\n".encode())[9:12] == b"200"
+
+
+def test_no_variable_of_the_process_is_seen_as_a_header(make, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_X_HOUSEKEEPER", "1")
+    monkeypatch.setenv("HOUSEKEEPER_TOKEN", TOKEN)
+    seen: list[Any] = []
+    app = make(Task("sweep", ok)).mount(hk._lead_to_page, authorize=lambda env: [seen.append(env)])
+    with served(app) as port:
+        request = f"POST {PREFIX}/tasks/sweep/pause HTTP/1.1\r\n\r\n"
+        assert talk(port, request.encode())[9:12] == b"403"
+    assert not [name for name in seen[0] if name.startswith(("HTTP_", "HOUSEKEEPER"))]
+
+
+def test_the_door_asks_no_name_server(make, monkeypatch) -> None:
+    def never(*_: object) -> Any:
+        raise AssertionError("this can hang")
+
+    for name in ("getfqdn", "gethostbyaddr", "getnameinfo"):
+        monkeypatch.setattr(socket, name, never)
+    with served(make().mount(hk._lead_to_page, token=TOKEN)) as port:
+        assert talk(port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 302 ")
+
+
+def test_without_a_thread_to_be_had_a_request_gets_503_and_later_ones_are_served(
+    make, monkeypatch
+) -> None:
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with served(make().mount(hk._lead_to_page, token=TOKEN)) as port:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            for _ in range(hk.HttpServer.AT_A_TIME * 2):
+                assert talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 503 "
+        assert talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 302 "
+
+
+def test_an_application_that_fails_is_500_and_told_to_the_log_alone(make, caplog, capfd) -> None:
+    def broken(environ: Any, start_response: Any) -> list[bytes]:
+        raise ValueError("of the application")
+
+    caplog.set_level(logging.DEBUG, "housekeeper")
+    with served(make().mount(broken, token=TOKEN)) as port:
+        assert talk(port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 500 ")
+        eventually(lambda: "ValueError: of the application" in caplog.text)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_listens_at_an_address_of_version_6(make) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this Python knows no IPv6")
+    try:
+        server, page = hk._listen(make(), "[::1]:0")
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        with urllib.request.urlopen(page.partition("#")[0], timeout=PATIENCE) as answer:
+            assert answer.status == 200
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class HurriedClock(hk.SystemClock):
