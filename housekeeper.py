@@ -6763,6 +6763,8 @@ PAGE_ICON = """\
 </svg>
 """
 
+PAGE_TROUBLE = PAGE_ICON.replace("#2c6e5a", "#b3261e")
+
 PAGE_CSS = """\
 :root {
   color-scheme: light dark;
@@ -7538,6 +7540,7 @@ begin();
 # ================================================================================================
 
 LONGEST_PATH, LONGEST_QUERY, LARGEST_BODY = 512, 2048, 65536  # bytes
+LONGEST_PAGE = 200  # runs
 # Seconds that POST .../run?wait= may wait: gunicorn kills a worker that is silent for 30 s.
 LONGEST_ANSWER_WAIT = 25
 WEB_CALL_LIMIT = 5.0  # seconds that each ledger call of a request may take
@@ -7573,6 +7576,14 @@ class Request:
         if not re.fullmatch("[0-9]{1,6}", text) or int(text) > most:
             raise Refusal(400, f"{parameter} is not a whole number from 0 to {most}")
         return int(text)
+
+    @property
+    def before(self) -> str | None:
+        """The run that a page begins after; raises Refusal."""
+        before = self.query.get("before")
+        if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
+            raise Refusal(400, "before is not the id of a run")
+        return before
 
 
 class Response(NamedTuple):
@@ -7846,15 +7857,39 @@ def answer_resume(housekeeper: Housekeeper, request: Request) -> Response:
 
 def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     """Return a page of a task's runs, newest first, and what to ask for the next one."""
-    limit, before = request.whole("limit", 30, 200), request.query.get("before")
-    if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
-        raise Refusal(400, "before is not the id of a run")
+    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.before
     runs = housekeeper.history(request.name, limit, before)
     names = housekeeper.task_names()
     if not runs and request.name not in names:
         raise UnknownTask(request.name, names)
     before = runs[-1].id if len(runs) == limit > 0 else None
     return json_response({"runs": [_brief(run) for run in runs], "before": before})
+
+
+def answer_all_runs(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return a page of the runs of all tasks, with ``outcome=`` only of some outcomes.
+
+    It looks at 1,000 runs at most, so it may hold fewer than asked for while there are older ones.
+    """
+    limit, before = max(1, request.whole("limit", 30, LONGEST_PAGE)), request.before
+    wanted = set(filter(None, request.query.get("outcome", "").split(",")))
+    if not wanted <= {status.value for status in Status}:
+        raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
+    found: list[Run] = []
+    for _ in range(1000 // LONGEST_PAGE):
+        page = housekeeper.history(None, LONGEST_PAGE, before)
+        found += [run for run in page if not wanted or run.status.value in wanted]
+        before = page[-1].id if len(page) == LONGEST_PAGE else None
+        if before is None or len(found) >= limit:
+            break
+    if len(found) > limit:
+        before = found[limit - 1].id
+    return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
+
+
+def answer_runners(housekeeper: Housekeeper, request: Request) -> Response:
+    """List the processes that schedule, or did lately."""
+    return json_response({"runners": housekeeper.health().get("runners", [])})
 
 
 def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
@@ -7911,6 +7946,7 @@ def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
     overdue = {each["task"]: each["seconds"] for each in late}
     # While the ledger is away nothing is known, which is not the same as 0.
     tasks = [each for each in tasks if each["source"] == "ledger"]
+    waiting = [{"name": each["name"], "late": overdue.get(each["name"], 0)} for each in tasks]
     metrics = [
         *housekeeper.metrics.read(),
         _gauge("build_info", "Which version this is.", 1, version=__version__),
@@ -7918,16 +7954,14 @@ def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
         _gauge("workers", "Size of the pool.", load["workers"]),
         _gauge("workers_busy", "Runs that go on in this process.", load["running"]),
         _gauge("tasks_queued", "Tasks that wait for a worker here.", load["queued"]),
+        *_counted("runners_alive", "Processes that schedule.", health.get("runners")),
+        *_counted("tasks_failing", "Tasks whose last run failed.", health.get("failing")),
         _gauge("ledger_errors_total", "Ledger calls that failed.", housekeeper.ledger.failures),
         _by_task("running", "Whether it runs, in any process.", tasks, "running"),
         _by_task("paused", "Whether its schedule is paused.", tasks, "paused"),
+        _by_task("failures", "Its failed runs in a row.", tasks, "failures"),
         _by_task("last_success_timestamp_seconds", "Its last good end.", tasks, "last_success"),
-        _by_task(
-            "overdue_seconds",
-            "How long its newest tick has been waiting.",
-            [{"name": each["name"], "late": overdue.get(each["name"], 0)} for each in tasks],
-            "late",
-        ),
+        _by_task("overdue_seconds", "How long its newest tick has waited.", waiting, "late"),
     ]
     text = "".join(line for metric in metrics for line in metric.lines())
     return Response(text.encode(), type="text/plain; version=0.0.4; charset=utf-8")
@@ -7938,11 +7972,18 @@ def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:
     return Metric(f"housekeeper_{name}", kind, help_, [Sample(float(value), labels)])
 
 
+def _counted(name: str, help_: str, found: object) -> list[Metric]:
+    """Return how many there are, without the dead; nothing where nobody knows."""
+    if not isinstance(found, list):
+        return []
+    return [_gauge(name, help_, sum(each.get("alive", True) for each in found))]
+
+
 def _by_task(name: str, help_: str, tasks: Iterable[Mapping[str, object]], key: str) -> Metric:
     samples = [
         Sample(_number(each[key]), {"task": str(each["name"])})
         for each in tasks
-        if each[key] is not None
+        if each.get(key) is not None
     ]
     return Metric(f"housekeeper_{name}", "gauge", help_, samples)
 
@@ -7973,6 +8014,7 @@ ROUTES = (
     Route("GET", "/dashboard.css", answer_file(PAGE_CSS, "text/css"), is_open=True),
     Route("GET", "/dashboard.js", answer_file(PAGE_JS, "text/javascript"), is_open=True),
     Route("GET", "/dashboard.svg", answer_file(PAGE_ICON, "image/svg+xml"), is_open=True),
+    Route("GET", "/trouble.svg", answer_file(PAGE_TROUBLE, "image/svg+xml"), is_open=True),
     Route("GET", "/health", answer_health, is_open=True),
     Route("GET", "/metrics", answer_metrics),
     Route("GET", "/agenda", answer_agenda),
@@ -7984,7 +8026,9 @@ ROUTES = (
     Route("POST", "/tasks/<name>/cancel", answer_cancel),
     Route("POST", "/tasks/<name>/pause", answer_pause),
     Route("POST", "/tasks/<name>/resume", answer_resume),
+    Route("GET", "/runs", answer_all_runs),
     Route("GET", "/runs/<id>", answer_one_run),
+    Route("GET", "/runners", answer_runners),
 )
 
 

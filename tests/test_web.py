@@ -305,6 +305,72 @@ def test_runs_come_in_pages_without_their_texts_and_one_with_them(make, open_doo
     assert door("GET", "/tasks/none/runs").status == 404
 
 
+def test_the_runs_of_all_tasks_come_in_pages_and_by_outcome(make, open_door) -> None:
+    housekeeper = make(Task("good", ok), Task("bad", fail))
+    door = open_door(housekeeper, token=TOKEN)
+    for _ in range(3):
+        housekeeper.run_task_manually("good")
+        with pytest.raises(ValueError, match="no such table"):
+            housekeeper.run_task_manually("bad")
+    failed, page = [], {"before": ""}
+    while page["before"] is not None:
+        query = f"&before={page['before']}" if page["before"] else ""
+        page = door.get(f"/runs?outcome=failed,crashed&limit=2{query}")
+        failed += page["runs"]
+    assert [run["id"] for run in failed] == [run.id for run in housekeeper.history("bad")]
+    assert failed[0]["note"] == "ValueError: no such table: tokens"
+    assert not {"output", "error"} & failed[0].keys()
+    every = door.get("/runs")
+    assert [run["id"] for run in every["runs"]] == [run.id for run in housekeeper.history()]
+    assert every["before"] is None
+    assert door("GET", "/runs?outcome=all").status == 400
+
+
+def test_a_page_of_rare_outcomes_looks_at_a_thousand_runs_and_says_where_to_go_on(make) -> None:
+    housekeeper = make(Task("sweep", ok))
+    run, asked = housekeeper.run_task_manually("sweep"), []
+
+    def endless(name: Any, limit: int, before: str | None) -> list[Any]:
+        asked.append(before)
+        return [run] * limit
+
+    housekeeper.history = endless
+    page = bare_door(housekeeper, token=TOKEN).get("/runs?outcome=failed")
+    assert page == {"runs": [], "before": run.id}
+    assert asked == [None, *[run.id] * 4]
+
+
+RUNNER = {"runner": "vm:1:ab", "host": "vm", "pid": 1, "version": "0.1.0", "workers": 10,
+          "started_at": datetime(2026, 1, 1, tzinfo=UTC), "problems": [], "alive": True,
+          "beat_at": datetime(2026, 1, 2, tzinfo=UTC), "stopped_at": None}  # fmt: skip
+
+
+def test_the_runners_and_what_fails_are_told_to_people_and_to_prometheus(
+    make, open_door, monkeypatch
+) -> None:
+    housekeeper = make(Task("sweep", ok))
+    door = open_door(housekeeper, token=TOKEN)
+    failing = {"task": "sweep", "count": 5, "since": RUNNER["beat_at"], "error": "ValueError"}
+    health = {
+        **housekeeper.health(),
+        "status": "warning",
+        "runners": [RUNNER, {**RUNNER, "alive": False}],
+        "failing": [failing],
+    }
+    tasks = [{**each, "failures": 5} for each in housekeeper.list_tasks()]
+    monkeypatch.setattr(hk.Housekeeper, "health", lambda self: health)
+    monkeypatch.setattr(hk.Housekeeper, "list_tasks", lambda self: tasks)
+    first, second = door.get("/runners")["runners"]
+    assert (first["beat_at"], first["alive"], second["alive"]) == (
+        "2026-01-02T00:00:00Z", True, False
+    )  # fmt: skip
+    assert door("GET", "/health").status == 200, "a task that fails shuts no door"
+    found = metrics_of(door)
+    assert value_of(found["housekeeper_runners_alive"]) == 1
+    assert value_of(found["housekeeper_tasks_failing"]) == 1
+    assert value_of(found["housekeeper_failures"], task="sweep") == 5
+
+
 def test_the_agenda_names_each_tick_of_a_day_and_the_tasks_that_come_all_the_time(
     make, open_door
 ) -> None:
@@ -867,6 +933,15 @@ def talk(port: int, *parts: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def turned_away(port: int) -> bool:
+    """Tell whether a connection gets a 503 before it has asked for anything."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        return (
+            bool(select.select([connection], [], [], 0.5)[0])
+            and connection.recv(13) == b"HTTP/1.0 503 "
+        )
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -984,7 +1059,7 @@ def test_without_a_thread_to_be_had_a_request_gets_503_and_later_ones_are_served
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", none_left)
             for _ in range(hk.HttpServer.AT_A_TIME * 2):
-                assert talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 503 "
+                assert turned_away(port)
         assert talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 302 "
 
 
@@ -1048,7 +1123,7 @@ def test_connections_beyond_the_limit_get_503_and_later_ones_are_served(make) ->
             for _ in range(hk.HttpServer.AT_A_TIME)
         ]
         try:
-            eventually(lambda: talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 503 ")
+            eventually(lambda: turned_away(port))
         finally:
             for connection in held:
                 connection.close()
