@@ -191,6 +191,7 @@ def test_a_token_may_have_any_characters(make: Any, browser: Any, token: str) ->
 def test_each_task_shows_what_a_person_on_call_asks(open_dashboard: Any) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
+    dashboard.page.select_option("#zone", "task")
     backup, broken = dashboard.row("backup"), dashboard.row("broken")
     backup.locator("g.succeeded").nth(2).wait_for(state="attached")
     text = backup.inner_text()
@@ -273,16 +274,16 @@ def test_why_is_answered_in_sentences(open_dashboard: Any) -> None:
 
 def test_older_runs_come_on_demand(open_dashboard: Any) -> None:
     dashboard = open_dashboard()
-    for _ in range(40):
+    for _ in range(140):
         dashboard.housekeeper.run_task_manually("backup")
     dashboard.sign_in()
     dashboard.open_detail("backup")
     runs = dashboard.page.locator("#detail-runs details")
-    eventually(lambda: runs.count() >= 30)
+    eventually(lambda: runs.count() >= 100)
     dashboard.page.get_by_role("button", name="Older runs").dblclick()
     eventually(lambda: not dashboard.page.locator("#more").is_visible())
     dashboard.page.wait_for_load_state("networkidle")
-    assert runs.count() == 43
+    assert runs.count() == 143
     assert not dashboard.page.locator("#more").is_visible()
 
 
@@ -312,7 +313,7 @@ def test_an_answer_that_fails_is_said_and_one_that_is_late_goes_nowhere(
     dashboard.open_detail("backup")
     page.route("**/backup/why*", lambda route: route.abort())
     page.get_by_role("button", name="Ask").click()
-    page.locator("#detail #said", has_text="The server did not answer.").wait_for()
+    page.locator("#detail-state #said", has_text="The server did not answer.").wait_for()
     asked: list[Any] = []
     page.route("**/backup/why*", lambda route: asked.append(route))
     page.get_by_role("button", name="Ask").click()
@@ -364,7 +365,7 @@ def test_it_is_used_with_the_keyboard_alone(open_dashboard: Any) -> None:
     page.locator("#detail-runs summary").first.wait_for()
     page.locator("#detail-runs summary").first.focus()
     page.keyboard.press("Space")
-    page.locator("pre").first.wait_for()
+    page.locator("pre:visible").first.wait_for()
     page.keyboard.press("Escape")
     page.locator("#detail").wait_for(state="hidden")
     assert page.evaluate("document.activeElement.textContent") == "broken", "focus comes back"
@@ -489,7 +490,7 @@ def test_it_is_readable_and_accessible(
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
     dashboard.open_detail("broken")
     page.locator("#detail-runs summary").click()
-    page.locator("pre").first.wait_for()
+    page.locator("pre:visible").first.wait_for()
     dashboard.screenshot(f"{width}-{scheme}-detail")
     dashboard.check_accessibility()
     assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
