@@ -6745,9 +6745,9 @@ PAGE_HTML = """\
         <select id="sort" aria-label="Order"></select>
         <label><input id="grouped" type="checkbox"> Groups</label>
         <input id="search" type="search" placeholder="Search" aria-label="Search tasks">
-      </div>
-      <div class="line" id="several">
-        <label><input id="every" type="checkbox"> <span id="chosen">Choose all</span></label>
+        <div class="line" id="several">
+          <label><input id="every" type="checkbox"> <span id="chosen">Choose all</span></label>
+        </div>
       </div>
       <ul id="tasks"></ul>
       <p id="none" hidden>No task is like that.</p>
@@ -6873,7 +6873,7 @@ a:hover { text-decoration: underline; }
 #day rect { fill: var(--bar); }
 #day rect.chosen { fill: var(--live); }
 #day rect.band { opacity: .55; }
-#day-note { font-size: 13px; min-height: 2.9em; overflow-wrap: anywhere; }
+#day-note { font-size: 13px; min-height: 1.45em; overflow-wrap: anywhere; }
 #next { margin-top: 8px; font-size: 13px; }
 #next li { display: grid; grid-template-columns: 74px minmax(0, 1fr) auto; gap: 10px;
   padding: 1px 0; }
@@ -6886,8 +6886,8 @@ a:hover { text-decoration: underline; }
 #filters button { border-radius: 17px; white-space: nowrap; }
 #filters [aria-pressed=true] { background: var(--text); color: var(--ground); }
 #search { width: 180px; }
-#several { margin-top: 8px; padding-left: 17px; min-height: 34px; }
-#tasks { margin-top: 4px; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
+#several { flex-basis: 100%; padding-left: 17px; }
+#tasks { margin-top: 8px; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
 #tasks > li + li { border-top: 1px solid var(--line); }
 #none, #legend { margin-top: 16px; color: var(--soft); font-size: 13px; }
 .group { padding: 6px 16px; font-weight: 600; font-size: 13px; color: var(--soft); }
@@ -6898,7 +6898,7 @@ a:hover { text-decoration: underline; }
   content-visibility: auto; contain-intrinsic-size: auto 84px;
 }
 .task.attention { box-shadow: inset 4px 0 var(--bad); }
-.task > input { grid-area: box; align-self: start; margin-top: 3px; }
+.task > input { grid-area: box; }
 .what { grid-area: what; } .when { grid-area: when; } .runs { grid-area: runs; }
 .task .error { grid-area: error; }
 .error { color: var(--bad); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -6961,12 +6961,14 @@ pre {
   #all { margin-top: 12px; }
   #filters { overflow-x: auto; flex-basis: 100%; order: 1; }
   #search { flex: 1; width: 90px; }
+  #several { flex-basis: auto; padding: 0; }
   .task { grid-template: "box what acts" "box when when" "box runs runs" "box error error"
     / 16px minmax(0, 1fr) auto; gap: 4px 12px; }
   .acts { align-self: start; }
 }
 @media (max-width: 480px) {
   #facts, #tasks-title { display: none; }
+  #zone { width: 160px; }
   .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
     / 16px minmax(0, 1fr); padding: 10px 12px; }
   .acts button { flex: 1; min-height: 40px; }
@@ -7039,7 +7041,7 @@ const addressOf = (kind, id) => `#${kind}/${encodeURIComponent(id)}`;
 
 const now = () => Date.now() + ahead;
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
-const ZONES = {viewer: `this browser's zone (${HERE})`, task: "each task's zone", UTC: "UTC"};
+const ZONES = {viewer: `${HERE} (this browser)`, task: "each task's zone", UTC: "UTC"};
 const ZONING = "housekeeper-zone";
 let zoning = sessionStorage.getItem(ZONING) || "viewer";
 
@@ -7618,14 +7620,15 @@ function drawChart(runs) {
   const ran = runs.filter((run) => run.duration !== null && run.started_at).reverse();
   const sorted = ran.map((run) => run.duration).sort((a, b) => a - b);
   const share = (part) => sorted[Math.max(0, Math.ceil(part * sorted.length) - 1)];
-  const most = sorted[sorted.length - 1] || 1, step = 600 / Math.max(ran.length, 30);
+  const most = sorted[sorted.length - 1] || 1, step = 600 / Math.max(ran.length, 50);
   const y = (duration) => 88 - 84 * duration / most;
   const line = (kind, part) => make("line",
     {class: kind, x1: 0, x2: 600, y1: y(share(part)), y2: y(share(part))});
   $("chart").replaceChildren(...ran.map((run, index) => {
     const height = Math.max(2, 90 - y(run.duration));
-    return make("rect", {class: run.status, "data-run": run.id, x: index * step, y: 90 - height,
-      width: step * 0.8, height}, make("title", {}, inShort(run, rows.get(opened).task)));
+    return make("rect", {class: run.status, "data-run": run.id, y: 90 - height, height,
+      x: 600 - step * (ran.length - index), width: step * 0.8},
+    make("title", {}, inShort(run, rows.get(opened).task)));
   }), ...(ran.length ? [line("median", 0.5), line("p95", 0.95)] : []));
   const good = ran.filter((run) => run.status === "succeeded").length;
   write($("chart-note"), ran.length ? `${several(ran.length, "run")}, the newest on the right: `
