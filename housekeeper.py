@@ -7100,7 +7100,8 @@ function exact(instant, task) {
 }
 
 function since(instant) {
-  return now() - Date.parse(instant) < 80000000 ? clock(instant) : stamp(instant);
+  const recent = now() - Date.parse(instant) < 80000000;
+  return recent ? clock(instant) : stamp(instant).replace(/:00$/, "");
 }
 
 // A run as a bar: its height is the duration, its shape and colour are the outcome.
@@ -7600,10 +7601,11 @@ async function loadRuns(wanted = null, before = null) {
   list.querySelector(":scope > p")?.remove();
   list.append(...runs.filter((run) => !runElement(run.id)).map(makeRun));
   if (error || !runs.length) list.append(make("p", {}, error || "No more."));
-  if (wanted && !openRun(wanted)) {
-    list.prepend(makeRun(await call(`runs/${wanted}`)));
-    openRun(wanted);
-  }
+  if (!wanted || openRun(wanted)) return;
+  const run = await call(`runs/${wanted}`);  // It is older than this page.
+  if (opened !== name) return;
+  list.prepend(makeRun(run));
+  openRun(wanted);
 }
 
 const runElement = (id) => $("detail-runs").querySelector(`[data-run="${CSS.escape(id)}"]`);
@@ -7713,11 +7715,13 @@ async function refresh() {
     const health = await call("health");
     if (!health.status) throw new Error(health.error);
     const inside = "version" in health;
-    showHealth(health);
+    const dead = showHealth(health);
     $("sign-in").hidden = inside;
     document.querySelectorAll(".inside").forEach((each) => { each.hidden = !inside; });
-    if (inside) await refreshBoard(health);
-    else if (token === used) askForToken();
+    const bad = inside ? await refreshBoard(health) : 0;
+    if (!inside && token === used) askForToken();
+    showTrouble(dead ? "No scheduler" : health.status === "critical" ? "Critical"
+      : bad ? `${bad} in trouble` : "");
   } catch {
     $("health").className = "lost";
     write($("health"), "No answer, trying again");
@@ -7740,10 +7744,8 @@ async function refreshBoard(health) {
   tellNext();
   if (first) await route();
   const running = answer.tasks.filter((task) => task.running).length;
-  const bad = answer.tasks.filter(inTrouble).length;
   write($("facts"), `${several(answer.tasks.length, "task")}, ${running} running, `
     + `version ${health.version}`);
-  if (health.status !== "critical") showTrouble(bad ? `${bad} in trouble` : "");
   const planned = answer.tasks.map((task) => `${task.name} ${task.schedule} ${task.scheduled}`);
   const quarter = Math.floor(now() / QUARTER);
   if (signature !== `${quarter} ${planned}`) await loadDay();
@@ -7754,6 +7756,7 @@ async function refreshBoard(health) {
   failed = `${minute} ${ended}`;
   await updateDetail();
   loadBars();
+  return answer.tasks.filter(inTrouble).length;
 }
 
 function showTrouble(text) {
@@ -7767,7 +7770,6 @@ function showHealth(health) {
   const text = {ok: "All is well", warning: "Warning", critical: "Critical"}[health.status];
   $("health").className = health.status;
   write($("health"), text);
-  showTrouble(health.status === "critical" ? text : "");
   const dead = showRunners(health.runners);
   const problems = (health.problems || []).filter((problem) => !dead
     || !problem.startsWith("No scheduler is running"));
@@ -7779,6 +7781,7 @@ function showHealth(health) {
   [...$("problems").children].forEach((each, index) => { each.hidden = !open && index > 2; });
   $("problems-more").hidden = Boolean(open) || problems.length <= 3;
   write($("problems-more"), several(problems.length - 3, "more problem"));
+  return dead;
 }
 
 function showRunners(runners) {
@@ -7792,12 +7795,11 @@ function showRunners(runners) {
     const [last] = runners;
     write($("alarm"), "No scheduler is running. " + (last
       ? `The last, ${named(last)}, was seen ${relative(last.beat_at)}.` : "There was none yet."));
-    showTrouble("No scheduler");
   }
   const [summary, list] = $("runners").children;
   const beat = alive.map((each) => each.beat_at).sort().pop();
-  write(summary, `${several(alive.length, "scheduler")} running`
-    + (beat ? `, last beat ${relative(beat)}` : ""));
+  write(summary, beat ? `${several(alive.length, "scheduler")} running, `
+    + `${some(alive.map(named), 3)}, last beat ${relative(beat)}` : "Schedulers of late");
   list.replaceChildren(...runners.map((each) => make("li",
     {class: each.alive ? each.problems.length ? "warning" : "" : "missed"},
     [named(each), `${each.workers} workers`, `version ${each.version}`,
@@ -7821,7 +7823,6 @@ function redraw() {
   drawDay();
   drawFeed();
   loadBars();
-  if (opened !== null) openDetail(opened);
 }
 
 function fill(select, choices, change) {
@@ -7879,6 +7880,7 @@ function begin() {
   $("chart").addEventListener("click", openBar);
   $("detail-close").addEventListener("click", () => $("detail").close());
   $("detail").addEventListener("close", () => {
+    if ($("detail").open) return;  // Another one was opened meanwhile.
     opened = null;
     if (location.hash) history.pushState(null, "", location.pathname);
   });

@@ -516,7 +516,7 @@ def test_no_scheduler_is_the_loudest_thing_on_the_page(
     monkeypatch.undo()
     tell(monkeypatch, status="ok", problems=[], runners=[alive, DEAD])
     alarm.wait_for(state="hidden")
-    page.get_by_text(re.compile("1 scheduler running, last beat [0-9]+ s ago")).click()
+    page.get_by_text(re.compile("1 scheduler running, vm:123, last beat [0-9]+ s ago")).click()
     runners = page.locator("#runners li").all_inner_texts()
     assert "vm:123, 10 workers, version 0.1.0" in runners[0]
     assert "died" in runners[1]
@@ -906,7 +906,10 @@ def test_its_picture_for_the_readme_is_taken(
     path = os.environ.get("DASHBOARD_PICTURE") or SHOTS / "dashboard.png"
     logging.getLogger("housekeeper").setLevel(logging.CRITICAL)
     housekeeper, runner = furnished()
-    tell(monkeypatch, status="warning", runners=[runner], overdue=[], problems=[])
+    problem = (
+        "sync-crm failed its last 5 runs: RuntimeError: connection to crm.example.org timed out"
+    )
+    tell(monkeypatch, status="warning", runners=[runner], overdue=[], problems=[problem])
     with served(housekeeper.mount(hk._lead_to_page, token=TOKEN)) as port:
         for width, name in ((1280, path), (360, SHOTS / "dashboard-phone.png")):
             context = browser.new_context(viewport={"width": width, "height": 800})
