@@ -6726,15 +6726,12 @@ PAGE_HTML = """\
         <p id="day-note"></p>
       </section>
       <section aria-labelledby="next-title">
-        <h2 id="next-title">What comes next</h2>
-        <ol id="next"></ol>
+        <h2 id="next-title">What comes next</h2><ol id="next"></ol>
       </section>
     </div>
     <section id="feed" aria-labelledby="feed-title">
-      <div class="line">
-        <h2 id="feed-title">Recent</h2>
-        <select id="outcome" aria-label="Outcome"></select>
-      </div>
+      <div class="line"><h2 id="feed-title">Recent</h2>
+        <select id="outcome" aria-label="Outcome"></select></div>
       <ul id="events"></ul>
       <button id="events-more" hidden></button>
     </section>
@@ -6756,10 +6753,7 @@ PAGE_HTML = """\
   </div>
 </main>
 <dialog id="detail" aria-labelledby="detail-name">
-  <div class="line">
-    <h2 id="detail-name"></h2>
-    <button id="detail-close">Close</button>
-  </div>
+  <div class="line"><h2 id="detail-name"></h2><button id="detail-close">Close</button></div>
   <p id="detail-about"></p>
   <div id="detail-state"></div>
   <dl id="detail-facts"></dl>
@@ -6770,8 +6764,7 @@ PAGE_HTML = """\
     <h3>Why?</h3>
     <label for="why-instant">Why did it run, or not, at</label>
     <div class="line">
-      <input id="why-instant" type="datetime-local" step="1">
-      <button>Ask</button>
+      <input id="why-instant" type="datetime-local" step="1"><button>Ask</button>
     </div>
     <ul id="why-answer" aria-live="polite"></ul>
   </form>
@@ -6807,17 +6800,13 @@ PAGE_CSS = """\
     --warn: #e8b766; --warn-ground: #352a17; --live: #8db5f7; --off: #8f979f;
   }
 }
-* { box-sizing: border-box; }
-[hidden] { display: none !important; }
+* { box-sizing: border-box; } [hidden] { display: none !important; }
 body { margin: 0; background: var(--ground); color: var(--text); }
 header, main { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
 header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; padding-top: 16px; }
-h1 { font-size: 20px; margin: 0; letter-spacing: -.01em; }
-h2 { font-size: 16px; margin: 0; }
-h3 { font-size: 15px; margin: 0; }
-p, ul, ol, dl { margin: 0; padding: 0; }
-ul, ol { list-style: none; }
-section { margin-top: 24px; min-width: 0; }
+h1 { font-size: 20px; margin: 0; letter-spacing: -.01em; } h2 { font-size: 16px; margin: 0; }
+h3 { font-size: 15px; margin: 0; } p, ul, ol, dl { margin: 0; padding: 0; }
+ul, ol { list-style: none; } section { margin-top: 24px; min-width: 0; }
 main { padding-bottom: 40px; }
 code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 .line { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 12px; }
@@ -6837,41 +6826,32 @@ button.main { background: var(--good); border-color: var(--good); color: var(--c
 a { color: inherit; font-weight: 600; text-decoration: none; overflow-wrap: anywhere; }
 a:hover { text-decoration: underline; }
 
-#health { font-weight: 600; }
-#health::before { content: "●"; margin-right: 6px; }
+#health { font-weight: 600; } #health::before { content: "●"; margin-right: 6px; }
 #health, .succeeded { color: var(--good); }
 .failed, .crashed, .critical, #health.critical { color: var(--bad); }
-.timed_out, .warning, #health.warning { color: var(--warn); }
-.running { color: var(--live); }
+.timed_out, .warning, #health.warning { color: var(--warn); } .running { color: var(--live); }
 .cancelled, .skipped, .missed, .lost, #health.lost { color: var(--off); }
-#facts { flex: 1; }
 #alarm { flex-basis: 100%; margin-top: 8px; padding: 18px 20px; border-radius: 12px;
   font-size: 22px; font-weight: 650; background: #b3261e; color: #fff; }
+#facts { flex: 1; }
 #said:not(:empty) { flex-basis: 100%; color: var(--live); font-size: 13px; }
-#runners { margin-top: 4px; }
-#runners li { padding: 2px 0 2px 14px; overflow-wrap: anywhere; }
-#problems { color: var(--text); }
-#problems li {
-  background: var(--warn-ground); border-radius: 8px; padding: 8px 14px; margin-top: 8px;
-  overflow-wrap: anywhere;
-}
+#runners { margin-top: 4px; } #runners li { padding: 2px 0 2px 14px; overflow-wrap: anywhere; }
+#problems li { padding: 8px 14px; border-radius: 8px; margin-top: 8px; color: var(--text);
+  overflow-wrap: anywhere; background: var(--warn-ground); }
 #problems.critical li { background: var(--bad-ground); }
 #problems-more, #events-more { margin-top: 8px; }
 #sign-in {
   max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
   background: var(--card); border: 1px solid var(--line); border-radius: 12px;
 }
-#sign-in input { flex: 1; min-width: 0; }
-#refused { color: var(--bad); min-height: 1.5em; }
+#sign-in input { flex: 1; min-width: 0; } #refused { color: var(--bad); min-height: 1.5em; }
 
 #board { display: flex; flex-direction: column; align-items: stretch; }
 #board > button { align-self: start; }
 #ahead { display: grid; grid-template-columns: minmax(0, 1fr) 350px; gap: 0 40px; }
 #day { display: block; width: 100%; height: 88px; margin-top: 8px; touch-action: pan-y; }
-#day text { font-size: 11.5px; fill: var(--soft); }
-#day line, .ground { stroke: var(--line); }
-#day rect { fill: var(--bar); }
-#day rect.chosen { fill: var(--live); }
+#day text { font-size: 11.5px; fill: var(--soft); } #day line, .ground { stroke: var(--line); }
+#day rect { fill: var(--bar); } #day rect.chosen { fill: var(--live); }
 #day rect.band { opacity: .55; }
 #day-note { font-size: 13px; min-height: 1.45em; overflow-wrap: anywhere; }
 #next { margin-top: 8px; font-size: 13px; }
@@ -6885,8 +6865,7 @@ a:hover { text-decoration: underline; }
 #filters { display: flex; gap: 6px; flex: 1; }
 #filters button { border-radius: 17px; white-space: nowrap; }
 #filters [aria-pressed=true] { background: var(--text); color: var(--ground); }
-#search { width: 180px; }
-#several { flex-basis: 100%; padding-left: 17px; }
+#search { width: 180px; } #several { flex-basis: 100%; padding-left: 17px; }
 #tasks { margin-top: 8px; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
 #tasks > li + li { border-top: 1px solid var(--line); }
 #none, #legend { margin-top: 16px; color: var(--soft); font-size: 13px; }
@@ -6897,8 +6876,7 @@ a:hover { text-decoration: underline; }
     / 16px minmax(0, 4fr) minmax(0, 5fr) 240px 186px;
   content-visibility: auto; contain-intrinsic-size: auto 84px;
 }
-.task.attention { box-shadow: inset 4px 0 var(--bad); }
-.task > input { grid-area: box; }
+.task.attention { box-shadow: inset 4px 0 var(--bad); } .task > input { grid-area: box; }
 .what { grid-area: what; } .when { grid-area: when; } .runs { grid-area: runs; }
 .task .error { grid-area: error; }
 .error { color: var(--bad); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
@@ -6912,12 +6890,10 @@ a:hover { text-decoration: underline; }
 .when span:not(.exact):not(:empty) { margin-right: 8px; }
 .bars { display: block; width: 100%; height: 34px; padding: 0; border: 0; background: none; }
 .bars svg { display: block; width: 240px; height: 34px; max-width: 100%; }
-.outcome { font-weight: 600; }
-progress { width: 100%; height: 6px; accent-color: var(--live); }
+.outcome { font-weight: 600; } progress { width: 100%; height: 6px; accent-color: var(--live); }
 
 .mark { fill: currentColor; stroke: currentColor; stroke-width: 0; }
-.mark.hollow { fill: none; stroke-width: 1.5; }
-.mark.cross { fill: none; stroke-width: 2.5; }
+.mark.hollow { fill: none; stroke-width: 1.5; } .mark.cross { fill: none; stroke-width: 2.5; }
 g.succeeded, #chart .succeeded, #legend .succeeded svg { color: var(--bar); }
 #legend span { display: inline-flex; align-items: center; gap: 6px; margin: 8px 18px 0 0; }
 #legend svg { width: 10px; height: 20px; }
@@ -6932,18 +6908,14 @@ dialog {
   background: var(--ground); color: var(--text); overflow-wrap: anywhere;
 }
 dialog::backdrop { background: rgb(0 0 0 / .35); }
-dialog > .line { justify-content: space-between; }
-dialog h3 { margin: 20px 0 8px; }
+dialog > .line { justify-content: space-between; } dialog h3 { margin: 20px 0 8px; }
 dialog .acts { justify-content: flex-start; margin: 10px 0 6px; }
 dialog .error { white-space: normal; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margin-top: 12px; }
-dt { color: var(--soft); }
-dd { margin: 0; }
-#chart { display: block; width: 100%; height: 90px; }
+dt { color: var(--soft); } dd { margin: 0; } #chart { display: block; width: 100%; height: 90px; }
 #chart rect { fill: currentColor; cursor: pointer; }
 #chart line { stroke: var(--text); vector-effect: non-scaling-stroke; }
-#chart .p95 { stroke-dasharray: 5 4; }
-#why-answer { margin-top: 8px; display: grid; gap: 4px; }
+#chart .p95 { stroke-dasharray: 5 4; } #why-answer { margin-top: 8px; display: grid; gap: 4px; }
 #detail-runs details { border-top: 1px solid var(--line); padding: 8px 0; }
 summary span { margin-right: 10px; }
 pre {
@@ -6952,27 +6924,21 @@ pre {
 }
 
 @media (max-width: 900px) {
-  header, main { padding: 0 12px; }
-  header { padding-top: 12px; }
+  header, main { padding: 0 12px; } header { padding-top: 12px; }
   #ahead { grid-template-columns: minmax(0, 1fr); }
   #events li { grid-template-columns: minmax(0, 1fr) auto; }
-  #events .note { grid-column: 1 / -1; grid-row: 2; }
-  #feed, #ahead { order: 1; }
-  #all { margin-top: 12px; }
-  #filters { overflow-x: auto; flex-basis: 100%; order: 1; }
-  #search { flex: 1; width: 90px; }
-  #several { flex-basis: auto; padding: 0; }
+  #events .note { grid-column: 1 / -1; grid-row: 2; } #feed, #ahead { order: 1; }
+  #all { margin-top: 12px; } #filters { overflow-x: auto; flex-basis: 100%; order: 1; }
+  #search { flex: 1; width: 90px; } #several { flex-basis: auto; padding: 0; }
   .task { grid-template: "box what acts" "box when when" "box runs runs" "box error error"
     / 16px minmax(0, 1fr) auto; gap: 4px 12px; }
   .acts { align-self: start; }
 }
 @media (max-width: 480px) {
-  #facts, #tasks-title { display: none; }
-  #zone { width: 160px; }
+  #facts, #tasks-title { display: none; } #zone { width: 160px; }
   .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
     / 16px minmax(0, 1fr); padding: 10px 12px; }
-  .acts button { flex: 1; min-height: 40px; }
-  dialog { padding: 14px; }
+  .acts button { flex: 1; min-height: 40px; } dialog { padding: 14px; }
 }
 """
 
@@ -7125,11 +7091,14 @@ function mark(status, x, height) {
   }
 }
 
+function factsOf(run) {
+  return [run.reason === "schedule" ? "" : run.reason,
+    run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
+    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note].filter(Boolean);
+}
+
 function inShort(run, task) {
-  const parts = [words(run.status), stamp(tickOf(run), task)];
-  if (run.count > 1) parts.push(`${run.count} ticks`);
-  if (run.duration !== null) parts.push(lasting(run.duration));
-  return parts.concat(run.note || []).join(", ");
+  return [words(run.status), stamp(tickOf(run), task), ...factsOf(run)].join(", ");
 }
 
 function drawBars(row, runs) {
@@ -7254,20 +7223,17 @@ const SORTS = {
 };
 
 function makeRow(task) {
-  const row = {task, seen: false, drawn: "", ...makeControls(() => row.task)};
-  row.box = make("input", {type: "checkbox", "aria-label": `Choose ${task.name}`});
+  const address = addressOf("task", task.name);
+  const row = {task, seen: false, drawn: "", ...makeControls(() => row.task),
+    box: make("input", {type: "checkbox", "aria-label": `Choose ${task.name}`}),
+    name: button(task.name, () => { location.hash = address; }, "name"),
+    tag: make("span", {class: "tag"}), about: make("p", {class: "about"}), words: make("span"),
+    code: make("code"), next: make("strong"), exact: make("span", {class: "exact"}),
+    svg: make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"}),
+    bars: button("", (event) => openBar(event, address), "bars")};
   row.box.addEventListener("change", countChosen);
-  row.name = button(task.name, () => { location.hash = addressOf("task", task.name); }, "name");
-  row.tag = make("span", {class: "tag"});
-  row.about = make("p", {class: "about"});
-  row.words = make("span");
-  row.code = make("code");
-  row.next = make("strong");
-  row.exact = make("span", {class: "exact"});
-  row.svg = make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"});
-  row.bars = make("button",
-    {type: "button", class: "bars", "aria-label": `Runs of ${task.name}`}, row.svg);
-  row.bars.addEventListener("click", (event) => openBar(event, addressOf("task", task.name)));
+  row.bars.setAttribute("aria-label", `Runs of ${task.name}`);
+  row.bars.append(row.svg);
   row.element = make("li", {class: "task"}, row.box,
     make("div", {class: "what"}, make("h3", {}, row.name, row.tag), row.about),
     make("div", {class: "when"}, make("p", {}, row.words, row.code),
@@ -7281,10 +7247,8 @@ function makeRow(task) {
 function updateRow(row, task) {
   row.task = task;
   write(row.about, task.description);
-  const tags = [];
-  if (!task.enabled) tags.push("disabled");
-  if (task.paused) tags.push("paused");
-  if (overdue.has(task.name)) tags.push("overdue");
+  const tags = [!task.enabled && "disabled", task.paused && "paused",
+    overdue.has(task.name) && "overdue"].filter(Boolean);
   write(row.tag, tags.join(", "));
   const unscheduled = task.startup === false ? "by hand" : "at startup";
   write(row.words, task.schedule_in_words || (task.schedule ? "" : unscheduled));
@@ -7640,14 +7604,11 @@ function drawChart(runs) {
 
 function makeRun(run) {
   const {task} = rows.get(opened);
-  const facts = [run.reason === "schedule" ? "" : run.reason,
-    run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
-    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note];
   const body = make("div");
   const element = make("details", {"data-run": run.id, "data-status": run.status},
     make("summary", {}, make("span", {}, stamp(tickOf(run), task)),
       make("span", {class: `outcome ${run.status}`}, words(run.status)),
-      make("span", {class: "about"}, facts.filter(Boolean).join(", "))), body);
+      make("span", {class: "about"}, factsOf(run).join(", "))), body);
   element.addEventListener("toggle", () => element.open && loadOutput(run.id, body));
   return element;
 }
@@ -7933,7 +7894,7 @@ SECURITY_HEADERS = (
 class Request:
     """What an answer depends on."""
 
-    name: str  # the task or the run that the path names
+    name: str  # the task or the run that the path names, or ""
     query: Mapping[str, str]
     trusted: bool  # its sender is authorized
 
@@ -8223,33 +8184,25 @@ def answer_resume(housekeeper: Housekeeper, request: Request) -> Response:
 
 
 def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return a page of a task's runs, newest first, and what to ask for the next one."""
-    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.before
-    runs = housekeeper.history(request.name, limit, before)
-    names = housekeeper.task_names()
-    if not runs and request.name not in names:
-        raise UnknownTask(request.name, names)
-    before = runs[-1].id if len(runs) == limit > 0 else None
-    return json_response({"runs": [_brief(run) for run in runs], "before": before})
+    """Return a page of runs, of a task or of all, newest first, and what to ask for the next one.
 
-
-def answer_all_runs(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return a page of the runs of all tasks, with ``outcome=`` only of some outcomes.
-
-    It looks at 1,000 runs at most, so it may hold fewer than asked for while there are older ones.
+    With ``outcome=`` only of those outcomes.  It looks at 1,000 runs at most, so that a page may
+    hold fewer than were asked for although there are older ones.
     """
-    limit, before = max(1, request.whole("limit", 30, LONGEST_PAGE)), request.before
+    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.before
     wanted = set(filter(None, request.query.get("outcome", "").split(",")))
     if not wanted <= {status.value for status in Status}:
         raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
-    found: list[Run] = []
+    size, found = LONGEST_PAGE if wanted else limit, []
     for _ in range(1000 // LONGEST_PAGE):
-        page = housekeeper.history(None, LONGEST_PAGE, before)
+        page = housekeeper.history(request.name or None, size, before)
         found += [run for run in page if not wanted or run.status.value in wanted]
-        before = page[-1].id if len(page) == LONGEST_PAGE else None
+        before = page[-1].id if len(page) == size > 0 else None
         if before is None or len(found) >= limit:
             break
-    if len(found) > limit:
+    if not found and request.name and request.name not in (names := housekeeper.task_names()):
+        raise UnknownTask(request.name, names)
+    if len(found) > limit > 0:
         before = found[limit - 1].id
     return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
 
@@ -8393,7 +8346,7 @@ ROUTES = (
     Route("POST", "/tasks/<name>/cancel", answer_cancel),
     Route("POST", "/tasks/<name>/pause", answer_pause),
     Route("POST", "/tasks/<name>/resume", answer_resume),
-    Route("GET", "/runs", answer_all_runs),
+    Route("GET", "/runs", answer_runs),
     Route("GET", "/runs/<id>", answer_one_run),
     Route("GET", "/runners", answer_runners),
 )

@@ -324,6 +324,8 @@ def test_the_runs_of_all_tasks_come_in_pages_and_by_outcome(make, open_door) -> 
     assert [run["id"] for run in every["runs"]] == [run.id for run in housekeeper.history()]
     assert every["before"] is None
     assert door("GET", "/runs?outcome=all").status == 400
+    assert door.get("/tasks/good/runs?outcome=failed")["runs"] == []
+    assert door.get("/tasks/bad/runs?outcome=failed&limit=1")["runs"] == failed[:1]
 
 
 def test_a_page_of_rare_outcomes_looks_at_a_thousand_runs_and_says_where_to_go_on(make) -> None:
