@@ -6722,7 +6722,8 @@ PAGE_HTML = """\
     <div id="ahead">
       <section aria-labelledby="day-title">
         <h2 id="day-title">Next 24 hours</h2>
-        <svg id="day" role="slider" tabindex="0" aria-label="Quarter of an hour"></svg>
+        <svg id="day" role="slider" tabindex="0" aria-label="Quarter of an hour"
+          aria-valuemin="0" aria-valuemax="95"></svg>
         <p id="day-note"></p>
       </section>
       <section aria-labelledby="next-title">
@@ -6873,7 +6874,7 @@ a:hover { text-decoration: underline; }
 .task {
   display: grid; gap: 2px 20px; align-items: center; padding: 12px 16px; background: var(--card);
   grid-template: "box what when runs acts" "box error error error acts"
-    / 16px minmax(0, 4fr) minmax(0, 5fr) 240px 186px;
+    / 16px minmax(0, 4fr) minmax(0, 5fr) 256px 186px;
   content-visibility: auto; contain-intrinsic-size: auto 84px;
 }
 .task.attention { box-shadow: inset 4px 0 var(--bad); } .task > input { grid-area: box; }
@@ -7207,12 +7208,8 @@ let overdue = new Set();
 
 const inTrouble = (task) => overdue.has(task.name) || task.failures > 0
   || (task.last_run !== null && TROUBLE.has(task.last_run.status));
-const FILTERS = {
-  all: () => true,
-  attention: inTrouble,
-  running: (task) => task.running,
-  paused: (task) => task.paused,
-};
+const FILTERS = {all: () => true, attention: inTrouble, running: (task) => task.running,
+  paused: (task) => task.paused};
 const lastOf = (task, part) => task.last_run ? task.last_run[part] || 0 : 0;
 const SORTS = {
   "Trouble first": (task) => (inTrouble(task) ? 0 : task.running ? 1 : 2),
@@ -7438,19 +7435,17 @@ function drawDay() {
   const svg = $("day"), width = svg.clientWidth || 600, step = width / QUARTERS;
   const most = Math.max(...day.names.map((names) => names.size), 1);
   const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
+  const every = width < 600 ? 6 : 3;
   day.names.forEach((names, index) => {
     const at = clockAt(index), x = index * step;
-    const every = width < 600 ? 6 : 3;
     if (at.endsWith(":00") && parseInt(at, 10) % every === 0 && x < width - 34) {
       parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
         make("text", {x: x + 3, y: 82}, at));
     }
-    const height = names.size ? 6 + 46 * names.size / most : 0;
+    const height = names.size ? 6 + 46 * names.size / most : 2;
     const kind = index === chosen ? "chosen" : "";
-    if (names.size || kind) {
-      parts.push(make("rect", {class: kind, x: x + step / 10, width: step * 0.8,
-        y: 56 - Math.max(2, height), height: Math.max(2, height), rx: 1.5}));
-    }
+    if (names.size || kind) parts.push(make("rect",
+      {class: kind, x: x + step / 10, width: step * 0.8, y: 56 - height, height, rx: 1.5}));
   });
   if (day.often.length) {
     parts.push(make("rect", {class: "band", x: 0, y: 60, width, height: 6, rx: 3}));
@@ -7460,8 +7455,6 @@ function drawDay() {
     + ` (${some(day.often, 4)})` : "";
   const text = chosen < 0 ? `Tasks by quarter of an hour, in ${zoneOf()}${often}` : quarterWords();
   write($("day-note"), text);
-  svg.setAttribute("aria-valuemin", 0);
-  svg.setAttribute("aria-valuemax", QUARTERS - 1);
   svg.setAttribute("aria-valuenow", Math.max(0, chosen));
   svg.setAttribute("aria-valuetext", text);
 }
@@ -7638,7 +7631,7 @@ async function loadOutput(id, body) {
 async function updateDetail() {
   if (opened === null || !rows.has(opened)) return;
   showFacts();
-  const {task} = rows.get(opened), last = task.last_run;
+  const name = opened, last = rows.get(name).task.last_run;
   const newest = $("detail-runs").querySelector("details");
   if (!newest) await loadRuns();  // There were none, or they could not be read.
   if (!last || !newest) return;
@@ -7651,6 +7644,8 @@ async function updateDetail() {
   fresh.open = Boolean(old && old.open);
   if (old) old.replaceWith(fresh);
   else $("detail-runs").prepend(fresh);
+  const {runs} = await call(pathOf(name, "runs?limit=100"));
+  if (runs && opened === name) drawChart(runs);
 }
 
 async function askWhy(event) {
@@ -7676,6 +7671,7 @@ async function refresh() {
     const health = await call("health");
     if (!health.status) throw new Error(health.error);
     const inside = "version" in health;
+    if (inside) ahead = Date.parse(health.now) - Date.now();
     const dead = showHealth(health);
     $("sign-in").hidden = inside;
     document.querySelectorAll(".inside").forEach((each) => { each.hidden = !inside; });
@@ -7698,7 +7694,6 @@ async function refresh() {
 async function refreshBoard(health) {
   const answer = await call("tasks");
   if (!answer.tasks) throw new Error(answer.error);
-  ahead = Date.parse(answer.now) - Date.now();
   overdue = new Set(health.overdue.map((each) => each.task));
   const first = !rows.size;
   showTasks(answer.tasks);
@@ -7777,14 +7772,17 @@ function askForToken() {
   $("token").focus();
 }
 
-function redraw() {
-  rows.forEach((row) => updateRow(row, row.task));
-  arrange();
+function chooseZone() {
+  zoning = $("zone").value;
+  sessionStorage.setItem(ZONING, zoning);
+  rows.forEach(tell);
   tellNext();
   drawDay();
   drawFeed();
   loadBars();
 }
+
+const on = (id, kind, act) => $(id).addEventListener(kind, act);
 
 function fill(select, choices, change) {
   select.append(...choices.map(([value, text]) => make("option", {value}, text)));
@@ -7792,24 +7790,20 @@ function fill(select, choices, change) {
 }
 
 function begin() {
-  $("sign-in").addEventListener("submit", (event) => {
+  on("sign-in", "submit", (event) => {
     event.preventDefault();
     remember($("token").value);
     $("token").value = "";
     refresh();
   });
-  fill($("zone"), Object.entries(ZONES), () => {
-    zoning = $("zone").value;
-    sessionStorage.setItem(ZONING, zoning);
-    redraw();
-  });
+  fill($("zone"), Object.entries(ZONES), chooseZone);
   $("zone").value = zoning;
   fill($("sort"), Object.keys(SORTS).map((name) => [name, name]), arrange);
   fill($("outcome"), Object.entries(FEEDS), () => { feed.open = false; loadFeed(); });
-  $("events-more").addEventListener("click", showMoreOfFeed);
-  $("search").addEventListener("input", arrange);
-  $("grouped").addEventListener("change", arrange);
-  $("every").addEventListener("change", () => {
+  on("events-more", "click", showMoreOfFeed);
+  on("search", "input", arrange);
+  on("grouped", "change", arrange);
+  on("every", "change", () => {
     shown().forEach((row) => { row.box.checked = $("every").checked; });
     countChosen();
   });
@@ -7827,26 +7821,26 @@ function begin() {
       make("svg", {viewBox: "0 14 8 20", "aria-hidden": "true"}, mark(status, 1, 14)),
       words(status)));
   }
-  $("problems-more").addEventListener("click", () => {
+  on("problems-more", "click", () => {
     $("problems-more").dataset.open = "yes";
     refresh();
   });
-  $("day").addEventListener("pointermove", (event) => {
+  on("day", "pointermove", (event) => {
     choose(Math.floor(event.offsetX / $("day").clientWidth * QUARTERS));
   });
-  $("day").addEventListener("pointerleave", () => choose(-1));
-  $("day").addEventListener("keydown", moveInDay);
+  on("day", "pointerleave", () => choose(-1));
+  on("day", "keydown", moveInDay);
   new ResizeObserver(drawDay).observe($("day"));
   $("detail-state").append(detail.last, detail.error, detail.progress, detail.acts);
-  $("chart").addEventListener("click", openBar);
-  $("detail-close").addEventListener("click", () => $("detail").close());
-  $("detail").addEventListener("close", () => {
+  on("chart", "click", openBar);
+  on("detail-close", "click", () => $("detail").close());
+  on("detail", "close", () => {
     if ($("detail").open) return;  // Another one was opened meanwhile.
     opened = null;
     if (location.hash) history.pushState(null, "", location.pathname);
   });
-  $("more").addEventListener("click", () => loadRuns(null, oldest));
-  $("why").addEventListener("submit", askWhy);
+  on("more", "click", () => loadRuns(null, oldest));
+  on("why", "submit", askWhy);
   setInterval(() => {
     rows.forEach((row) => row.seen && tell(row));
     if (!$("board").hidden) tellNext();
@@ -8114,7 +8108,8 @@ def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
         re.sub("(The ledger cannot be reached).*", r"\1.", text, flags=re.DOTALL)
         for text in cast("list[str]", health["problems"])
     ]
-    return json_response({**health, "problems": problems}, status)
+    now = housekeeper.clock.now()
+    return json_response({**health, "problems": problems, "now": now}, status)
 
 
 def answer_tasks(housekeeper: Housekeeper, request: Request) -> Response:
