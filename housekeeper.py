@@ -8513,13 +8513,17 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         except Refusal as refusal:
             turned_away = refusal
         except Exception:
-            logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
+            self.handle_error(request, client_address)
         finally:
             self._places.release()
         with contextlib.suppress(OSError):
             if turned_away is not None:
                 self._turn_away(request, turned_away)
         self.shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Note a connection that broke, or was too slow."""
+        logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
 
     def _turn_away(self, request: Any, refusal: Refusal) -> None:
         """Refuse a request that was not read to its end.
@@ -8532,8 +8536,8 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if self._lingering.acquire(blocking=False):
             try:
                 until = self.clock.monotonic() + LINGER
-                while more_of(request, until - self.clock.monotonic()):
-                    pass
+                while True:
+                    more_of(request, until - self.clock.monotonic())
             finally:
                 self._lingering.release()
 
@@ -8565,26 +8569,24 @@ class HttpConnection(socketserver.BaseRequestHandler):
         clock, data = self.server.clock, b""
         until = clock.monotonic() + READ_LIMIT
         while (end := data.find(b"\r\n\r\n")) < 0 and len(data) <= LONGEST_HEAD:
-            data += more_of(self.request, until - clock.monotonic()) or _broken_off()
+            data += more_of(self.request, until - clock.monotonic())
         if not 0 <= end <= LONGEST_HEAD:
             raise Refusal(431, "the head of the request is too long")
         environ, body = environ_of(data[:end].decode("latin-1")), data[end + 4 :]
         size = body_size(environ.get("CONTENT_LENGTH", "0"))
         while len(body) < size:
-            body += more_of(self.request, until - clock.monotonic()) or _broken_off()
+            body += more_of(self.request, until - clock.monotonic())
         return environ, body[:size]
 
 
 def more_of(connection: socket.socket, seconds: float) -> bytes:
-    """Return what comes next, nothing at the end; raises TimeoutError."""
+    """Return what comes next; raises OSError when nothing comes in time, or any more."""
     if seconds <= 0:
         raise TimeoutError("the request came too slowly")
     connection.settimeout(seconds)
-    return connection.recv(65536)
-
-
-def _broken_off() -> NoReturn:
-    raise ConnectionError("the connection was closed before the request's end")
+    if not (data := connection.recv(65536)):
+        raise ConnectionError("the connection was closed before the request's end")
+    return data
 
 
 def environ_of(head: str) -> Environ:

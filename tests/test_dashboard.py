@@ -155,7 +155,7 @@ def test_a_wrong_token_is_refused_and_the_right_one_lasts_as_long_as_the_tab(
     dashboard = open_dashboard()
     page = dashboard.page
     page.wait_for_selector("#sign-in:visible")
-    assert page.locator("#health").inner_text().endswith("All is well"), "strangers see the word"
+    page.locator("#health.ok, #health.warning").wait_for()  # Strangers see the word.
     assert not page.locator("#board").is_visible()
     dashboard.sign_in("not-the-right-token")
     page.get_by_text("This token is not the right one.").wait_for()
@@ -435,7 +435,7 @@ def test_what_the_ledger_keeps_is_not_denied_while_it_is_away(
 def test_problems_and_overdue_tasks_are_on_top(open_dashboard: Any, monkeypatch: Any) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
-    dashboard.page.get_by_text("All is well").wait_for()
+    dashboard.page.locator("#health.ok, #health.warning").wait_for()
     late = {"task": "markup", "tick": None, "seconds": 7200.0}
     health = {
         **dashboard.housekeeper.health(),
@@ -459,13 +459,13 @@ def test_a_server_that_goes_away_is_said_and_comes_back(open_dashboard: Any) -> 
     dashboard.page.get_by_text("No answer, trying again").wait_for()
     assert dashboard.row("backup").is_visible(), "what was known stays"
     dashboard.page.unroute("**/health")
-    dashboard.page.get_by_text("All is well").wait_for()
+    dashboard.page.locator("#health.ok, #health.warning").wait_for()
     broken = {"status": 500, "json": {"error": "this failed; the log says why"}}
     dashboard.page.route("**/health", lambda route: route.fulfill(**broken))
     dashboard.page.get_by_text("No answer, trying again").wait_for()
     assert dashboard.row("backup").is_visible(), "nor is the token forgotten"
     dashboard.page.unroute("**/health")
-    dashboard.page.get_by_text("All is well").wait_for()
+    dashboard.page.locator("#health.ok, #health.warning").wait_for()
     assert all("health" in each or "Failed to load" in each for each in dashboard.troubles)
     dashboard.troubles.clear()
 
