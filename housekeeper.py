@@ -6744,11 +6744,11 @@ PAGE_HTML = """\
         <label><input id="grouped" type="checkbox"> Groups</label>
         <input id="search" type="search" placeholder="Search" aria-label="Search tasks">
         <div class="line" id="several">
-          <label><input id="every" type="checkbox"> <span id="chosen">Choose all</span></label>
+          <label><input id="every" type="checkbox"> <span id="chosen">Select all</span></label>
         </div>
       </div>
       <ul id="tasks"></ul>
-      <p id="none" hidden>No task is like that.</p>
+      <p id="none" hidden>No task matches.</p>
       <details id="legend"><summary>Legend</summary></details>
     </section>
   </div>
@@ -6763,7 +6763,7 @@ PAGE_HTML = """\
   <p id="chart-note" class="about"></p>
   <form id="why">
     <h3>Why?</h3>
-    <label for="why-instant">Why did it run, or not, at</label>
+    <label for="why-instant">Why did it run, or not run, at</label>
     <div class="line">
       <input id="why-instant" type="datetime-local" step="1"><button>Ask</button>
     </div>
@@ -6970,11 +6970,12 @@ function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const several = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 let silence;
 function say(text, place = document.querySelector("header")) {
-  // It stands beside what it is about, and covers nothing.  An open dialog hides what is outside.
+  // Beside what it is about, so that it covers nothing.  An open dialog hides what is outside.
   ($("detail").open ? $("detail-state") : place).append($("said"));
   write($("said"), text);
   clearTimeout(silence);
@@ -7222,7 +7223,7 @@ const SORTS = {
 function makeRow(task) {
   const address = addressOf("task", task.name);
   const row = {task, seen: false, drawn: "", ...makeControls(() => row.task),
-    box: make("input", {type: "checkbox", "aria-label": `Choose ${task.name}`}),
+    box: make("input", {type: "checkbox", "aria-label": `Select ${task.name}`}),
     name: button(task.name, () => { location.hash = address; }, "name"),
     tag: make("span", {class: "tag"}), about: make("p", {class: "about"}), words: make("span"),
     code: make("code"), next: make("strong"), exact: make("span", {class: "exact"}),
@@ -7304,12 +7305,11 @@ function arrange() {
   // A row that has moved has lost the focus.
   if (focused !== document.activeElement) focused.focus({preventScroll: true});
   $("none").hidden = shown().length > 0;
-  for (const choice of $("filters").children) {
-    const kind = choice.dataset.filter;
-    const number = all.filter((each) => FILTERS[kind](each[3].task)).length;
-    write(choice, `${kind[0].toUpperCase()}${kind.slice(1)} ${number}`);
+  Object.entries(FILTERS).forEach(([kind, holds], index) => {
+    const choice = $("filters").children[index];
+    write(choice, `${capital(kind)} ${all.filter((each) => holds(each[3].task)).length}`);
     choice.setAttribute("aria-pressed", String(kind === filter));
-  }
+  });
   countChosen();
 }
 
@@ -7318,7 +7318,7 @@ const chosenRows = () => shown().filter((row) => row.box.checked);
 
 function countChosen() {
   const number = chosenRows().length;
-  write($("chosen"), number ? `${number} chosen` : "Choose all");
+  write($("chosen"), number ? `${number} selected` : "Select all");
   $("every").checked = number > 0;
   for (const each of $("several").querySelectorAll("button")) each.hidden = !number;
 }
@@ -7327,12 +7327,11 @@ async function actOnChosen(what) {
   const chosen = chosenRows();
   let done = 0;
   for (const {task, box} of chosen) {
-    const answer = await call(pathOf(task.name, what), "POST");
-    if (answer.error) continue;
-    box.checked = false;
-    done += 1;
+    const {error} = await call(pathOf(task.name, what), "POST");
+    box.checked = Boolean(error);
+    done += error ? 0 : 1;
   }
-  say(`${DONE[what]}: ${done} of ${several(chosen.length, "task")}`, $("several"));
+  say(`${done} of ${several(chosen.length, "task")} ${DONE[what]}`, $("several"));
   refresh();
 }
 
@@ -7451,7 +7450,7 @@ function drawDay() {
     parts.push(make("rect", {class: "band", x: 0, y: 60, width, height: 6, rx: 3}));
   }
   svg.replaceChildren(...parts);
-  const often = day.often.length ? `; the band, every half hour or oftener: ${day.often.length}`
+  const often = day.often.length ? `; the band, every half hour or more often: ${day.often.length}`
     + ` (${some(day.often, 4)})` : "";
   const text = chosen < 0 ? `Tasks by quarter of an hour, in ${zoneOf()}${often}` : quarterWords();
   write($("day-note"), text);
@@ -7622,7 +7621,8 @@ async function loadOutput(id, body) {
     // Its end is followed, unless somebody has scrolled away from it.
     const follow = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
     part.hidden = index === 0 ? !text && Boolean(run.error) : !text;
-    write(pre, text.replace(STAMPS, (at) => stamp(at, row && row.task)) || "(nothing yet)");
+    write(pre, text.replace(STAMPS, (at) => stamp(at, row && row.task))
+      || (run.status === "running" ? "(nothing yet)" : "No output."));
     if (follow) pre.scrollTop = pre.scrollHeight;
   });
   return undefined;
@@ -7747,15 +7747,13 @@ function showRunners(runners) {
   $("alarm").hidden = !dead;
   $("runners").hidden = !runners;
   if (!runners) return false;
-  if (dead) {
-    const [last] = runners;
-    write($("alarm"), "No scheduler is running. " + (last
-      ? `The last, ${named(last)}, was seen ${relative(last.beat_at)}.` : "There was none yet."));
-  }
+  const [last] = runners;
+  if (dead) write($("alarm"), "No scheduler is running. " + (last
+    ? `The last, ${named(last)}, was seen ${relative(last.beat_at)}.` : "There was none yet."));
   const [summary, list] = $("runners").children;
   const beat = alive.map((each) => each.beat_at).sort().pop();
   write(summary, beat ? `${several(alive.length, "scheduler")} running, `
-    + `${some(alive.map(named), 3)}, last beat ${relative(beat)}` : "Schedulers of late");
+    + `${some(alive.map(named), 3)}, last beat ${relative(beat)}` : "Recent schedulers");
   list.replaceChildren(...runners.map((each) => make("li",
     {class: each.alive ? each.problems.length ? "warning" : "" : "missed"},
     [named(each), `${each.workers} workers`, `version ${each.version}`,
@@ -7807,20 +7805,13 @@ function begin() {
     shown().forEach((row) => { row.box.checked = $("every").checked; });
     countChosen();
   });
-  for (const what of ["pause", "resume"]) {
-    $("several").append(button(`${what[0].toUpperCase()}${what.slice(1)} them`,
-      () => actOnChosen(what)));
-  }
-  for (const kind of Object.keys(FILTERS)) {
-    const choice = button(kind, () => { filter = kind; arrange(); });
-    choice.dataset.filter = kind;
-    $("filters").append(choice);
-  }
-  for (const status of OUTCOMES) {
-    $("legend").append(make("span", {class: status},
-      make("svg", {viewBox: "0 14 8 20", "aria-hidden": "true"}, mark(status, 1, 14)),
-      words(status)));
-  }
+  $("several").append(...["pause", "resume"].map((what) => (
+    button(`${capital(what)} selected`, () => actOnChosen(what)))));
+  $("filters").append(...Object.keys(FILTERS).map((kind) => (
+    button(kind, () => { filter = kind; arrange(); }))));
+  $("legend").append(...OUTCOMES.map((status) => make("span", {class: status},
+    make("svg", {viewBox: "0 14 8 20", "aria-hidden": "true"}, mark(status, 1, 14)),
+    words(status))));
   on("problems-more", "click", () => {
     $("problems-more").dataset.open = "yes";
     refresh();
@@ -7950,7 +7941,7 @@ class WebApp:
     def __init__(
         self, housekeeper: Housekeeper, token: str | None, authorize: Authorize | None
     ) -> None:
-        # What comes from a file ends with a line's end, which no header can carry.
+        # A token from a file may end with a line break, which no header can carry.
         token = token.strip() if isinstance(token, str) else token
         if token is not None and (not isinstance(token, str) or len(token) < SHORTEST_TOKEN):
             raise ConfigurationError(
@@ -8457,16 +8448,17 @@ WEEKDAY_NAMES = {
 
 LONGEST_HEAD = 16384  # bytes
 READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
-LINGER = 2.0  # seconds in which a request that was not read to its end is read and thrown away
+LINGER = 2.0  # seconds for which the rest of a refused request is read and thrown away
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
 HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*)")
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Serves a WSGI application, so many requests at a time; what is beyond gets a 503.
+    """Serves a WSGI application, 64 requests at a time; any more get a 503.
 
-    wsgiref words the answers.  Its server and its request handler stay out: the one asks the name
-    server for its own name, which can hang, and the other reads without a limit of time.
+    wsgiref calls the application and writes the answer.  Its own server class is not used, because
+    it asks the name server for its own name and can hang there; nor is its request handler, which
+    reads without a time limit.
     """
 
     AT_A_TIME, LINGERING = 64, 16
@@ -8478,13 +8470,14 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.app = app
         self.clock = clock
-        # A request has a place until it is answered; one that is turned away returns it before.
+        # Guards the number of requests that are read and answered.  A request that is turned away
+        # gives its place back first.
         self._places = threading.BoundedSemaphore(self.AT_A_TIME)
         self._lingering = threading.BoundedSemaphore(self.LINGERING)
         super().__init__((host, port), HttpConnection)
 
     def get_request(self) -> Any:
-        """Take a connection; when the process has no file left for it, not again at once."""
+        """Accept a connection; wait a moment when the process has no file left for one."""
         try:
             return super().get_request()
         except OSError:
@@ -8496,11 +8489,11 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if self._places.acquire(blocking=False):
             try:
                 return super().process_request(request, client_address)
-            except Exception:  # There is no thread to be had, and so none that gives it back.
+            except Exception:  # No thread could be started, so none will give the place back.
                 self._places.release()
         request.setblocking(False)
         with contextlib.suppress(OSError):
-            request.recv(LONGEST_HEAD)  # What is left unread would take the answer with it.
+            request.recv(LONGEST_HEAD)  # Closed with data unread, it would lose the answer.
         with contextlib.suppress(OSError):
             request.send(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 10\r\n\r\n")
         return self.shutdown_request(request)
@@ -8528,7 +8521,7 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def _turn_away(self, request: Any, refusal: Refusal) -> None:
         """Refuse a request that was not read to its end.
 
-        Read on for a moment: a connection that is closed before its end takes the answer with it.
+        Read on for a moment: a connection closed with data unread loses the answer.
         """
         request.settimeout(LINGER)
         request.sendall(f"HTTP/1.0 {status_line(refusal.status)}\r\n\r\n{refusal}\n".encode())

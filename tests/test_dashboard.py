@@ -211,7 +211,7 @@ def test_each_task_shows_what_a_person_on_call_asks(open_dashboard: Any) -> None
         "what is in trouble comes first"
     )
     assert dashboard.page.locator("#day rect").count() >= 1
-    dashboard.page.get_by_text("every half hour or oftener: 1").wait_for()
+    dashboard.page.get_by_text("every half hour or more often: 1").wait_for()
 
 
 def test_run_cancel_pause_and_resume_are_one_click_and_show_without_reloading(
@@ -343,9 +343,9 @@ def test_search_and_filters_find_one_of_five_hundred_tasks(open_dashboard: Any) 
     eventually(lambda: visible.count() == 1)
     assert visible.get_attribute("data-task") == "task-123"
     dashboard.page.fill("#search", "null")
-    dashboard.page.get_by_text("No task is like that.").wait_for()
+    dashboard.page.get_by_text("No task matches.").wait_for()
     dashboard.page.fill("#search", "nothing like it")
-    dashboard.page.get_by_text("No task is like that.").wait_for()
+    dashboard.page.get_by_text("No task matches.").wait_for()
     dashboard.page.fill("#search", "")
     dashboard.page.get_by_role("button", name="Attention 1").click()
     eventually(lambda: visible.count() == 1)
@@ -728,7 +728,7 @@ def test_the_next_day_shows_frequent_tasks_as_a_band_and_what_comes_next(
     dashboard = open_dashboard()
     dashboard.sign_in()
     dashboard.page.locator("#day rect.band").wait_for(state="attached")
-    dashboard.page.get_by_text("every half hour or oftener: 1 (idle)").wait_for()
+    dashboard.page.get_by_text("every half hour or more often: 1 (idle)").wait_for()
     names = dashboard.page.locator("#next a").all_inner_texts()
     tasks = {each["name"]: each["next_run"] for each in dashboard.housekeeper.list_tasks()}
     coming = {name: tick for name, tick in tasks.items() if tick}
@@ -792,17 +792,17 @@ def test_several_tasks_are_paused_and_resumed_at_once(open_dashboard: Any) -> No
     dashboard = open_dashboard()
     page = dashboard.page
     dashboard.sign_in()
-    dashboard.row("backup").get_by_label("Choose backup").check()
-    dashboard.row("idle").get_by_label("Choose idle").check()
-    page.get_by_text("2 chosen").wait_for()
-    page.get_by_role("button", name="Pause them").click()
-    page.get_by_text("paused: 2 of 2 tasks").wait_for()
+    dashboard.row("backup").get_by_label("Select backup").check()
+    dashboard.row("idle").get_by_label("Select idle").check()
+    page.get_by_text("2 selected").wait_for()
+    page.get_by_role("button", name="Pause selected").click()
+    page.get_by_text("2 of 2 tasks paused").wait_for()
     paused = {each["name"] for each in dashboard.housekeeper.list_tasks() if each["paused"]}
     assert paused == {"backup", "idle"}
     page.get_by_role("button", name="Paused 2").click()
-    page.get_by_label("Choose all").check()
-    page.get_by_role("button", name="Resume them").click()
-    page.get_by_text("resumed: 2 of 2 tasks").wait_for()
+    page.get_by_label("Select all").check()
+    page.get_by_role("button", name="Resume selected").click()
+    page.get_by_text("2 of 2 tasks resumed").wait_for()
     assert not any(each["paused"] for each in dashboard.housekeeper.list_tasks())
 
 
