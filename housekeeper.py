@@ -7003,7 +7003,7 @@ async function call(path, method = "GET") {
 }
 
 const pathOf = (name, rest) => `tasks/${encodeURIComponent(name)}/${rest}`;
-const addressOf = (kind, id) => `#${kind}/${encodeURIComponent(id)}`;
+const addressOf = (kind, id) => `./#${kind}/${encodeURIComponent(id)}`;
 
 // Time in words, in the zone that was chosen.
 
@@ -7120,7 +7120,7 @@ function drawBars(row, runs) {
 
 function openBar(event, otherwise = "") {
   const bar = event.target.closest("[data-run]");
-  if (bar || otherwise) location.hash = bar ? addressOf("run", bar.dataset.run) : otherwise;
+  if (bar || otherwise) location.assign(bar ? addressOf("run", bar.dataset.run) : otherwise);
 }
 
 // What a row of the list and an opened task have in common: how it goes, and what can be done.
@@ -7224,7 +7224,7 @@ function makeRow(task) {
   const address = addressOf("task", task.name);
   const row = {task, seen: false, drawn: "", ...makeControls(() => row.task),
     box: make("input", {type: "checkbox", "aria-label": `Select ${task.name}`}),
-    name: button(task.name, () => { location.hash = address; }, "name"),
+    name: button(task.name, () => location.assign(address), "name"),
     tag: make("span", {class: "tag"}), about: make("p", {class: "about"}), words: make("span"),
     code: make("code"), next: make("strong"), exact: make("span", {class: "exact"}),
     svg: make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"}),

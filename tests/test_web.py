@@ -14,6 +14,7 @@ import re
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import housekeeper as hk
-from housekeeper import ConfigurationError, LedgerUnavailable, Status, Task, current_run
+from housekeeper import ConfigurationError, Status, Task, current_run
 from tests import waiting
 from tests.environment import environment
 
@@ -619,12 +620,18 @@ def test_bodies_are_bounded(make) -> None:
         assert got[0].startswith(str(status)), size
 
 
+@contextlib.contextmanager
+def nobody_listens() -> Iterator[int]:
+    """Yield a port at which every connection is refused."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
 def test_a_ledger_out_of_reach_is_503_and_neither_its_place_nor_a_trace_is_told(
     make, open_door
 ) -> None:
-    with socket.socket() as nobody_listens:
-        nobody_listens.bind(("127.0.0.1", 0))
-        port = nobody_listens.getsockname()[1]
+    with nobody_listens() as port:
         url = f"postgresql://shop:geheim@127.0.0.1:{port}/till"
         door = open_door(make(Task("sweep", ok), ledger=url), token=TOKEN)
         for method, path in (
@@ -701,28 +708,34 @@ def test_a_run_of_another_namespace_is_not_shown(make, tmp_path) -> None:
     assert bare_door(other, token=TOKEN)("GET", f"/runs/{run.id}").status == 404
 
 
-def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path) -> None:
+def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path, monkeypatch) -> None:
+    path, asked = tmp_path / "ledger.db", []
+    connect = sqlite3.connect
+
+    def watched(*values: Any, **options: Any) -> Any:
+        connection = connect(*values, **options)
+        connection.set_trace_callback(asked.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
     # Not started, so that nothing else asks.
-    housekeeper = make(ledger=f"sqlite:///{tmp_path}/ledger.db", start=False)
-    asked: list[tuple[str, Any]] = []
-    execute = housekeeper.ledger._execute
-
-    def keep(sql: str, values: Any, until: float) -> Any:
-        asked.append((sql, values))
-        return execute(sql, values, until)
-
-    housekeeper.ledger._execute = keep
-    housekeeper.history("sweep", 30, "0" * 24)
-    housekeeper.history(None, 30, "0" * 24)
-    housekeeper.ledger.last_success("/sweep")
-    housekeeper.get_run("0" * 24)
-    asked = [(sql, values) for sql, values in asked if "FROM housekeeper_runs" in sql]
-    assert len(asked) == 4
-    for sql, values in asked:
-        rows, _ = execute(f"EXPLAIN QUERY PLAN {sql}", values, time.monotonic() + PATIENCE)
-        plan = [str(row[3]) for row in rows if "housekeeper_runs" in row[3]]
-        assert plan, sql
-        assert all("USING" in step and "INDEX" in step for step in plan), plan
+    housekeeper = make(Task("sweep", ok), ledger=f"sqlite:///{path}", start=False)
+    for question in (
+        lambda: housekeeper.history("sweep", 30, "0" * 24),
+        lambda: housekeeper.history(None, 30, "0" * 24),
+        lambda: housekeeper.get_run("0" * 24),
+        lambda: housekeeper.get_task_status("sweep"),
+    ):
+        question()
+        selects = [sql for sql in asked if re.search("SELECT.* FROM housekeeper_runs", sql, re.S)]
+        assert selects
+        asked.clear()
+        with contextlib.closing(connect(path)) as reader:
+            for sql in selects:
+                rows = reader.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+                plan = [str(row[3]) for row in rows if "housekeeper_runs" in row[3]]
+                assert plan, sql
+                assert all("USING" in step and "INDEX" in step for step in plan), (sql, plan)
 
 
 def test_the_last_success_is_told_although_later_runs_failed(make) -> None:
@@ -799,17 +812,14 @@ def test_metrics_count_outcomes_durations_lateness_and_what_goes_on(make, open_d
     assert value_of(found["housekeeper_overdue_seconds"], task="good") == 0
 
 
-def test_metrics_say_nothing_of_tasks_while_the_ledger_is_away(make, monkeypatch) -> None:
-    housekeeper = make(Task("sweep", ok, schedule="@daily"))
-    housekeeper.pause_task("sweep")
-    door = bare_door(housekeeper, token=TOKEN)
-    assert value_of(metrics_of(door)["housekeeper_paused"], task="sweep") == 1
-
-    def away(*_: object) -> Any:
-        raise LedgerUnavailable("it is away")
-
-    monkeypatch.setattr(housekeeper.ledger, "paused", away)
-    found = metrics_of(door)
+def test_metrics_say_nothing_of_tasks_while_the_ledger_is_away(make) -> None:
+    here = bare_door(make(Task("sweep", ok, schedule="@daily")), token=TOKEN)
+    assert value_of(metrics_of(here)["housekeeper_paused"], task="sweep") == 0
+    with nobody_listens() as port:
+        away = make(
+            Task("sweep", ok, schedule="@daily"), ledger=f"postgresql://127.0.0.1:{port}/x"
+        )
+        found = metrics_of(bare_door(away, token=TOKEN))
     for name in ("running", "paused", "last_success_timestamp_seconds", "overdue_seconds"):
         assert found[f"housekeeper_{name}"] == []
 
