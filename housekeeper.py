@@ -7027,7 +7027,7 @@ function lasting(seconds) {
 }
 
 function relative(instant) {
-  const seconds = (Date.parse(instant) - now()) / 1000;
+  const seconds = (new Date(instant) - now()) / 1000;
   const far = Math.abs(seconds);
   let words = `${Math.round(far / 86400)} days`;
   if (far < 60) words = `${Math.floor(far)} s`;
@@ -7036,6 +7036,8 @@ function relative(instant) {
   return seconds < 0 ? `${words} ago` : `in ${words}`;
 }
 
+// What has happened is never "in 2 s", however far the clocks are apart.
+const ago = (instant) => relative(Math.min(Date.parse(instant), now() - 1));
 // A tick that has just passed is not "1 s ago": its run is about to be claimed.
 const coming = (instant) => Date.parse(instant) - now() < 1000 ? "due now" : relative(instant);
 
@@ -7167,15 +7169,15 @@ function sinceWords(task, last) {
   const parts = [];
   if (last.status === "running") {
     parts.push(`for ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`);
-    if (task.stop_asked_at) parts.push(`asked to stop ${relative(task.stop_asked_at)}`);
+    if (task.stop_asked_at) parts.push(`asked to stop ${ago(task.stop_asked_at)}`);
     if (task.progress) parts.push(progressWords(task.progress));
     return parts.join(", ");
   }
-  parts.push(relative(last.finished_at));
+  parts.push(ago(last.finished_at));
   if (last.duration !== null) parts.push(`took ${lasting(last.duration)}`);
   if (task.failures > 1) parts.push(`${task.failures} failures in a row`);
   if (last.status !== "succeeded" && task.last_success) {
-    parts.push(`last success ${relative(task.last_success)}`);
+    parts.push(`last success ${ago(task.last_success)}`);
   }
   return parts.join(", ");
 }
@@ -7538,7 +7540,7 @@ function showFacts() {
     Schedule: [task.schedule_in_words, task.schedule].filter(Boolean).join("  ·  ") || "by hand",
     Zone: task.timezone,
     "Next run": both(task.next_run, coming),
-    "Last success": both(task.last_success, relative),
+    "Last success": both(task.last_success, ago),
   };
   $("detail-facts").replaceChildren(...Object.entries(facts).flatMap(
     ([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
@@ -7726,9 +7728,15 @@ function showHealth(health) {
   const text = {ok: "All is well", warning: "Warning", critical: "Critical"}[health.status];
   $("health").className = health.status;
   write($("health"), text);
-  const dead = showRunners(health.runners);
-  const problems = (health.problems || []).filter((problem) => !dead
-    || !problem.startsWith("No scheduler is running"));
+  const isAlarm = (problem) => problem.startsWith("No scheduler is running");
+  const dead = (health.problems || []).some(isAlarm);
+  showRunners(health.runners, dead);
+  // Many failing tasks are one line: their rows and the failures tell the rest.
+  const failing = (health.failing || []).map((each) => each.task), number = failing.length;
+  const isFolded = (problem) => number > 1
+    && failing.some((name) => problem.startsWith(`Task ${name} failed `));
+  const problems = (health.problems || []).filter((each) => !isAlarm(each) && !isFolded(each));
+  if (number > 1) problems.push(`${number} tasks are failing: ${some(failing, 6)}`);
   $("problems").className = health.status;
   if ([...$("problems").children].map((each) => each.textContent).join() !== problems.join()) {
     $("problems").replaceChildren(...problems.map((problem) => make("li", {}, problem)));
@@ -7740,27 +7748,23 @@ function showHealth(health) {
   return dead;
 }
 
-function showRunners(runners) {
+function showRunners(runners = [], dead = false) {
   const named = (each) => each.runner.split(":").slice(0, 2).join(":");
-  const alive = (runners || []).filter((each) => each.alive);
-  const dead = Boolean(runners) && !alive.length;
+  const alive = runners.filter((each) => each.alive), [last] = runners;
   $("alarm").hidden = !dead;
-  $("runners").hidden = !runners;
-  if (!runners) return false;
-  const [last] = runners;
+  $("runners").hidden = !runners.length;
   if (dead) write($("alarm"), "No scheduler is running. " + (last
-    ? `The last, ${named(last)}, was seen ${relative(last.beat_at)}.` : "There was none yet."));
+    ? `The last, ${named(last)}, was seen ${ago(last.beat_at)}.` : "There was none yet."));
   const [summary, list] = $("runners").children;
   const beat = alive.map((each) => each.beat_at).sort().pop();
   write(summary, beat ? `${several(alive.length, "scheduler")} running, `
-    + `${some(alive.map(named), 3)}, last beat ${relative(beat)}` : "Recent schedulers");
+    + `${some(alive.map(named), 3)}, last beat ${ago(beat)}` : "Recent schedulers");
   list.replaceChildren(...runners.map((each) => make("li",
     {class: each.alive ? each.problems.length ? "warning" : "" : "missed"},
     [named(each), `${each.workers} workers`, `version ${each.version}`,
-      `since ${stamp(each.started_at)}`, `last beat ${relative(each.beat_at)}`,
-      each.alive ? "" : each.stopped_at ? `stopped ${relative(each.stopped_at)}` : "died",
+      `since ${stamp(each.started_at)}`, `last beat ${ago(each.beat_at)}`,
+      each.alive ? "" : each.stopped_at ? `stopped ${ago(each.stopped_at)}` : "died",
       ...each.problems].filter(Boolean).join(", "))));
-  return dead;
 }
 
 function askForToken() {

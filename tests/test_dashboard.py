@@ -528,6 +528,31 @@ def test_no_scheduler_is_the_loudest_thing_on_the_page(
     dashboard.troubles.clear()
 
 
+def test_a_scheduler_that_is_mute_is_not_called_absent(
+    open_dashboard: Any, monkeypatch: Any
+) -> None:
+    dashboard = open_dashboard()
+    mute = "Scheduler vm:123 lives, and has given the ledger no sign of life."
+    tell(monkeypatch, status="warning", problems=[mute], runners=[DEAD])
+    dashboard.sign_in()
+    dashboard.page.locator("#problems li", has_text=mute).wait_for()
+    assert not dashboard.page.locator("#alarm").is_visible()
+
+
+def test_many_failing_tasks_are_one_line_among_the_problems(
+    open_dashboard: Any, monkeypatch: Any
+) -> None:
+    dashboard = open_dashboard()
+    names = ["backup", "broken", "idle"]
+    problems = [f"Task {name} failed its run at 03:00: ValueError" for name in names]
+    failing = [{"task": name, "count": 1, "since": None, "error": "ValueError"} for name in names]
+    tell(monkeypatch, status="warning", problems=["The disk is full.", *problems], failing=failing)
+    dashboard.sign_in()
+    dashboard.page.locator("#problems li").nth(1).wait_for()
+    told = dashboard.page.locator("#problems li").all_inner_texts()
+    assert told == ["The disk is full.", "3 tasks are failing: backup, broken, idle"]
+
+
 def test_the_title_and_the_icon_tell_of_tasks_in_trouble(open_dashboard: Any) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
@@ -915,9 +940,8 @@ def test_its_picture_for_the_readme_is_taken(
     path = os.environ.get("DASHBOARD_PICTURE") or SHOTS / "dashboard.png"
     logging.getLogger("housekeeper").setLevel(logging.CRITICAL)
     housekeeper, runner = furnished()
-    problem = (
-        "sync-crm failed its last 5 runs: RuntimeError: connection to crm.example.org timed out"
-    )
+    since = "2026-11-25 10:05:00 UTC"
+    problem = f"Task sync-crm failed its last 5 runs, since {since}: RuntimeError: {CRM}"
     tell(monkeypatch, status="warning", runners=[runner], overdue=[], problems=[problem])
     with served(housekeeper.mount(hk._lead_to_page, token=TOKEN)) as port:
         for width, name in ((1280, path), (360, SHOTS / "dashboard-phone.png")):
