@@ -374,6 +374,34 @@ def test_it_is_used_with_the_keyboard_alone(open_dashboard: Any) -> None:
     assert page.evaluate("document.activeElement.textContent") == "broken", "focus comes back"
 
 
+def test_what_has_failed_is_found_and_several_are_paused_with_the_keyboard_alone(
+    open_dashboard: Any,
+) -> None:
+    dashboard = open_dashboard()
+    page = dashboard.page
+    dashboard.sign_in()
+    page.locator("#events a").focus()
+    page.keyboard.press("Enter")
+    page.locator("details[open] pre:visible").wait_for()
+    page.locator("#detail-state button").first.focus()
+    page.keyboard.press("Enter")
+    eventually(lambda: len(dashboard.housekeeper.history("broken")) == 2)
+    page.keyboard.press("Escape")
+    page.locator("#detail").wait_for(state="hidden")
+    page.locator("#zone").focus()
+    page.keyboard.press("End")
+    page.locator("#day-note", has_text="in UTC").wait_for()
+    page.locator("#search").focus()
+    page.keyboard.type("minutes")
+    page.locator("#every").focus()
+    page.keyboard.press("Space")
+    page.get_by_text("1 selected").wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("1 of 1 task paused").wait_for()
+    assert dashboard.housekeeper.get_task_status("idle")["paused"] is True
+
+
 def test_a_button_keeps_the_focus_when_its_row_moves(open_dashboard: Any, held: Held) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
