@@ -954,7 +954,7 @@ def furnished() -> tuple[hk.Housekeeper, dict[str, object]]:
     )
     simulation.run_until(now)
     simulation.pause_task("rotate-keys")
-    since = {"started_at": now - timedelta(hours=36), "beat_at": clock.now()}
+    since = {"started_at": now - timedelta(hours=36), "beat_at": now - timedelta(seconds=20)}
     return simulation, {**DEAD, "runner": "web1:4711:ab", "alive": True, **since}
 
 
