@@ -7777,7 +7777,7 @@ PAGE_HTML = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Housekeeper</title>
-<link rel="icon" href="dashboard.svg" type="image/svg+xml">
+<link id="icon" rel="icon" href="dashboard.svg" type="image/svg+xml">
 <link rel="stylesheet" href="dashboard.css">
 <script src="dashboard.js" defer></script>
 </head>
@@ -7786,12 +7786,15 @@ PAGE_HTML = """\
   <h1>Housekeeper</h1>
   <p id="health" role="status">Connecting</p>
   <p id="facts"></p>
+  <label class="inside" hidden>Times in <select id="zone"></select></label>
+  <p id="alarm" role="alert" hidden></p>
+  <p id="said" role="status"></p>
 </header>
 <main>
   <form id="sign-in" hidden>
     <h2>Sign in</h2>
-    <p>The token is what the scheduler was given in <code>HOUSEKEEPER_TOKEN</code>, or has printed
-      at its start. This tab remembers it until it is closed.</p>
+    <p>The token is what the scheduler was given in <code>HOUSEKEEPER_TOKEN</code>, or printed
+      when it started. This tab remembers it until it is closed.</p>
     <label for="token">Token</label>
     <div class="line">
       <input id="token" type="password" autocomplete="off" spellcheck="false" required>
@@ -7799,38 +7802,57 @@ PAGE_HTML = """\
     </div>
     <p id="refused" role="alert"></p>
   </form>
-  <div id="board" hidden>
+  <div id="board" class="inside" hidden>
+    <details id="runners"><summary></summary><ul></ul></details>
     <ul id="problems" aria-label="Problems"></ul>
-    <section aria-labelledby="day-title">
-      <h2 id="day-title">Next 24 hours</h2>
-      <svg id="day" role="slider" tabindex="0" aria-label="Quarter of an hour"></svg>
-      <p id="day-note"></p>
+    <button id="problems-more" hidden></button>
+    <div id="ahead">
+      <section aria-labelledby="day-title">
+        <h2 id="day-title">Next 24 hours</h2>
+        <svg id="day" role="slider" tabindex="0" aria-label="Quarter of an hour"
+          aria-valuemin="0" aria-valuemax="95"></svg>
+        <p id="day-note"></p>
+      </section>
+      <section aria-labelledby="next-title">
+        <h2 id="next-title">What comes next</h2><ol id="next"></ol>
+      </section>
+    </div>
+    <section id="feed" aria-labelledby="feed-title">
+      <div class="line"><h2 id="feed-title">Recent</h2>
+        <select id="outcome" aria-label="Outcome"></select></div>
+      <ul id="events"></ul>
+      <button id="events-more" hidden></button>
     </section>
-    <section aria-labelledby="tasks-title">
+    <section id="all" aria-labelledby="tasks-title">
       <div class="line">
         <h2 id="tasks-title">Tasks</h2>
         <div id="filters" role="group" aria-label="Which tasks"></div>
+        <select id="sort" aria-label="Order"></select>
+        <label><input id="grouped" type="checkbox"> Groups</label>
         <input id="search" type="search" placeholder="Search" aria-label="Search tasks">
+        <div class="line" id="several">
+          <label><input id="every" type="checkbox"> <span id="chosen">Select all</span></label>
+        </div>
       </div>
       <ul id="tasks"></ul>
-      <p id="none" hidden>No task is like that.</p>
+      <p id="none" hidden>No task matches.</p>
+      <details id="legend"><summary>Legend</summary></details>
     </section>
-    <section id="legend" aria-label="Legend"></section>
   </div>
 </main>
 <dialog id="detail" aria-labelledby="detail-name">
-  <div class="line">
-    <h2 id="detail-name"></h2>
-    <button id="detail-close">Close</button>
-  </div>
+  <div class="line"><h2 id="detail-name"></h2><button id="detail-close">Close</button></div>
   <p id="detail-about"></p>
+  <div id="detail-state"></div>
   <dl id="detail-facts"></dl>
+  <h3>Durations</h3>
+  <svg id="chart" viewBox="0 0 600 90" preserveAspectRatio="none" aria-hidden="true"></svg>
+  <p id="chart-note" class="about"></p>
   <form id="why">
     <h3>Why?</h3>
-    <label for="why-instant">Why did it run, or not, at</label>
+    <label for="why-instant">Why did it run, or not run, at</label>
     <div class="line">
-      <input id="why-instant" type="datetime-local" step="1">
-      <button>Ask</button>
+      <input id="why-instant" type="datetime-local" step="1"><button>Ask</button>
     </div>
     <ul id="why-answer" aria-live="polite"></ul>
   </form>
@@ -7838,7 +7860,6 @@ PAGE_HTML = """\
   <div id="detail-runs"></div>
   <button id="more" hidden>Older runs</button>
 </dialog>
-<p id="said" role="status"></p>
 </body>
 </html>
 """
@@ -7850,13 +7871,15 @@ PAGE_ICON = """\
 </svg>
 """
 
+PAGE_TROUBLE = PAGE_ICON.replace("#2c6e5a", "#b3261e")
+
 PAGE_CSS = """\
 :root {
   color-scheme: light dark;
   --ground: #f6f6f3; --card: #fff; --line: #e2e2dc; --text: #20242a; --soft: #5b636c;
   --good: #2c6e5a; --bar: #8fb8a9; --bad: #b3261e; --bad-ground: #fbeceb;
   --warn: #8a5300; --warn-ground: #fbf1df; --live: #2759b0; --off: #646b74;
-  font: 15px/1.45 system-ui, sans-serif;
+  font: 15px/1.45 system-ui, sans-serif; font-variant-numeric: tabular-nums;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -7865,72 +7888,88 @@ PAGE_CSS = """\
     --warn: #e8b766; --warn-ground: #352a17; --live: #8db5f7; --off: #8f979f;
   }
 }
-* { box-sizing: border-box; }
-[hidden] { display: none !important; }
+* { box-sizing: border-box; } [hidden] { display: none !important; }
 body { margin: 0; background: var(--ground); color: var(--text); }
 header, main { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
-header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; padding-top: 20px; }
-h1 { font-size: 20px; margin: 0; letter-spacing: -.01em; }
-h2 { font-size: 16px; margin: 0; }
-h3 { font-size: 15px; margin: 0; }
-p, ul, dl { margin: 0; padding: 0; }
-ul { list-style: none; }
-section { margin-top: 24px; }
+header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; padding-top: 16px; }
+h1 { font-size: 20px; margin: 0; letter-spacing: -.01em; } h2 { font-size: 16px; margin: 0; }
+h3 { font-size: 15px; margin: 0; } p, ul, ol, dl { margin: 0; padding: 0; }
+ul, ol { list-style: none; } section { margin-top: 24px; min-width: 0; }
+main { padding-bottom: 40px; }
 code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 .line { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 12px; }
+.about, .exact, .last, #facts, #runners, header label, #day-note { color: var(--soft); }
+.about, .exact, .last, .error, #runners, #several { font-size: 13px; }
 
-button, input {
+button, input, select {
   font: inherit; color: inherit; background: var(--card);
   border: 1px solid var(--line); border-radius: 8px; padding: 5px 12px; min-height: 34px;
 }
-button { cursor: pointer; }
+[type=checkbox] { min-height: 0; width: 16px; height: 16px; margin: 0; vertical-align: -3px; }
+select { padding: 5px 8px; max-width: 100%; }
+button, select, summary, label:has([type=checkbox]) { cursor: pointer; }
 button:hover { border-color: var(--soft); }
 button.main { background: var(--good); border-color: var(--good); color: var(--card); }
 :focus-visible { outline: 2px solid var(--live); outline-offset: 2px; }
+a { color: inherit; font-weight: 600; text-decoration: none; overflow-wrap: anywhere; }
+a:hover { text-decoration: underline; }
 
-#health { font-weight: 600; }
-#health::before { content: "●"; margin-right: 6px; }
+#health { font-weight: 600; } #health::before { content: "●"; margin-right: 6px; }
 #health, .succeeded { color: var(--good); }
 .failed, .crashed, .critical, #health.critical { color: var(--bad); }
-.timed_out, .warning, #health.warning { color: var(--warn); }
-.running { color: var(--live); }
+.timed_out, .warning, #health.warning { color: var(--warn); } .running { color: var(--live); }
 .cancelled, .skipped, .missed, .lost, #health.lost { color: var(--off); }
-#facts { color: var(--soft); }
-#problems li {
-  background: var(--warn-ground); border-radius: 8px; padding: 8px 14px; margin-top: 8px;
-}
+#alarm { flex-basis: 100%; margin-top: 8px; padding: 18px 20px; border-radius: 12px;
+  font-size: 22px; font-weight: 650; background: #b3261e; color: #fff; }
+#facts { flex: 1; }
+#said:not(:empty) { flex-basis: 100%; color: var(--live); font-size: 13px; }
+#runners { margin-top: 4px; } #runners li { padding: 2px 0 2px 14px; overflow-wrap: anywhere; }
+#problems li { padding: 8px 14px; border-radius: 8px; margin-top: 8px; color: var(--text);
+  overflow-wrap: anywhere; background: var(--warn-ground); }
 #problems.critical li { background: var(--bad-ground); }
+#problems-more, #events-more { margin-top: 8px; }
 #sign-in {
   max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
   background: var(--card); border: 1px solid var(--line); border-radius: 12px;
 }
-#sign-in input { flex: 1; min-width: 0; }
-#refused { color: var(--bad); min-height: 1.5em; }
+#sign-in input { flex: 1; min-width: 0; } #refused { color: var(--bad); min-height: 1.5em; }
 
-#day { display: block; width: 100%; height: 84px; margin-top: 8px; touch-action: pan-y; }
-#day text { font-size: 11.5px; fill: var(--soft); }
-#day line { stroke: var(--line); }
-#day rect { fill: var(--bar); }
-#day rect.chosen { fill: var(--live); }
-#day-note { color: var(--soft); min-height: 1.45em; overflow-wrap: anywhere; }
+#board { display: flex; flex-direction: column; align-items: stretch; }
+#board > button { align-self: start; }
+#ahead { display: grid; grid-template-columns: minmax(0, 1fr) 350px; gap: 0 40px; }
+#day { display: block; width: 100%; height: 88px; margin-top: 8px; touch-action: pan-y; }
+#day text { font-size: 11.5px; fill: var(--soft); } #day line, .ground { stroke: var(--line); }
+#day rect { fill: var(--bar); } #day rect.chosen { fill: var(--live); }
+#day rect.band { opacity: .55; }
+#day-note { font-size: 13px; min-height: 1.45em; overflow-wrap: anywhere; }
+#next { margin-top: 8px; font-size: 13px; }
+#next li { display: grid; grid-template-columns: 74px minmax(0, 1fr) auto; gap: 10px;
+  padding: 1px 0; }
+#events { margin-top: 8px; }
+#events li { display: grid; grid-template-columns: 154px 170px 80px minmax(0, 1fr) auto;
+  gap: 2px 14px; padding: 5px 0; border-top: 1px solid var(--line); font-size: 13px; }
+.note { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 
-#filters { display: flex; flex-wrap: wrap; gap: 6px; flex: 1; }
-#filters button { border-radius: 17px; }
+#filters { display: flex; gap: 6px; flex: 1; }
+#filters button { border-radius: 17px; white-space: nowrap; }
 #filters [aria-pressed=true] { background: var(--text); color: var(--ground); }
-#search { width: 220px; }
-#tasks { margin-top: 12px; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
-#none { margin-top: 16px; color: var(--soft); }
+#search { width: 180px; } #several { flex-basis: 100%; padding-left: 17px; }
+#tasks { margin-top: 8px; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
+#tasks > li + li { border-top: 1px solid var(--line); }
+#none, #legend { margin-top: 16px; color: var(--soft); font-size: 13px; }
+.group { padding: 6px 16px; font-weight: 600; font-size: 13px; color: var(--soft); }
 .task {
-  display: grid; gap: 4px 20px; align-items: center; padding: 12px 16px; background: var(--card);
-  grid-template: "what when runs acts" / minmax(0, 4fr) minmax(0, 5fr) 240px 186px;
+  display: grid; gap: 2px 20px; align-items: center; padding: 12px 16px; background: var(--card);
+  grid-template: "box what when runs acts" "box error error error acts"
+    / 16px minmax(0, 4fr) minmax(0, 5fr) 256px 186px;
   content-visibility: auto; contain-intrinsic-size: auto 84px;
 }
-.task + .task { border-top: 1px solid var(--line); }
-.task.attention { box-shadow: inset 4px 0 var(--bad); }
+.task.attention { box-shadow: inset 4px 0 var(--bad); } .task > input { grid-area: box; }
 .what { grid-area: what; } .when { grid-area: when; } .runs { grid-area: runs; }
-.acts { grid-area: acts; display: flex; gap: 8px; justify-content: flex-end; }
-.task p { overflow-wrap: anywhere; }
-.about, .exact, .last { color: var(--soft); font-size: 13px; }
+.task .error { grid-area: error; }
+.error { color: var(--bad); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.acts { grid-area: acts; display: flex; flex-wrap: wrap; gap: 8px; justify-content: flex-end; }
+.task p:not(.error) { overflow-wrap: anywhere; }
 .name { padding: 0; border: 0; background: none; min-height: 0; font-weight: 600; text-align: left;
   overflow-wrap: anywhere; }
 .name:hover { text-decoration: underline; }
@@ -7939,16 +7978,12 @@ button.main { background: var(--good); border-color: var(--good); color: var(--c
 .when span:not(.exact):not(:empty) { margin-right: 8px; }
 .bars { display: block; width: 100%; height: 34px; padding: 0; border: 0; background: none; }
 .bars svg { display: block; width: 240px; height: 34px; max-width: 100%; }
-.outcome { font-weight: 600; }
-progress { width: 100%; height: 6px; accent-color: var(--live); }
+.outcome { font-weight: 600; } progress { width: 100%; height: 6px; accent-color: var(--live); }
 
-.ground { stroke: var(--line); }
 .mark { fill: currentColor; stroke: currentColor; stroke-width: 0; }
-.mark.hollow { fill: none; stroke-width: 1.5; }
-.mark.cross { fill: none; stroke-width: 2.5; }
-g.succeeded, #legend .succeeded svg { color: var(--bar); }
-#legend { display: flex; flex-wrap: wrap; gap: 6px 18px; padding-bottom: 40px; font-size: 13px; }
-#legend span { display: inline-flex; align-items: center; gap: 6px; }
+.mark.hollow { fill: none; stroke-width: 1.5; } .mark.cross { fill: none; stroke-width: 2.5; }
+g.succeeded, #chart .succeeded, #legend .succeeded svg { color: var(--bar); }
+#legend span { display: inline-flex; align-items: center; gap: 6px; margin: 8px 18px 0 0; }
 #legend svg { width: 10px; height: 20px; }
 @media (prefers-reduced-motion: no-preference) {
   g.running { animation: pulse 2s ease-in-out infinite; }
@@ -7961,36 +7996,37 @@ dialog {
   background: var(--ground); color: var(--text); overflow-wrap: anywhere;
 }
 dialog::backdrop { background: rgb(0 0 0 / .35); }
-dialog > .line { justify-content: space-between; }
-dialog h3 { margin: 20px 0 8px; }
+dialog > .line { justify-content: space-between; } dialog h3 { margin: 20px 0 8px; }
+dialog .acts { justify-content: flex-start; margin: 10px 0 6px; }
+dialog .error { white-space: normal; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margin-top: 12px; }
-dt { color: var(--soft); }
-dd { margin: 0; }
-#why-answer { margin-top: 8px; display: grid; gap: 4px; }
-details { border-top: 1px solid var(--line); padding: 8px 0; }
-summary { cursor: pointer; }
+dt { color: var(--soft); } dd { margin: 0; } #chart { display: block; width: 100%; height: 90px; }
+#chart rect { fill: currentColor; cursor: pointer; }
+#chart line { stroke: var(--text); vector-effect: non-scaling-stroke; }
+#chart .p95 { stroke-dasharray: 5 4; } #why-answer { margin-top: 8px; display: grid; gap: 4px; }
+#detail-runs details { border-top: 1px solid var(--line); padding: 8px 0; }
 summary span { margin-right: 10px; }
 pre {
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px;
   margin: 6px 0 12px; max-height: 50vh; overflow: auto; white-space: pre-wrap;
 }
-#said {
-  position: fixed; left: 50%; bottom: 20px; transform: translateX(-50%); max-width: 90vw;
-  background: var(--text); color: var(--ground); border-radius: 8px; padding: 8px 16px;
-}
-#said:empty { visibility: hidden; }
 
 @media (max-width: 900px) {
-  header, main { padding: 0 12px; }
-  header { padding-top: 14px; }
-  .task { grid-template: "what acts" "when when" "runs runs" / minmax(0, 1fr) auto; }
+  header, main { padding: 0 12px; } header { padding-top: 12px; }
+  #ahead { grid-template-columns: minmax(0, 1fr); }
+  #events li { grid-template-columns: minmax(0, 1fr) auto; }
+  #events .note { grid-column: 1 / -1; grid-row: 2; } #feed, #ahead { order: 1; }
+  #all { margin-top: 12px; } #filters { overflow-x: auto; flex-basis: 100%; order: 1; }
+  #search { flex: 1; width: 90px; } #several { flex-basis: auto; padding: 0; }
+  .task { grid-template: "box what acts" "box when when" "box runs runs" "box error error"
+    / 16px minmax(0, 1fr) auto; gap: 4px 12px; }
   .acts { align-self: start; }
-  #search { width: 100%; }
 }
 @media (max-width: 480px) {
-  .task { grid-template: "what" "when" "runs" "acts" / minmax(0, 1fr); gap: 8px; }
-  .acts button { flex: 1; min-height: 40px; }
-  dialog { padding: 14px; }
+  #facts, #tasks-title { display: none; } #zone { width: 160px; }
+  .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
+    / 16px minmax(0, 1fr); padding: 10px 12px; }
+  .acts button { flex: 1; min-height: 40px; } dialog { padding: 14px; }
 }
 """
 
@@ -8021,10 +8057,13 @@ function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const several = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
 let silence;
-function say(text) {
-  // An open dialog hides what is outside of it, from screen readers too.
-  ($("detail").open ? $("detail") : document.body).append($("said"));
+function say(text, place = document.querySelector("header")) {
+  // Beside what it is about, so that it covers nothing.  An open dialog hides what is outside.
+  ($("detail").open ? $("detail-state") : place).append($("said"));
   write($("said"), text);
   clearTimeout(silence);
   silence = setTimeout(() => write($("said"), ""), 6000);
@@ -8041,14 +8080,6 @@ function remember(text) {
   sessionStorage.setItem(KEPT, token);
 }
 
-function takeTokenFromAddress() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (!given) return;
-  remember(given);
-  history.replaceState(null, "", location.pathname);
-  refresh();
-}
-
 async function call(path, method = "GET") {
   const headers = {"X-Housekeeper": "dashboard"};
   // A header is bytes, one a character.
@@ -8059,22 +8090,31 @@ async function call(path, method = "GET") {
 }
 
 const pathOf = (name, rest) => `tasks/${encodeURIComponent(name)}/${rest}`;
+const addressOf = (kind, id) => `./#${kind}/${encodeURIComponent(id)}`;
 
-// Time in words.
+// Time in words, in the zone that was chosen.
 
 const now = () => Date.now() + ahead;
-const two = (number) => String(number).padStart(2, "0");
+const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const ZONES = {viewer: `${HERE} (this browser)`, task: "each task's zone", UTC: "UTC"};
+const ZONING = "housekeeper-zone";
+let zoning = sessionStorage.getItem(ZONING) || "viewer";
+
+function zoneOf(task) {
+  return zoning === "UTC" ? "UTC" : zoning === "task" && task ? task.timezone : HERE;
+}
 
 function lasting(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const two = (number) => String(number).padStart(2, "0");
   const minutes = Math.floor(seconds / 60);
   if (minutes < 60) return `${minutes} min ${two(Math.floor(seconds % 60))} s`;
   return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
 }
 
 function relative(instant) {
-  const seconds = (Date.parse(instant) - now()) / 1000;
+  const seconds = (new Date(instant) - now()) / 1000;
   const far = Math.abs(seconds);
   let words = `${Math.round(far / 86400)} days`;
   if (far < 60) words = `${Math.floor(far)} s`;
@@ -8083,21 +8123,42 @@ function relative(instant) {
   return seconds < 0 ? `${words} ago` : `in ${words}`;
 }
 
+// What has happened is never "in 2 s", however far the clocks are apart.
+const ago = (instant) => relative(Math.min(Date.parse(instant), now() - 1));
+// A tick that has just passed is not "1 s ago": its run is about to be claimed.
+const coming = (instant) => Date.parse(instant) - now() < 1000 ? "due now" : relative(instant);
+
+const CLOCK = {hour: "2-digit", minute: "2-digit", hourCycle: "h23"};
+const SECONDS = {weekday: "short", day: "numeric", month: "short", ...CLOCK, second: "2-digit"};
 const formats = new Map();
-function exact(instant, zone) {
-  if (!formats.has(zone)) formats.set(zone, formatIn(zone));
-  return formats.get(zone).format(Date.parse(instant)).replace(/:00$/, "");
+
+function format(instant, zone, parts) {
+  const key = `${zone} ${parts === CLOCK}`;
+  if (!formats.has(key)) {
+    let made;
+    try {
+      made = new Intl.DateTimeFormat("en-GB", {...parts, timeZone: zone});
+    } catch {
+      // A zone that the server knows and this browser does not.
+      made = new Intl.DateTimeFormat("en-GB", {...parts, timeZone: "UTC", timeZoneName: "short"});
+    }
+    formats.set(key, made);
+  }
+  return formats.get(key).format(Date.parse(instant));
 }
 
-function formatIn(zone) {
-  const parts = {weekday: "short", day: "numeric", month: "short", hour: "2-digit",
-    minute: "2-digit", second: "2-digit", hourCycle: "h23"};
-  try {
-    return new Intl.DateTimeFormat("en-GB", {...parts, timeZone: zone});
-  } catch {
-    // A zone that the server knows and this browser does not.
-    return new Intl.DateTimeFormat("en-GB", {...parts, timeZone: "UTC", timeZoneName: "short"});
-  }
+const stamp = (instant, task) => format(instant, zoneOf(task), SECONDS);
+const clock = (instant) => format(instant, zoneOf(), CLOCK);
+const tickOf = (run) => run.scheduled_for || run.started_at || run.finished_at;
+
+function exact(instant, task) {
+  const zone = zoning === "task" ? ` ${task.timezone}` : "";
+  return stamp(instant, task).replace(/:00$/, "") + zone;
+}
+
+function since(instant) {
+  const recent = now() - Date.parse(instant) < 80000000;
+  return recent ? clock(instant) : stamp(instant).replace(/:00$/, "");
 }
 
 // A run as a bar: its height is the duration, its shape and colour are the outcome.
@@ -8121,12 +8182,14 @@ function mark(status, x, height) {
   }
 }
 
-function inShort(run, zone) {
-  const at = run.scheduled_for || run.started_at || run.finished_at;
-  const parts = [words(run.status), exact(at, zone)];
-  if (run.count > 1) parts.push(`${run.count} ticks`);
-  if (run.duration !== null) parts.push(lasting(run.duration));
-  return parts.concat(run.note || []).join(", ");
+function factsOf(run) {
+  return [run.reason === "schedule" ? "" : run.reason,
+    run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
+    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note].filter(Boolean);
+}
+
+function inShort(run, task) {
+  return [words(run.status), stamp(tickOf(run), task), ...factsOf(run)].join(", ");
 }
 
 function drawBars(row, runs) {
@@ -8134,17 +8197,97 @@ function drawBars(row, runs) {
   const height = (run) => run.duration === null ? 20
     : 6 + 24 * Math.log1p(run.duration * 10) / Math.log1p(tallest * 10);
   const ground = make("path", {class: "ground", d: "M0 33.5H240"});
-  row.svg.replaceChildren(ground, ...runs.slice(0, 30).map((run, index) => {
-    const bar = make("g", {class: run.status, "data-run": run.id},
-      make("title", {}, inShort(run, row.task.timezone)),
+  row.svg.replaceChildren(ground, ...runs.map((run, index) => (
+    make("g", {class: run.status, "data-run": run.id}, make("title", {}, inShort(run, row.task)),
       make("rect", {x: 232 - 8 * index, y: 0, width: 8, height: 34, "fill-opacity": 0}),
-      mark(run.status, 233 - 8 * index, height(run)));
-    return bar;
-  }));
+      mark(run.status, 233 - 8 * index, height(run))))));
   const counts = OUTCOMES.map((status) => [runs.filter((run) => run.status === status).length,
     words(status)]).filter(([number]) => number);
   const summary = counts.map((count) => count.join(" ")).join(", ") || "none yet";
   row.bars.setAttribute("aria-label", `Runs of ${row.task.name}: ${summary}`);
+}
+
+function openBar(event, otherwise = "") {
+  const bar = event.target.closest("[data-run]");
+  if (bar || otherwise) location.assign(bar ? addressOf("run", bar.dataset.run) : otherwise);
+}
+
+// What a row of the list and an opened task have in common: how it goes, and what can be done.
+
+function makeControls(taskOf) {
+  const controls = {busy: false, outcome: make("span", {class: "outcome"}), since: make("span"),
+    progress: make("progress"), error: make("p", {class: "error"})};
+  controls.start = button("Run now",
+    () => act(controls, taskOf(), taskOf().running ? "cancel" : "run"));
+  controls.pause = button("Pause",
+    () => act(controls, taskOf(), taskOf().paused ? "resume" : "pause"));
+  controls.acts = make("div", {class: "acts"}, controls.start, controls.pause);
+  controls.last = make("p", {class: "last"}, controls.outcome, " ", controls.since);
+  return controls;
+}
+
+function updateControls(controls, task) {
+  const {start, pause, progress, outcome, error} = controls, last = task.last_run;
+  write(start, !task.running ? "Run now" : task.stop_asked_at ? "Cancelling" : "Cancel");
+  write(pause, task.paused ? "Resume" : "Pause");
+  start.setAttribute("aria-label", `${start.textContent}: ${task.name}`);
+  pause.setAttribute("aria-label", `${pause.textContent}: ${task.name}`);
+  progress.setAttribute("aria-label", `Progress of ${task.name}`);
+  const {done, total} = task.progress || {};
+  progress.hidden = !task.running || task.progress === null;
+  if (total) Object.assign(progress, {max: total, value: done});
+  else progress.removeAttribute("value");
+  outcome.className = `outcome ${last ? last.status : ""}`;
+  // While the ledger is away, nobody knows.
+  write(outcome, last ? words(last.status) : task.source === "ledger" ? "never run" : "not known");
+  write(controls.since, last ? sinceWords(task, last) : "");
+  const text = errorOf(task);
+  error.hidden = !text;
+  write(error, text);
+  error.title = text;
+}
+
+function errorOf(task) {
+  const last = task.last_run;
+  return task.last_error || (last && TROUBLE.has(last.status) ? last.note : "");
+}
+
+function sinceWords(task, last) {
+  const parts = [];
+  if (last.status === "running") {
+    parts.push(`for ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`);
+    if (task.stop_asked_at) parts.push(`asked to stop ${ago(task.stop_asked_at)}`);
+    if (task.progress) parts.push(progressWords(task.progress));
+    return parts.join(", ");
+  }
+  parts.push(ago(last.finished_at));
+  if (last.duration !== null) parts.push(`took ${lasting(last.duration)}`);
+  if (task.failures > 1) parts.push(`${task.failures} failures in a row`);
+  if (last.status !== "succeeded" && task.last_success) {
+    parts.push(`last success ${ago(task.last_success)}`);
+  }
+  return parts.join(", ");
+}
+
+function progressWords({done, total, unit}) {
+  const of = total === null ? "" : ` of ${total.toLocaleString("en")}`;
+  return `${done.toLocaleString("en")}${of} ${unit}`.trim();
+}
+
+const DONE = {run: "started", cancel: "asked to stop", pause: "paused", resume: "resumed"};
+
+async function act(controls, task, what) {
+  // Not disabled meanwhile: a button that is loses the focus.
+  if (controls.busy || (what === "cancel" && task.stop_asked_at)) return;
+  controls.busy = true;
+  try {
+    const answer = await call(pathOf(task.name, what), "POST");
+    say(answer.error || `${task.name}: ${DONE[what]}`, controls.acts);
+  } catch {
+    say("The server did not answer.", controls.acts);
+  }
+  controls.busy = false;
+  refresh();
 }
 
 // The list of tasks: one row each, made once and then only changed.
@@ -8153,43 +8296,36 @@ const rows = new Map();
 let filter = "all";
 let overdue = new Set();
 
-const inTrouble = (task) => overdue.has(task.name)
+const inTrouble = (task) => overdue.has(task.name) || task.failures > 0
   || (task.last_run !== null && TROUBLE.has(task.last_run.status));
-const FILTERS = {
-  all: () => true,
-  attention: inTrouble,
-  running: (task) => task.running,
-  paused: (task) => task.paused,
+const FILTERS = {all: () => true, attention: inTrouble, running: (task) => task.running,
+  paused: (task) => task.paused};
+const lastOf = (task, part) => task.last_run ? task.last_run[part] || 0 : 0;
+const SORTS = {
+  "Trouble first": (task) => (inTrouble(task) ? 0 : task.running ? 1 : 2),
+  "By name": () => 0,
+  "Next run first": (task) => Date.parse(task.next_run) || Infinity,
+  "Last run first": (task) => -Date.parse(lastOf(task, "finished_at")) || 0,
+  "Longest first": (task) => -lastOf(task, "duration"),
 };
 
 function makeRow(task) {
-  const row = {task, seen: false, drawn: "", busy: false};
-  row.name = button(task.name, () => openDetail(task.name), "name");
-  row.tag = make("span", {class: "tag"});
-  row.about = make("p", {class: "about"});
-  row.words = make("span");
-  row.code = make("code");
-  row.next = make("strong");
-  row.exact = make("span", {class: "exact"});
-  row.svg = make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"});
-  row.bars = make("button",
-    {type: "button", class: "bars", "aria-label": `Runs of ${task.name}`}, row.svg);
-  row.bars.addEventListener("click", (event) => {
-    const bar = event.target.closest("[data-run]");
-    openDetail(task.name, bar ? bar.dataset.run : null);
-  });
-  row.progress = make("progress", {"aria-label": `Progress of ${task.name}`});
-  row.outcome = make("span", {class: "outcome"});
-  row.since = make("span");
-  row.start = button("Run now", () => act(row, row.task.running ? "cancel" : "run"));
-  row.pause = button("Pause", () => act(row, row.task.paused ? "resume" : "pause"));
-  row.element = make("li", {class: "task"},
+  const address = addressOf("task", task.name);
+  const row = {task, seen: false, drawn: "", ...makeControls(() => row.task),
+    box: make("input", {type: "checkbox", "aria-label": `Select ${task.name}`}),
+    name: button(task.name, () => location.assign(address), "name"),
+    tag: make("span", {class: "tag"}), about: make("p", {class: "about"}), words: make("span"),
+    code: make("code"), next: make("strong"), exact: make("span", {class: "exact"}),
+    svg: make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"}),
+    bars: button("", (event) => openBar(event, address), "bars")};
+  row.box.addEventListener("change", countChosen);
+  row.bars.setAttribute("aria-label", `Runs of ${task.name}`);
+  row.bars.append(row.svg);
+  row.element = make("li", {class: "task"}, row.box,
     make("div", {class: "what"}, make("h3", {}, row.name, row.tag), row.about),
     make("div", {class: "when"}, make("p", {}, row.words, row.code),
       make("p", {}, row.next, " ", row.exact)),
-    make("div", {class: "runs"}, row.bars, row.progress,
-      make("p", {class: "last"}, row.outcome, " ", row.since)),
-    make("div", {class: "acts"}, row.start, row.pause));
+    make("div", {class: "runs"}, row.bars, row.progress, row.last), row.error, row.acts);
   row.element.dataset.task = task.name;
   watcher.observe(row.element);
   return row;
@@ -8198,57 +8334,24 @@ function makeRow(task) {
 function updateRow(row, task) {
   row.task = task;
   write(row.about, task.description);
-  const tags = [];
-  if (!task.enabled) tags.push("disabled");
-  if (task.paused) tags.push("paused");
-  if (overdue.has(task.name)) tags.push("overdue");
+  const tags = [!task.enabled && "disabled", task.paused && "paused",
+    overdue.has(task.name) && "overdue"].filter(Boolean);
   write(row.tag, tags.join(", "));
   const unscheduled = task.startup === false ? "by hand" : "at startup";
   write(row.words, task.schedule_in_words || (task.schedule ? "" : unscheduled));
   write(row.code, task.schedule || "");
   row.element.classList.toggle("attention", inTrouble(task));
-  write(row.start, task.running ? "Cancel" : "Run now");
-  write(row.pause, task.paused ? "Resume" : "Pause");
-  row.start.setAttribute("aria-label", `${row.start.textContent}: ${task.name}`);
-  row.pause.setAttribute("aria-label", `${row.pause.textContent}: ${task.name}`);
-  const {done, total} = task.progress || {};
-  row.progress.hidden = !task.running || task.progress === null;
-  if (total) Object.assign(row.progress, {max: total, value: done});
-  else row.progress.removeAttribute("value");
+  row.text = [task.name, task.description, task.schedule, row.words.textContent, task.timezone,
+    task.last_run && words(task.last_run.status), errorOf(task), ...tags]
+    .filter(Boolean).join(" ").toLowerCase();
   tell(row);
 }
 
 function tell(row) {
-  const {task} = row;
-  const next = task.next_run;
-  write(row.next, next ? relative(next) : "");
-  write(row.exact, next ? `${exact(next, task.timezone)} ${task.timezone}` : "no next run");
-  const last = task.last_run;
-  row.outcome.className = `outcome ${last ? last.status : ""}`;
-  // While the ledger is away, nobody knows.
-  const none = task.source === "ledger" ? "never run" : "not known";
-  write(row.outcome, last ? words(last.status) : none);
-  write(row.since, last ? sinceWords(task, last) : "");
-}
-
-function sinceWords(task, last) {
-  const parts = [];
-  if (last.status === "running") {
-    parts.push(`for ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`);
-    if (task.stop_asked_at) parts.push("asked to stop");
-    if (task.progress) parts.push(progressWords(task.progress));
-  } else {
-    parts.push(relative(last.finished_at), `took ${lasting(last.duration)}`);
-    if (last.status !== "succeeded" && task.last_success) {
-      parts.push(`last success ${relative(task.last_success)}`);
-    }
-  }
-  return parts.join(", ");
-}
-
-function progressWords({done, total, unit}) {
-  const of = total === null ? "" : ` of ${total.toLocaleString("en")}`;
-  return `${done.toLocaleString("en")}${of} ${unit}`.trim();
+  const {next_run: next} = row.task;
+  write(row.next, next ? coming(next) : "");
+  write(row.exact, next ? exact(next, row.task) : "no next run");
+  updateControls(row, row.task);
 }
 
 function showTasks(tasks) {
@@ -8265,42 +8368,59 @@ function showTasks(tasks) {
   arrange();
 }
 
+const groupOf = (row) => $("grouped").checked ? row.task.name.split(/[-_.:/ ]/)[0] : "";
+
 function arrange() {
-  const sought = $("search").value.trim().toLowerCase(), focused = document.activeElement;
-  const all = [...rows.values()];
-  const rank = (row) => (inTrouble(row.task) ? 0 : row.task.running ? 1 : 2);
-  all.sort((a, b) => rank(a) - rank(b) || (a.task.name < b.task.name ? -1 : 1));
-  all.forEach((row, index) => {
-    const {name, description, schedule} = row.task;
-    const text = `${name} ${description} ${schedule || ""}`.toLowerCase();
-    row.element.hidden = !FILTERS[filter](row.task) || !text.includes(sought);
+  const sought = $("search").value.toLowerCase().split(" "), focused = document.activeElement;
+  const key = SORTS[$("sort").value], order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+  const all = [...rows.values()].map((row) => [groupOf(row), key(row.task), row.task.name, row]);
+  all.sort((a, b) => order(a[0], b[0]) || order(a[1], b[1]) || order(a[2], b[2]));
+  const counts = new Map();
+  for (const [group, , , row] of all) {
+    row.element.hidden = !FILTERS[filter](row.task)
+      || !sought.every((word) => row.text.includes(word));
+    if (!row.element.hidden) counts.set(group, (counts.get(group) || 0) + 1);
+  }
+  $("tasks").querySelectorAll(".group").forEach((heading) => heading.remove());
+  all.forEach(([, , , row], index) => {
     const here = $("tasks").children[index];
     if (here !== row.element) $("tasks").insertBefore(row.element, here || null);
   });
+  for (const [group, , , row] of all) {
+    if (row.element.hidden || !group || !counts.has(group)) continue;
+    row.element.before(make("li", {class: "group"}, `${group}: ${counts.get(group)}`));
+    counts.delete(group);
+  }
   // A row that has moved has lost the focus.
   if (focused !== document.activeElement) focused.focus({preventScroll: true});
-  $("none").hidden = all.some((row) => !row.element.hidden);
-  for (const choice of $("filters").children) {
-    const kind = choice.dataset.filter;
-    const number = all.filter((row) => FILTERS[kind](row.task)).length;
-    write(choice, `${kind[0].toUpperCase()}${kind.slice(1)} ${number}`);
+  $("none").hidden = shown().length > 0;
+  Object.entries(FILTERS).forEach(([kind, holds], index) => {
+    const choice = $("filters").children[index];
+    write(choice, `${capital(kind)} ${all.filter((each) => holds(each[3].task)).length}`);
     choice.setAttribute("aria-pressed", String(kind === filter));
-  }
+  });
+  countChosen();
 }
 
-const DONE = {run: "started", cancel: "asked to stop", pause: "paused", resume: "resumed"};
+const shown = () => [...rows.values()].filter((row) => !row.element.hidden);
+const chosenRows = () => shown().filter((row) => row.box.checked);
 
-async function act(row, what) {
-  // Not disabled meanwhile: a button that is loses the focus.
-  if (row.busy) return;
-  row.busy = true;
-  try {
-    const answer = await call(pathOf(row.task.name, what), "POST");
-    say(answer.error || `${row.task.name}: ${DONE[what]}`);
-  } catch {
-    say("The server did not answer.");
+function countChosen() {
+  const number = chosenRows().length;
+  write($("chosen"), number ? `${number} selected` : "Select all");
+  $("every").checked = number > 0;
+  for (const each of $("several").querySelectorAll("button")) each.hidden = !number;
+}
+
+async function actOnChosen(what) {
+  const chosen = chosenRows();
+  let done = 0;
+  for (const {task, box} of chosen) {
+    const {error} = await call(pathOf(task.name, what), "POST");
+    box.checked = Boolean(error);
+    done += error ? 0 : 1;
   }
-  row.busy = false;
+  say(`${done} of ${several(chosen.length, "task")} ${DONE[what]}`, $("several"));
   refresh();
 }
 
@@ -8321,13 +8441,14 @@ async function loadBars() {
   for (const row of rows.values()) {
     const last = row.task.last_run;
     // Rows that never ran (skipped, missed) show at the next minute.
-    const mark = `${last && last.id} ${last && last.status} ${Math.floor(now() / 60000)}`;
-    if (!row.seen || row.drawn === mark) continue;
+    const state = [lastOf(row.task, "id"), last && last.status, Math.floor(now() / 60000), zoning]
+      .join();
+    if (!row.seen || row.drawn === state) continue;
     try {
       const {runs} = await call(pathOf(row.task.name, "runs?limit=30"));
       if (!runs) break;
       drawBars(row, runs);
-      row.drawn = mark;
+      row.drawn = state;
     } catch {
       break;
     }
@@ -8335,7 +8456,51 @@ async function loadBars() {
   loading = false;
 }
 
-// The next 24 hours: how many tasks come in each quarter of an hour.
+// What has failed lately, over all tasks: equal errors are one line.
+
+const FEEDS = {"failed,timed_out,crashed": "failures", ...Object.fromEntries(
+  OUTCOMES.slice(0, -1).map((status) => [status, words(status)]))};
+const FEW = 4;
+let feed = {runs: [], before: null, open: false};
+
+async function loadFeed(before = null) {
+  const outcome = $("outcome").value;
+  const page = await call(`runs?limit=100&outcome=${outcome}${before ? `&before=${before}` : ""}`);
+  if (!page.runs || outcome !== $("outcome").value) return;
+  feed = {...feed, runs: before ? feed.runs.concat(page.runs) : page.runs, before: page.before};
+  drawFeed();
+}
+
+function drawFeed() {
+  const folded = new Map();
+  for (const run of feed.runs) {
+    const key = `${run.task} ${run.status} ${run.note.replace(/[0-9]+/g, "0")}`;
+    if (!folded.has(key)) folded.set(key, {run, times: 0});
+    Object.assign(folded.get(key), {oldest: run, times: folded.get(key).times + run.count});
+  }
+  const items = [...folded.values()].slice(0, feed.open ? folded.size : FEW);
+  $("events").replaceChildren(...items.map(({run, times, oldest}) => {
+    const row = rows.get(run.task);
+    return make("li", {}, make("span", {class: "about"}, stamp(tickOf(run), row && row.task)),
+      make("a", {href: addressOf("run", run.id)}, run.task),
+      make("span", {class: `outcome ${run.status}`}, words(run.status)),
+      make("span", {class: "note", title: run.note}, run.note),
+      make("span", {class: "about"},
+        times > 1 ? `${times} times since ${since(tickOf(oldest))}` : ""));
+  }));
+  if (!items.length) $("events").append(make("li", {class: "about"}, "None lately."));
+  const more = $("events-more"), rest = folded.size - items.length;
+  more.hidden = !rest && !(feed.open && feed.before);
+  write(more, rest ? `${rest} more` : "Older");
+}
+
+function showMoreOfFeed() {
+  if (feed.open) return loadFeed(feed.before);
+  feed.open = true;
+  return drawFeed();
+}
+
+// The next 24 hours: how many tasks come in each quarter of an hour, and which come next.
 
 const QUARTER = 15 * 60000, QUARTERS = 96;
 let day = {begin: 0, names: [], often: []};
@@ -8357,42 +8522,39 @@ async function loadDay() {
 function drawDay() {
   const svg = $("day"), width = svg.clientWidth || 600, step = width / QUARTERS;
   const most = Math.max(...day.names.map((names) => names.size), 1);
-  const parts = [make("line", {x1: 0, x2: width, y1: 60.5, y2: 60.5})];
+  const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
+  const every = width < 600 ? 6 : 3;
   day.names.forEach((names, index) => {
-    const at = new Date(day.begin + index * QUARTER), x = index * step;
-    const every = width < 600 ? 6 : 3;
-    if (at.getMinutes() === 0 && at.getHours() % every === 0 && x < width - 34) {
-      parts.push(make("line", {x1: x, x2: x, y1: 60, y2: 66}),
-        make("text", {x: x + 3, y: 76}, `${two(at.getHours())}:00`));
+    const at = clockAt(index), x = index * step;
+    if (at.endsWith(":00") && parseInt(at, 10) % every === 0 && x < width - 34) {
+      parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
+        make("text", {x: x + 3, y: 82}, at));
     }
-    const height = names.size ? 6 + 48 * names.size / most : 0;
+    const height = names.size ? 6 + 46 * names.size / most : 2;
     const kind = index === chosen ? "chosen" : "";
-    if (names.size || kind) {
-      parts.push(make("rect", {class: kind, x: x + step / 10, width: step * 0.8,
-        y: 60 - Math.max(2, height), height: Math.max(2, height), rx: 1.5}));
-    }
+    if (names.size || kind) parts.push(make("rect",
+      {class: kind, x: x + step / 10, width: step * 0.8, y: 56 - height, height, rx: 1.5}));
   });
+  if (day.often.length) {
+    parts.push(make("rect", {class: "band", x: 0, y: 60, width, height: 6, rx: 3}));
+  }
   svg.replaceChildren(...parts);
-  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  const often = day.often.length ? `; not drawn, every half hour or oftener: ${day.often.length}`
-    : "";
-  const text = chosen < 0 ? `Tasks by quarter of an hour, in ${zone}${often}` : quarterWords();
+  const often = day.often.length ? `; the band, every half hour or more often: ${day.often.length}`
+    + ` (${some(day.often, 4)})` : "";
+  const text = chosen < 0 ? `Tasks by quarter of an hour, in ${zoneOf()}${often}` : quarterWords();
   write($("day-note"), text);
-  svg.setAttribute("aria-valuemin", 0);
-  svg.setAttribute("aria-valuemax", QUARTERS - 1);
   svg.setAttribute("aria-valuenow", Math.max(0, chosen));
   svg.setAttribute("aria-valuetext", text);
 }
 
+const clockAt = (index) => clock(new Date(day.begin + index * QUARTER).toISOString());
+const some = (names, number) => names.slice(0, number).join(", ")
+  + (names.length > number ? ", ..." : "");
+
 function quarterWords() {
-  const at = (index) => {
-    const instant = new Date(day.begin + index * QUARTER);
-    return `${two(instant.getHours())}:${two(instant.getMinutes())}`;
-  };
   const names = [...day.names[chosen]];
-  const some = names.slice(0, 12).join(", ") + (names.length > 12 ? ", ..." : "");
-  const number = names.length === 1 ? "1 task" : `${names.length} tasks`;
-  return `${at(chosen)} to ${at(chosen + 1)}: ${names.length ? `${number}: ${some}` : "nothing"}`;
+  const tasks = names.length ? `${several(names.length, "task")}: ${some(names, 12)}` : "nothing";
+  return `${clockAt(chosen)} to ${clockAt(chosen + 1)}: ${tasks}`;
 }
 
 function choose(index) {
@@ -8410,34 +8572,62 @@ function moveInDay(event) {
   choose(Math.max(0, index));
 }
 
+function tellNext() {
+  const next = [...rows.values()].map((row) => row.task).filter((task) => task.next_run)
+    .sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
+  $("next").replaceChildren(...next.map((task) => make("li", {}, make("strong", {},
+    coming(task.next_run)), make("a", {href: addressOf("task", task.name)}, task.name),
+  make("span", {class: "about"}, exact(task.next_run, task)))));
+  if (!next.length) $("next").append(make("li", {class: "about"}, "Nothing."));
+}
+
 // One task: its facts, why it ran or not, and its runs with their outputs.
 
 let opened = null;
 let oldest = null;
+const detail = makeControls(() => rows.get(opened).task);
+
+async function route() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    remember(given);
+    history.replaceState(null, "", location.pathname);
+    return refresh();
+  }
+  if ($("board").hidden || !rows.size) return undefined;
+  const [, kind, code] = location.hash.match(/^#(task|run)[/](.+)$/) || [];
+  if (!kind) return $("detail").close();
+  const id = decodeURIComponent(code);
+  if (kind === "task") return openDetail(id);
+  const run = await call(`runs/${encodeURIComponent(id)}`);
+  return run.task ? openDetail(run.task, id) : say(run.error);
+}
 
 function openDetail(name, run = null) {
+  if (!rows.has(name)) return say(`No task is named ${name}.`);
+  if (opened === name && run && openRun(run)) return undefined;
   opened = name;
-  const {task} = rows.get(name);
   write($("detail-name"), name);
-  write($("detail-about"), task.description);
   $("why-answer").replaceChildren();
   $("why-instant").value = "";
   $("detail-runs").replaceChildren();
   oldest = null;
   $("more").hidden = true;
-  showFacts(task);
-  $("detail").showModal();
-  loadRuns(run);
+  showFacts();
+  if (!$("detail").open) $("detail").showModal();
+  return loadRuns(run);
 }
 
-function showFacts(task) {
+function showFacts() {
+  const {task} = rows.get(opened);
+  const both = (instant, words) => instant ? `${words(instant)}, ${exact(instant, task)}` : "none";
+  write($("detail-about"), task.description);
+  updateControls(detail, task);
   const facts = {
     Schedule: [task.schedule_in_words, task.schedule].filter(Boolean).join("  ·  ") || "by hand",
     Zone: task.timezone,
-    "Next run": task.next_run
-      ? `${relative(task.next_run)}, ${exact(task.next_run, task.timezone)}` : "none",
-    "Last success": task.last_success
-      ? `${relative(task.last_success)}, ${exact(task.last_success, task.timezone)}` : "none",
+    "Next run": both(task.next_run, coming),
+    "Last success": both(task.last_success, ago),
   };
   $("detail-facts").replaceChildren(...Object.entries(facts).flatMap(
     ([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
@@ -8445,57 +8635,96 @@ function showFacts(task) {
 
 async function loadRuns(wanted = null, before = null) {
   const name = opened;
-  const page = before ? `runs?limit=30&before=${before}` : "runs?limit=30";
+  const page = `runs?limit=100${before ? `&before=${before}` : ""}`;
   const {runs = [], before: next = null, error} = await call(pathOf(name, page));
   if (opened !== name || !rows.has(name)) return;
   if (!error) oldest = next;
   $("more").hidden = !oldest;
+  if (!before) drawChart(runs);
   // Those that are there already came by another click, or by updateDetail().
-  const list = $("detail-runs"), shown = (id) => list.querySelector(`[data-run="${id}"]`);
+  const list = $("detail-runs");
   list.querySelector(":scope > p")?.remove();
-  list.append(...runs.filter((run) => !shown(run.id)).map(makeRun));
+  list.append(...runs.filter((run) => !runElement(run.id)).map(makeRun));
   if (error || !runs.length) list.append(make("p", {}, error || "No more."));
-  const found = wanted && shown(wanted);
-  if (found) {
-    found.open = true;
-    found.scrollIntoView({block: "nearest"});
-  }
+  if (!wanted || openRun(wanted)) return;
+  const run = await call(`runs/${wanted}`);  // It is older than this page.
+  if (opened !== name) return;
+  list.prepend(makeRun(run));
+  openRun(wanted);
+}
+
+const runElement = (id) => $("detail-runs").querySelector(`[data-run="${CSS.escape(id)}"]`);
+
+function openRun(id) {
+  const found = runElement(id);
+  if (!found) return false;
+  found.open = true;
+  found.scrollIntoView({block: "nearest"});
+  return true;
+}
+
+function drawChart(runs) {
+  const ran = runs.filter((run) => run.duration !== null && run.started_at).reverse();
+  const sorted = ran.map((run) => run.duration).sort((a, b) => a - b);
+  const share = (part) => sorted[Math.max(0, Math.ceil(part * sorted.length) - 1)];
+  const most = sorted[sorted.length - 1] || 1, step = 600 / Math.max(ran.length, 50);
+  const y = (duration) => 88 - 84 * duration / most;
+  const line = (kind, part) => make("line",
+    {class: kind, x1: 0, x2: 600, y1: y(share(part)), y2: y(share(part))});
+  $("chart").replaceChildren(...ran.map((run, index) => {
+    const height = Math.max(2, 90 - y(run.duration));
+    return make("rect", {class: run.status, "data-run": run.id, y: 90 - height, height,
+      x: 600 - step * (ran.length - index), width: step * 0.8},
+    make("title", {}, inShort(run, rows.get(opened).task)));
+  }), ...(ran.length ? [line("median", 0.5), line("p95", 0.95)] : []));
+  const good = ran.filter((run) => run.status === "succeeded").length;
+  write($("chart-note"), ran.length ? `${several(ran.length, "run")}, the newest on the right: `
+    + `${Math.floor(100 * good / ran.length)} % succeeded, median ${lasting(share(0.5))} (line), `
+    + `95 % within ${lasting(share(0.95))} (dashes)` : "It has not run yet.");
 }
 
 function makeRun(run) {
   const {task} = rows.get(opened);
-  const at = run.scheduled_for || run.started_at || run.finished_at;
-  const facts = [run.reason === "schedule" ? "" : run.reason,
-    run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
-    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note];
   const body = make("div");
   const element = make("details", {"data-run": run.id, "data-status": run.status},
-    make("summary", {}, make("span", {}, exact(at, task.timezone)),
+    make("summary", {}, make("span", {}, stamp(tickOf(run), task)),
       make("span", {class: `outcome ${run.status}`}, words(run.status)),
-      make("span", {class: "about"}, facts.filter(Boolean).join(", "))), body);
+      make("span", {class: "about"}, factsOf(run).join(", "))), body);
   element.addEventListener("toggle", () => element.open && loadOutput(run.id, body));
   return element;
 }
 
+// The instants that the log of a run begins its lines with.
+const STAMPS = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}([.][0-9]+)?Z/gm;
+
 async function loadOutput(id, body) {
-  const run = await call(`runs/${id}`);
-  const text = (title, value) => value
-    ? [make("p", {class: "about"}, title), make("pre", {tabindex: 0}, value)] : [];
-  const parts = [...text("Output", run.output), ...text("Error", run.error)];
-  const by = run.id ? `${run.id}, by ${run.runner}` : "";
-  body.replaceChildren(...(parts.length ? parts : [make("p", {}, "It has put out nothing.")]),
-    make("p", {class: "about"}, by));
+  const run = await call(`runs/${id}`), row = rows.get(run.task);
+  if (!run.id) return write(body, run.error);
+  if (!body.children.length) {
+    body.append(...["Output", "Error"].map((title) => make("div", {},
+      make("p", {class: "about"}, title), make("pre", {tabindex: 0, "aria-label": title}))),
+    make("p", {class: "about"}, make("a", {href: addressOf("run", id)}, id), ` by ${run.runner}`));
+  }
+  [run.output, run.error].forEach((text, index) => {
+    const part = body.children[index], pre = part.lastElementChild;
+    // Its end is followed, unless somebody has scrolled away from it.
+    const follow = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
+    part.hidden = index === 0 ? !text && Boolean(run.error) : !text;
+    write(pre, text.replace(STAMPS, (at) => stamp(at, row && row.task))
+      || (run.status === "running" ? "(nothing yet)" : "No output."));
+    if (follow) pre.scrollTop = pre.scrollHeight;
+  });
+  return undefined;
 }
 
 async function updateDetail() {
   if (opened === null || !rows.has(opened)) return;
-  const {task} = rows.get(opened);
-  showFacts(task);
-  const list = $("detail-runs"), newest = list.querySelector("details");
-  const last = task.last_run;
+  showFacts();
+  const name = opened, last = rows.get(name).task.last_run;
+  const newest = $("detail-runs").querySelector("details");
   if (!newest) await loadRuns();  // There were none, or they could not be read.
   if (!last || !newest) return;
-  const old = list.querySelector(`[data-run="${last.id}"]`);
+  const old = runElement(last.id);
   if (old && old.dataset.status === last.status) {
     if (old.open && last.status === "running") await loadOutput(last.id, old.lastElementChild);
     return;
@@ -8503,7 +8732,9 @@ async function updateDetail() {
   const fresh = makeRun(last);
   fresh.open = Boolean(old && old.open);
   if (old) old.replaceWith(fresh);
-  else list.prepend(fresh);
+  else $("detail-runs").prepend(fresh);
+  const {runs} = await call(pathOf(name, "runs?limit=100"));
+  if (runs && opened === name) drawChart(runs);
 }
 
 async function askWhy(event) {
@@ -8517,7 +8748,7 @@ async function askWhy(event) {
 
 // Keeping it live.
 
-let timer, refreshing = false, signature = "";
+let timer, refreshing = false, signature = "", failed = "";
 
 async function refresh() {
   if (refreshing) return;
@@ -8529,14 +8760,18 @@ async function refresh() {
     const health = await call("health");
     if (!health.status) throw new Error(health.error);
     const inside = "version" in health;
-    showHealth(health);
+    if (inside) ahead = Date.parse(health.now) - Date.now();
+    const dead = showHealth(health);
     $("sign-in").hidden = inside;
-    $("board").hidden = !inside;
-    if (inside) await refreshBoard(health);
-    else if (token === used) askForToken();
+    document.querySelectorAll(".inside").forEach((each) => { each.hidden = !inside; });
+    const bad = inside ? await refreshBoard(health) : 0;
+    if (!inside && token === used) askForToken();
+    showTrouble(dead ? "No scheduler" : health.status === "critical" ? "Critical"
+      : bad ? `${bad} in trouble` : "");
   } catch {
     $("health").className = "lost";
     write($("health"), "No answer, trying again");
+    showTrouble("No answer");
   }
   refreshing = false;
   // A token that was given meanwhile is tried at once.  Else a tenth of the time at most is spent
@@ -8548,29 +8783,75 @@ async function refresh() {
 async function refreshBoard(health) {
   const answer = await call("tasks");
   if (!answer.tasks) throw new Error(answer.error);
-  ahead = Date.parse(answer.now) - Date.now();
   overdue = new Set(health.overdue.map((each) => each.task));
+  const first = !rows.size;
   showTasks(answer.tasks);
+  tellNext();
+  if (first) await route();
   const running = answer.tasks.filter((task) => task.running).length;
-  write($("facts"), `${answer.tasks.length} tasks, ${running} running, ${health.runner}, `
+  write($("facts"), `${several(answer.tasks.length, "task")}, ${running} running, `
     + `version ${health.version}`);
   const planned = answer.tasks.map((task) => `${task.name} ${task.schedule} ${task.scheduled}`);
   const quarter = Math.floor(now() / QUARTER);
   if (signature !== `${quarter} ${planned}`) await loadDay();
   signature = `${quarter} ${planned}`;
+  const minute = Math.floor(now() / 60000);
+  const ended = answer.tasks.map((task) => inTrouble(task) && lastOf(task, "id"));
+  if (failed !== `${minute} ${ended}` && !(feed.open && feed.runs.length > 100)) await loadFeed();
+  failed = `${minute} ${ended}`;
   await updateDetail();
   loadBars();
+  return answer.tasks.filter(inTrouble).length;
+}
+
+function showTrouble(text) {
+  const title = text ? `${text} - Housekeeper` : "Housekeeper";
+  if (document.title !== title) document.title = title;
+  const icon = text ? "trouble.svg" : "dashboard.svg";
+  if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
 }
 
 function showHealth(health) {
   const text = {ok: "All is well", warning: "Warning", critical: "Critical"}[health.status];
   $("health").className = health.status;
   write($("health"), text);
-  const problems = health.problems || [];
+  const isAlarm = (problem) => problem.startsWith("No scheduler is running");
+  const dead = (health.problems || []).some(isAlarm);
+  showRunners(health.runners, dead);
+  // Many failing tasks are one line: their rows and the failures tell the rest.
+  const failing = (health.failing || []).map((each) => each.task), number = failing.length;
+  const isFolded = (problem) => number > 1
+    && failing.some((name) => problem.startsWith(`Task ${name} failed `));
+  const problems = (health.problems || []).filter((each) => !isAlarm(each) && !isFolded(each));
+  if (number > 1) problems.push(`${number} tasks are failing: ${some(failing, 6)}`);
   $("problems").className = health.status;
   if ([...$("problems").children].map((each) => each.textContent).join() !== problems.join()) {
-    $("problems").replaceChildren(...problems.map((text) => make("li", {}, text)));
+    $("problems").replaceChildren(...problems.map((problem) => make("li", {}, problem)));
   }
+  const open = $("problems-more").dataset.open;
+  [...$("problems").children].forEach((each, index) => { each.hidden = !open && index > 2; });
+  $("problems-more").hidden = Boolean(open) || problems.length <= 3;
+  write($("problems-more"), several(problems.length - 3, "more problem"));
+  return dead;
+}
+
+function showRunners(runners = [], dead = false) {
+  const named = (each) => each.runner.split(":").slice(0, 2).join(":");
+  const alive = runners.filter((each) => each.alive), [last] = runners;
+  $("alarm").hidden = !dead;
+  $("runners").hidden = !runners.length;
+  if (dead) write($("alarm"), "No scheduler is running. " + (last
+    ? `The last, ${named(last)}, was seen ${ago(last.beat_at)}.` : "There was none yet."));
+  const [summary, list] = $("runners").children;
+  const beat = alive.map((each) => each.beat_at).sort().pop();
+  write(summary, beat ? `${several(alive.length, "scheduler")} running, `
+    + `${some(alive.map(named), 3)}, last beat ${ago(beat)}` : "Recent schedulers");
+  list.replaceChildren(...runners.map((each) => make("li",
+    {class: each.alive ? each.problems.length ? "warning" : "" : "missed"},
+    [named(each), `${each.workers} workers`, `version ${each.version}`,
+      `since ${stamp(each.started_at)}`, `last beat ${ago(each.beat_at)}`,
+      each.alive ? "" : each.stopped_at ? `stopped ${ago(each.stopped_at)}` : "died",
+      ...each.problems].filter(Boolean).join(", "))));
 }
 
 function askForToken() {
@@ -8580,39 +8861,77 @@ function askForToken() {
   $("token").focus();
 }
 
+function chooseZone() {
+  zoning = $("zone").value;
+  sessionStorage.setItem(ZONING, zoning);
+  rows.forEach(tell);
+  tellNext();
+  drawDay();
+  drawFeed();
+  loadBars();
+}
+
+const on = (id, kind, act) => $(id).addEventListener(kind, act);
+
+function fill(select, choices, change) {
+  select.append(...choices.map(([value, text]) => make("option", {value}, text)));
+  select.addEventListener("change", change);
+}
+
 function begin() {
-  $("sign-in").addEventListener("submit", (event) => {
+  on("sign-in", "submit", (event) => {
     event.preventDefault();
     remember($("token").value);
     $("token").value = "";
     refresh();
   });
-  $("search").addEventListener("input", arrange);
-  for (const kind of Object.keys(FILTERS)) {
-    const choice = button(kind, () => { filter = kind; arrange(); });
-    choice.dataset.filter = kind;
-    $("filters").append(choice);
-  }
-  for (const status of OUTCOMES) {
-    $("legend").append(make("span", {class: status},
-      make("svg", {viewBox: "0 14 8 20", "aria-hidden": "true"}, mark(status, 1, 14)),
-      words(status)));
-  }
-  $("day").addEventListener("pointermove", (event) => {
+  fill($("zone"), Object.entries(ZONES), chooseZone);
+  $("zone").value = zoning;
+  fill($("sort"), Object.keys(SORTS).map((name) => [name, name]), arrange);
+  fill($("outcome"), Object.entries(FEEDS), () => { feed.open = false; loadFeed(); });
+  on("events-more", "click", showMoreOfFeed);
+  on("search", "input", arrange);
+  on("grouped", "change", arrange);
+  on("every", "change", () => {
+    shown().forEach((row) => { row.box.checked = $("every").checked; });
+    countChosen();
+  });
+  $("several").append(...["pause", "resume"].map((what) => (
+    button(`${capital(what)} selected`, () => actOnChosen(what)))));
+  $("filters").append(...Object.keys(FILTERS).map((kind) => (
+    button(kind, () => { filter = kind; arrange(); }))));
+  $("legend").append(...OUTCOMES.map((status) => make("span", {class: status},
+    make("svg", {viewBox: "0 14 8 20", "aria-hidden": "true"}, mark(status, 1, 14)),
+    words(status))));
+  on("problems-more", "click", () => {
+    $("problems-more").dataset.open = "yes";
+    refresh();
+  });
+  on("day", "pointermove", (event) => {
     choose(Math.floor(event.offsetX / $("day").clientWidth * QUARTERS));
   });
-  $("day").addEventListener("pointerleave", () => choose(-1));
-  $("day").addEventListener("keydown", moveInDay);
+  on("day", "pointerleave", () => choose(-1));
+  on("day", "keydown", moveInDay);
   new ResizeObserver(drawDay).observe($("day"));
-  $("detail-close").addEventListener("click", () => $("detail").close());
-  $("detail").addEventListener("close", () => { opened = null; });
-  $("more").addEventListener("click", () => loadRuns(null, oldest));
-  $("why").addEventListener("submit", askWhy);
-  setInterval(() => rows.forEach((row) => row.seen && tell(row)), 1000);
+  $("detail-state").append(detail.last, detail.error, detail.progress, detail.acts);
+  on("chart", "click", openBar);
+  on("detail-close", "click", () => $("detail").close());
+  on("detail", "close", () => {
+    if ($("detail").open) return;  // Another one was opened meanwhile.
+    opened = null;
+    if (location.hash) history.pushState(null, "", location.pathname);
+  });
+  on("more", "click", () => loadRuns(null, oldest));
+  on("why", "submit", askWhy);
+  setInterval(() => {
+    rows.forEach((row) => row.seen && tell(row));
+    if (!$("board").hidden) tellNext();
+    if (opened !== null && rows.has(opened)) updateControls(detail, rows.get(opened).task);
+  }, 1000);
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
-  addEventListener("hashchange", takeTokenFromAddress);
+  addEventListener("hashchange", route);
   addEventListener("unhandledrejection", () => say("The server did not answer."));
-  takeTokenFromAddress();
+  route();
   refresh();
 }
 
@@ -8625,6 +8944,7 @@ begin();
 # ================================================================================================
 
 LONGEST_PATH, LONGEST_QUERY, LARGEST_BODY = 512, 2048, 65536  # bytes
+LONGEST_PAGE = 200  # runs
 # Seconds that POST .../run?wait= may wait: gunicorn kills a worker that is silent for 30 s.
 LONGEST_ANSWER_WAIT = 25
 WEB_CALL_LIMIT = 5.0  # seconds that each ledger call of a request may take
@@ -8650,7 +8970,7 @@ SECURITY_HEADERS = (
 class Request:
     """What an answer depends on."""
 
-    name: str  # the task or the run that the path names
+    name: str  # the task or the run that the path names, or ""
     query: Mapping[str, str]
     trusted: bool  # its sender is authorized
 
@@ -8660,6 +8980,14 @@ class Request:
         if not re.fullmatch("[0-9]{1,6}", text) or int(text) > most:
             raise Refusal(400, f"{parameter} is not a whole number from 0 to {most}")
         return int(text)
+
+    @property
+    def before(self) -> str | None:
+        """The run that a page begins after; raises Refusal."""
+        before = self.query.get("before")
+        if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
+            raise Refusal(400, "before is not the id of a run")
+        return before
 
 
 class Response(NamedTuple):
@@ -8704,7 +9032,7 @@ class WebApp:
     def __init__(
         self, housekeeper: Housekeeper, token: str | None, authorize: Authorize | None
     ) -> None:
-        # What comes from a file ends with a line's end, which no header can carry.
+        # A token from a file may end with a line break, which no header can carry.
         token = token.strip() if isinstance(token, str) else token
         if token is not None and (not isinstance(token, str) or len(token) < SHORTEST_TOKEN):
             raise ConfigurationError(
@@ -8800,15 +9128,20 @@ class WebApp:
 
 def _bounded_query(environ: Environ) -> Mapping[str, str]:
     """Return the query's parameters; raises Refusal for what is too long, bodies included."""
-    query, size = environ.get("QUERY_STRING", ""), environ.get("CONTENT_LENGTH") or "0"
+    query = environ.get("QUERY_STRING", "")
     if len(environ.get("PATH_INFO", "")) > LONGEST_PATH or len(query) > LONGEST_QUERY:
         raise Refusal(414, "the path or the query is too long")
-    if not re.fullmatch("[0-9]{1,15}", size):
-        raise Refusal(400, "the Content-Length is not a number")
-    # Nothing here reads a body.
-    if int(size) > LARGEST_BODY:
-        raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
+    body_size(environ.get("CONTENT_LENGTH") or "0")  # Nothing here reads a body.
     return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+
+
+def body_size(text: str) -> int:
+    """Return a Content-Length; raises Refusal for what is no number, or too large."""
+    if not re.fullmatch("[0-9]{1,15}", text):
+        raise Refusal(400, "the Content-Length is not a number")
+    if int(text) > LARGEST_BODY:
+        raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
+    return int(text)
 
 
 def _check_intent(environ: Environ, by_token: bool) -> None:
@@ -8857,7 +9190,8 @@ def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
         re.sub("(The ledger cannot be reached).*", r"\1.", text, flags=re.DOTALL)
         for text in cast("list[str]", health["problems"])
     ]
-    return json_response({**health, "problems": problems}, status)
+    now = housekeeper.clock.now()
+    return json_response({**health, "problems": problems, "now": now}, status)
 
 
 def answer_tasks(housekeeper: Housekeeper, request: Request) -> Response:
@@ -8927,16 +9261,32 @@ def answer_resume(housekeeper: Housekeeper, request: Request) -> Response:
 
 
 def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return a page of a task's runs, newest first, and what to ask for the next one."""
-    limit, before = request.whole("limit", 30, 200), request.query.get("before")
-    if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
-        raise Refusal(400, "before is not the id of a run")
-    runs = housekeeper.history(request.name, limit, before)
-    names = housekeeper.task_names()
-    if not runs and request.name not in names:
+    """Return a page of runs, of a task or of all, newest first, and what to ask for the next one.
+
+    With ``outcome=`` only of those outcomes.  It looks at 1,000 runs at most, so that a page may
+    hold fewer than were asked for although there are older ones.
+    """
+    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.before
+    wanted = set(filter(None, request.query.get("outcome", "").split(",")))
+    if not wanted <= {status.value for status in Status}:
+        raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
+    size, found = LONGEST_PAGE if wanted else limit, []
+    for _ in range(1000 // LONGEST_PAGE):
+        page = housekeeper.history(request.name or None, size, before)
+        found += [run for run in page if not wanted or run.status.value in wanted]
+        before = page[-1].id if len(page) == size > 0 else None
+        if before is None or len(found) >= limit:
+            break
+    if not found and request.name and request.name not in (names := housekeeper.task_names()):
         raise UnknownTask(request.name, names)
-    before = runs[-1].id if len(runs) == limit > 0 else None
-    return json_response({"runs": [_brief(run) for run in runs], "before": before})
+    if len(found) > limit > 0:
+        before = found[limit - 1].id
+    return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
+
+
+def answer_runners(housekeeper: Housekeeper, request: Request) -> Response:
+    """List the processes that schedule, or did lately."""
+    return json_response({"runners": housekeeper.health().get("runners", [])})
 
 
 def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
@@ -8993,6 +9343,7 @@ def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
     overdue = {each["task"]: each["seconds"] for each in late}
     # While the ledger is away nothing is known, which is not the same as 0.
     tasks = [each for each in tasks if each["source"] == "ledger"]
+    waiting = [{"name": each["name"], "late": overdue.get(each["name"], 0)} for each in tasks]
     metrics = [
         *housekeeper.metrics.read(),
         _gauge("build_info", "Which version this is.", 1, version=__version__),
@@ -9000,16 +9351,14 @@ def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
         _gauge("workers", "Size of the pool.", load["workers"]),
         _gauge("workers_busy", "Runs that go on in this process.", load["running"]),
         _gauge("tasks_queued", "Tasks that wait for a worker here.", load["queued"]),
+        *_counted("runners_alive", "Processes that schedule.", health.get("runners")),
+        *_counted("tasks_failing", "Tasks whose last run failed.", health.get("failing")),
         _gauge("ledger_errors_total", "Ledger calls that failed.", housekeeper.ledger.failures),
         _by_task("running", "Whether it runs, in any process.", tasks, "running"),
         _by_task("paused", "Whether its schedule is paused.", tasks, "paused"),
+        _by_task("failures", "Its failed runs in a row.", tasks, "failures"),
         _by_task("last_success_timestamp_seconds", "Its last good end.", tasks, "last_success"),
-        _by_task(
-            "overdue_seconds",
-            "How long its newest tick has been waiting.",
-            [{"name": each["name"], "late": overdue.get(each["name"], 0)} for each in tasks],
-            "late",
-        ),
+        _by_task("overdue_seconds", "How long its newest tick has waited.", waiting, "late"),
     ]
     text = "".join(line for metric in metrics for line in metric.lines())
     return Response(text.encode(), type="text/plain; version=0.0.4; charset=utf-8")
@@ -9020,11 +9369,18 @@ def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:
     return Metric(f"housekeeper_{name}", kind, help_, [Sample(float(value), labels)])
 
 
+def _counted(name: str, help_: str, found: object) -> list[Metric]:
+    """Return how many there are, without the dead; nothing where nobody knows."""
+    if not isinstance(found, list):
+        return []
+    return [_gauge(name, help_, sum(each.get("alive", True) for each in found))]
+
+
 def _by_task(name: str, help_: str, tasks: Iterable[Mapping[str, object]], key: str) -> Metric:
     samples = [
         Sample(_number(each[key]), {"task": str(each["name"])})
         for each in tasks
-        if each[key] is not None
+        if each.get(key) is not None
     ]
     return Metric(f"housekeeper_{name}", "gauge", help_, samples)
 
@@ -9055,6 +9411,7 @@ ROUTES = (
     Route("GET", "/dashboard.css", answer_file(PAGE_CSS, "text/css"), is_open=True),
     Route("GET", "/dashboard.js", answer_file(PAGE_JS, "text/javascript"), is_open=True),
     Route("GET", "/dashboard.svg", answer_file(PAGE_ICON, "image/svg+xml"), is_open=True),
+    Route("GET", "/trouble.svg", answer_file(PAGE_TROUBLE, "image/svg+xml"), is_open=True),
     Route("GET", "/health", answer_health, is_open=True),
     Route("GET", "/metrics", answer_metrics),
     Route("GET", "/agenda", answer_agenda),
@@ -9066,7 +9423,9 @@ ROUTES = (
     Route("POST", "/tasks/<name>/cancel", answer_cancel),
     Route("POST", "/tasks/<name>/pause", answer_pause),
     Route("POST", "/tasks/<name>/resume", answer_resume),
+    Route("GET", "/runs", answer_runs),
     Route("GET", "/runs/<id>", answer_one_run),
+    Route("GET", "/runners", answer_runners),
 )
 
 
@@ -9175,20 +9534,25 @@ WEEKDAY_NAMES = {
 }
 
 
-# The server of --http: HTTP/1.0, a request a connection, a thread a request.
+# The door of --http: wsgiref with limits, a request a connection, a thread a request.
 
 
 LONGEST_HEAD = 16384  # bytes
 READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
-LINGER = 2.0  # seconds in which a refused request is read on, and thrown away
+LINGER = 2.0  # seconds for which the rest of a refused request is read and thrown away
 REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):([\t -~\x80-\xff]*)")
+HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*)")
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Serves a WSGI application, so many requests at a time; what is beyond gets a 503."""
+    """Serves a WSGI application, 64 requests at a time; any more get a 503.
 
-    AT_A_TIME = 64
+    wsgiref calls the application and writes the answer.  Its own server class is not used, because
+    it asks the name server for its own name and can hang there; nor is its request handler, which
+    reads without a time limit.
+    """
+
+    AT_A_TIME, LINGERING = 64, 16
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
@@ -9197,11 +9561,14 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.app = app
         self.clock = clock
-        self._free = threading.BoundedSemaphore(self.AT_A_TIME)
+        # Guards the number of requests that are read and answered.  A request that is turned away
+        # gives its place back first.
+        self._places = threading.BoundedSemaphore(self.AT_A_TIME)
+        self._lingering = threading.BoundedSemaphore(self.LINGERING)
         super().__init__((host, port), HttpConnection)
 
     def get_request(self) -> Any:
-        """Take a connection; when the process has no file left for it, not again at once."""
+        """Accept a connection; wait a moment when the process has no file left for one."""
         try:
             return super().get_request()
         except OSError:
@@ -9209,29 +9576,54 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection a thread, if one is free."""
-        if self._free.acquire(blocking=False):
+        """Give a connection a thread, or a 503 when no place or no thread is free."""
+        if self._places.acquire(blocking=False):
             try:
-                super().process_request(request, client_address)
-            except BaseException:  # There is no thread to be had, and so none that releases it.
-                self._free.release()
-                raise
-            return
+                return super().process_request(request, client_address)
+            except Exception:  # No thread could be started, so none will give the place back.
+                self._places.release()
+        request.setblocking(False)
         with contextlib.suppress(OSError):
-            request.setblocking(False)
+            request.recv(LONGEST_HEAD)  # Closed with data unread, it would lose the answer.
+        with contextlib.suppress(OSError):
             request.send(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 10\r\n\r\n")
-        self.shutdown_request(request)
+        return self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve a connection on its thread."""
+        turned_away = None
         try:
-            super().process_request_thread(request, client_address)
+            self.finish_request(request, client_address)
+        except Refusal as refusal:
+            turned_away = refusal
+        except Exception:
+            self.handle_error(request, client_address)
         finally:
-            self._free.release()
+            self._places.release()
+        with contextlib.suppress(OSError):
+            if turned_away is not None:
+                self._turn_away(request, turned_away)
+        self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note a connection that broke, or was too slow."""
         logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
+
+    def _turn_away(self, request: Any, refusal: Refusal) -> None:
+        """Refuse a request that was not read to its end.
+
+        Read on for a moment: a connection closed with data unread loses the answer.
+        """
+        request.settimeout(LINGER)
+        request.sendall(f"HTTP/1.0 {status_line(refusal.status)}\r\n\r\n{refusal}\n".encode())
+        request.shutdown(socket.SHUT_WR)
+        if self._lingering.acquire(blocking=False):
+            try:
+                until = self.clock.monotonic() + LINGER
+                while True:
+                    more_of(request, until - self.clock.monotonic())
+            finally:
+                self._lingering.release()
 
 
 class HttpConnection(socketserver.BaseRequestHandler):
@@ -9240,89 +9632,67 @@ class HttpConnection(socketserver.BaseRequestHandler):
     server: HttpServer
 
     def handle(self) -> None:
-        """Answer it."""
-        sent: list[Any] = []
-        try:
-            environ = self._receive()
-            body = b"".join(self.server.app(environ, lambda *head: sent.extend(head)))
-            status, headers = sent
-        except Refusal as refusal:
-            body = f"{refusal}\n".encode()
-            status = status_line(refusal.status)
-            headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
-        lines = [f"HTTP/1.0 {status}", *(f"{name}: {value}" for name, value in headers), "", ""]
+        """Answer it; raises Refusal for what was not read to its end."""
+        from wsgiref.handlers import SimpleHandler
+
+        environ, body = self._receive()
+        host, port = self.server.server_address[:2]
+        environ |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port)}
+        environ["REMOTE_ADDR"] = self.client_address[0]
+        answer, errors = io.BytesIO(), io.StringIO()
+        handler = SimpleHandler(io.BytesIO(body), answer, errors, environ, multiprocess=False)
+        handler.os_environ = {}  # Else each request would show this process's variables.
+        handler.run(self.server.app)
+        # At once, so that the limit is one for the whole answer.
         self.request.settimeout(WRITE_LIMIT)
-        self.request.sendall("\r\n".join(lines).encode("latin-1") + body)
-        if not status.startswith("2"):
-            self._linger()
+        self.request.sendall(answer.getvalue())
+        if errors.tell():
+            logger.debug("Web: a request failed: %s", errors.getvalue())
 
-    def _linger(self) -> None:
-        """Read on for a moment: a connection closed before its end takes the answer with it."""
-        until = self.server.clock.monotonic() + LINGER
-        with contextlib.suppress(OSError):
-            self.request.shutdown(socket.SHUT_WR)
-            while True:
-                self._more(until)
-
-    def _receive(self) -> Environ:
-        until = self.server.clock.monotonic() + READ_LIMIT
-        data = b""
+    def _receive(self) -> tuple[Environ, bytes]:
+        clock, data = self.server.clock, b""
+        until = clock.monotonic() + READ_LIMIT
         while (end := data.find(b"\r\n\r\n")) < 0 and len(data) <= LONGEST_HEAD:
-            data += self._more(until)
+            data += more_of(self.request, until - clock.monotonic())
         if not 0 <= end <= LONGEST_HEAD:
             raise Refusal(431, "the head of the request is too long")
-        environ = environ_of(data[:end].decode("latin-1"))
-        body, size = data[end + 4 :], environ.get("CONTENT_LENGTH", "")
-        wanted = int(size) if re.fullmatch("[0-9]{1,9}", size) else 0
-        while len(body) < wanted <= LARGEST_BODY:
-            body += self._more(until)
-        host, port = self.server.server_address[:2]
-        return {
-            **environ,
-            "SERVER_NAME": str(host),
-            "SERVER_PORT": str(port),
-            "REMOTE_ADDR": self.client_address[0],
-            "wsgi.input": io.BytesIO(body[:wanted]),
-        }
+        environ, body = environ_of(data[:end].decode("latin-1")), data[end + 4 :]
+        size = body_size(environ.get("CONTENT_LENGTH", "0"))
+        while len(body) < size:
+            body += more_of(self.request, until - clock.monotonic())
+        return environ, body[:size]
 
-    def _more(self, until: float) -> bytes:
-        left = until - self.server.clock.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request came too slowly")
-        self.request.settimeout(left)
-        chunk: bytes = self.request.recv(65536)
-        if not chunk:
-            raise ConnectionError("the connection was closed before the request's end")
-        return chunk
+
+def more_of(connection: socket.socket, seconds: float) -> bytes:
+    """Return what comes next; raises OSError when nothing comes in time, or any more."""
+    if seconds <= 0:
+        raise TimeoutError("the request came too slowly")
+    connection.settimeout(seconds)
+    if not (data := connection.recv(65536)):
+        raise ConnectionError("the connection was closed before the request's end")
+    return data
 
 
 def environ_of(head: str) -> Environ:
-    """Return the WSGI environment of a request's head; raises Refusal when it is not one."""
+    """Return the WSGI environment of a request's head.
+
+    Raises Refusal for what is not HTTP, and for what two servers could read in two ways.
+    """
     first, *lines = head.split("\r\n")
     request = REQUEST_LINE.fullmatch(first)
-    headers = [HEADER_LINE.fullmatch(line) for line in lines]
-    if request is None or not all(headers):
+    headers = [match for line in lines if (match := HEADER_LINE.fullmatch(line))]
+    if request is None or len(headers) < len(lines):
         raise Refusal(400, "this is not an HTTP request")
     path, _, query = request[2].partition("?")
-    environ: Environ = {
-        "REQUEST_METHOD": request[1],
-        "SCRIPT_NAME": "",
-        "PATH_INFO": urllib.parse.unquote(path, "latin-1"),
-        "QUERY_STRING": query,
-        "SERVER_PROTOCOL": "HTTP/1.0",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    for name, value in (header.groups() for header in headers if header):
+    environ: Environ = {"REQUEST_METHOD": request[1], "SCRIPT_NAME": "", "QUERY_STRING": query}
+    environ["PATH_INFO"] = urllib.parse.unquote(path, "latin-1")
+    environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+    for name, value in (header.groups() for header in headers):
         if "_" in name:
             continue  # In the environment it would pass for the one with a dash.
-        value = value.strip(" \t")
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        value = value.rstrip(" \t")
         environ[key] = f"{environ[key]},{value}" if key in environ else value
     if "HTTP_TRANSFER_ENCODING" in environ:
         raise Refusal(411, "a body needs a Content-Length")

@@ -14,6 +14,7 @@ import re
 import select
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -31,7 +32,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import housekeeper as hk
-from housekeeper import ConfigurationError, LedgerUnavailable, Status, Task, current_run
+from housekeeper import ConfigurationError, Status, Task, current_run
 from tests import waiting
 from tests.environment import environment
 
@@ -305,6 +306,74 @@ def test_runs_come_in_pages_without_their_texts_and_one_with_them(make, open_doo
     assert door("GET", "/tasks/none/runs").status == 404
 
 
+def test_the_runs_of_all_tasks_come_in_pages_and_by_outcome(make, open_door) -> None:
+    housekeeper = make(Task("good", ok), Task("bad", fail))
+    door = open_door(housekeeper, token=TOKEN)
+    for _ in range(3):
+        housekeeper.run_task_manually("good")
+        with pytest.raises(ValueError, match="no such table"):
+            housekeeper.run_task_manually("bad")
+    failed, page = [], {"before": ""}
+    while page["before"] is not None:
+        query = f"&before={page['before']}" if page["before"] else ""
+        page = door.get(f"/runs?outcome=failed,crashed&limit=2{query}")
+        failed += page["runs"]
+    assert [run["id"] for run in failed] == [run.id for run in housekeeper.history("bad")]
+    assert failed[0]["note"] == "ValueError: no such table: tokens"
+    assert not {"output", "error"} & failed[0].keys()
+    every = door.get("/runs")
+    assert [run["id"] for run in every["runs"]] == [run.id for run in housekeeper.history()]
+    assert every["before"] is None
+    assert door("GET", "/runs?outcome=all").status == 400
+    assert door.get("/tasks/good/runs?outcome=failed")["runs"] == []
+    assert door.get("/tasks/bad/runs?outcome=failed&limit=1")["runs"] == failed[:1]
+
+
+def test_a_page_of_rare_outcomes_looks_at_a_thousand_runs_and_says_where_to_go_on(make) -> None:
+    housekeeper = make(Task("sweep", ok))
+    run, asked = housekeeper.run_task_manually("sweep"), []
+
+    def endless(name: Any, limit: int, before: str | None) -> list[Any]:
+        asked.append(before)
+        return [run] * limit
+
+    housekeeper.history = endless
+    page = bare_door(housekeeper, token=TOKEN).get("/runs?outcome=failed")
+    assert page == {"runs": [], "before": run.id}
+    assert asked == [None, *[run.id] * 4]
+
+
+RUNNER = {"runner": "vm:1:ab", "host": "vm", "pid": 1, "version": "0.1.0", "workers": 10,
+          "started_at": datetime(2026, 1, 1, tzinfo=UTC), "problems": [], "alive": True,
+          "beat_at": datetime(2026, 1, 2, tzinfo=UTC), "stopped_at": None}  # fmt: skip
+
+
+def test_the_runners_and_what_fails_are_told_to_people_and_to_prometheus(
+    make, open_door, monkeypatch
+) -> None:
+    housekeeper = make(Task("sweep", ok))
+    door = open_door(housekeeper, token=TOKEN)
+    failing = {"task": "sweep", "count": 5, "since": RUNNER["beat_at"], "error": "ValueError"}
+    health = {
+        **housekeeper.health(),
+        "status": "warning",
+        "runners": [RUNNER, {**RUNNER, "alive": False}],
+        "failing": [failing],
+    }
+    tasks = [{**each, "failures": 5} for each in housekeeper.list_tasks()]
+    monkeypatch.setattr(hk.Housekeeper, "health", lambda self: health)
+    monkeypatch.setattr(hk.Housekeeper, "list_tasks", lambda self: tasks)
+    first, second = door.get("/runners")["runners"]
+    assert (first["beat_at"], first["alive"], second["alive"]) == (
+        "2026-01-02T00:00:00Z", True, False
+    )  # fmt: skip
+    assert door("GET", "/health").status == 200, "a task that fails shuts no door"
+    found = metrics_of(door)
+    assert value_of(found["housekeeper_runners_alive"]) == 1
+    assert value_of(found["housekeeper_tasks_failing"]) == 1
+    assert value_of(found["housekeeper_failures"], task="sweep") == 5
+
+
 def test_the_agenda_names_each_tick_of_a_day_and_the_tasks_that_come_all_the_time(
     make, open_door
 ) -> None:
@@ -551,28 +620,37 @@ def test_bodies_are_bounded(make) -> None:
         assert got[0].startswith(str(status)), size
 
 
+@contextlib.contextmanager
+def nobody_listens() -> Iterator[int]:
+    """Yield a port at which every connection is refused."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
 def test_a_ledger_out_of_reach_is_503_and_neither_its_place_nor_a_trace_is_told(
-    make, open_door, monkeypatch, tmp_path
+    make, open_door
 ) -> None:
-    housekeeper = make(Task("sweep", ok), ledger=f"sqlite:///{tmp_path}/ledger.db")
-    door = open_door(housekeeper, token=TOKEN)
-
-    def away(*_: object) -> Any:
-        raise LedgerUnavailable("postgresql://shop:secret@db.internal/shop is away")
-
-    monkeypatch.setattr(housekeeper.ledger, "_execute", away)
-    for method, path in (("GET", "/tasks/sweep/runs"), ("POST", "/tasks/sweep/run"),
-                         ("GET", "/runs/1"), ("POST", "/tasks/sweep/pause")):  # fmt: skip
-        answer = door(method, path)
-        assert (answer.status, answer.json) == (503, {"error": "the ledger cannot be reached"})
-    (task,) = door.get("/tasks")["tasks"]
-    assert task["source"] == "this process"
-    health = door("GET", "/health")
-    assert (health.status, health.json["status"]) == (503, "critical")
-    assert health.json["problems"] == ["The ledger cannot be reached."]
-    monkeypatch.undo()
-    (failures,) = metrics_of(door)["housekeeper_ledger_errors"]
-    assert failures.value >= 4
+    with nobody_listens() as port:
+        url = f"postgresql://shop:geheim@127.0.0.1:{port}/till"
+        door = open_door(make(Task("sweep", ok), ledger=url), token=TOKEN)
+        for method, path in (
+            ("GET", "/tasks/sweep/runs"),
+            ("GET", "/runs?outcome=failed"),
+            ("POST", "/tasks/sweep/run"),
+            ("GET", "/runs/1"),
+            ("POST", "/tasks/sweep/pause"),
+        ):
+            answer = door(method, path)
+            assert (answer.status, answer.json) == (503, {"error": "the ledger cannot be reached"})
+        (task,) = door.get("/tasks")["tasks"]
+        assert task["source"] == "this process"
+        health = door("GET", "/health")
+        assert (health.status, health.json["status"]) == (503, "critical")
+        assert "The ledger cannot be reached." in health.json["problems"]
+        assert not re.search(f"geheim|till|{port}", health.body.decode())
+        (failures,) = metrics_of(door)["housekeeper_ledger_errors"]
+        assert failures.value >= 4
 
 
 def test_a_fault_of_housekeepers_own_is_500_with_the_trace_in_the_log_only(
@@ -630,28 +708,34 @@ def test_a_run_of_another_namespace_is_not_shown(make, tmp_path) -> None:
     assert bare_door(other, token=TOKEN)("GET", f"/runs/{run.id}").status == 404
 
 
-def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path) -> None:
+def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path, monkeypatch) -> None:
+    path, asked = tmp_path / "ledger.db", []
+    connect = sqlite3.connect
+
+    def watched(*values: Any, **options: Any) -> Any:
+        connection = connect(*values, **options)
+        connection.set_trace_callback(asked.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
     # Not started, so that nothing else asks.
-    housekeeper = make(ledger=f"sqlite:///{tmp_path}/ledger.db", start=False)
-    asked: list[tuple[str, Any]] = []
-    execute = housekeeper.ledger._execute
-
-    def keep(sql: str, values: Any, until: float) -> Any:
-        asked.append((sql, values))
-        return execute(sql, values, until)
-
-    housekeeper.ledger._execute = keep
-    housekeeper.history("sweep", 30, "0" * 24)
-    housekeeper.history(None, 30, "0" * 24)
-    housekeeper.ledger.last_success("/sweep")
-    housekeeper.get_run("0" * 24)
-    asked = [(sql, values) for sql, values in asked if "FROM housekeeper_runs" in sql]
-    assert len(asked) == 4
-    for sql, values in asked:
-        rows, _ = execute(f"EXPLAIN QUERY PLAN {sql}", values, time.monotonic() + PATIENCE)
-        plan = [str(row[3]) for row in rows if "housekeeper_runs" in row[3]]
-        assert plan, sql
-        assert all("USING" in step and "INDEX" in step for step in plan), plan
+    housekeeper = make(Task("sweep", ok), ledger=f"sqlite:///{path}", start=False)
+    for question in (
+        lambda: housekeeper.history("sweep", 30, "0" * 24),
+        lambda: housekeeper.history(None, 30, "0" * 24),
+        lambda: housekeeper.get_run("0" * 24),
+        lambda: housekeeper.get_task_status("sweep"),
+    ):
+        question()
+        selects = [sql for sql in asked if re.search("SELECT.* FROM housekeeper_runs", sql, re.S)]
+        assert selects
+        asked.clear()
+        with contextlib.closing(connect(path)) as reader:
+            for sql in selects:
+                rows = reader.execute(f"EXPLAIN QUERY PLAN {sql}").fetchall()
+                plan = [str(row[3]) for row in rows if "housekeeper_runs" in row[3]]
+                assert plan, sql
+                assert all("USING" in step and "INDEX" in step for step in plan), (sql, plan)
 
 
 def test_the_last_success_is_told_although_later_runs_failed(make) -> None:
@@ -728,17 +812,14 @@ def test_metrics_count_outcomes_durations_lateness_and_what_goes_on(make, open_d
     assert value_of(found["housekeeper_overdue_seconds"], task="good") == 0
 
 
-def test_metrics_say_nothing_of_tasks_while_the_ledger_is_away(make, monkeypatch) -> None:
-    housekeeper = make(Task("sweep", ok, schedule="@daily"))
-    housekeeper.pause_task("sweep")
-    door = bare_door(housekeeper, token=TOKEN)
-    assert value_of(metrics_of(door)["housekeeper_paused"], task="sweep") == 1
-
-    def away(*_: object) -> Any:
-        raise LedgerUnavailable("it is away")
-
-    monkeypatch.setattr(housekeeper.ledger, "paused", away)
-    found = metrics_of(door)
+def test_metrics_say_nothing_of_tasks_while_the_ledger_is_away(make) -> None:
+    here = bare_door(make(Task("sweep", ok, schedule="@daily")), token=TOKEN)
+    assert value_of(metrics_of(here)["housekeeper_paused"], task="sweep") == 0
+    with nobody_listens() as port:
+        away = make(
+            Task("sweep", ok, schedule="@daily"), ledger=f"postgresql://127.0.0.1:{port}/x"
+        )
+        found = metrics_of(bare_door(away, token=TOKEN))
     for name in ("running", "paused", "last_success_timestamp_seconds", "overdue_seconds"):
         assert found[f"housekeeper_{name}"] == []
 
@@ -747,9 +828,8 @@ def test_metrics_count_the_ticks_that_were_skipped(make, held) -> None:
     task = Task("held", held, schedule="* * * * * *")
     housekeeper = make(task)
     assert held.begun.wait(PATIENCE)
-    # Until it has really passed: the loop comes past a tick a little ahead of it.
-    passed = housekeeper._registrations["held"].passed
-    eventually(lambda: (tick := passed()) and tick[1] <= housekeeper.clock.now())
+    (run,) = housekeeper.history("held")
+    eventually(lambda: housekeeper.clock.now() > run.scheduled_for + 1.5 * hk.SECOND)
     held.go.set()
     door = bare_door(housekeeper, token=TOKEN)
 
@@ -867,6 +947,15 @@ def talk(port: int, *parts: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
+def turned_away(port: int) -> bool:
+    """Tell whether a connection gets a 503 before it has asked for anything."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        return (
+            bool(select.select([connection], [], [], 0.5)[0])
+            and connection.recv(13) == b"HTTP/1.0 503 "
+        )
+
+
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -887,6 +976,13 @@ def talk(port: int, *parts: bytes) -> bytes:
         (b"GET /%00 HTTP/1.0\r\n\r\n", b"404"),
         (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding:\tidentity\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length:\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length : 1\r\n\r\nx", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 99999999\r\n\r\nx", b"413"),
         (b"GET / HTTP/1.0\r\nX: " + b"a" * 20000 + b"\r\n\r\n", b"431"),
         (b"GET /" + b"a" * 40000, b"431"),
     ],
@@ -903,6 +999,111 @@ def test_the_server_reads_a_request_in_pieces_and_its_body_away(make) -> None:
         answer = talk(port, *(whole[at : at + 7] for at in range(0, len(whole), 7)))
         assert answer.startswith(b"HTTP/1.0 200 ")
         assert talk(port, f"{head}Content-Length: 5\r\n\r\n12".encode()) == b"", "it broke off"
+
+
+def open_connections(port: int, request: bytes, number: int) -> contextlib.ExitStack:
+    """Send a request many times, read the answers, and leave the connections open."""
+    stack = contextlib.ExitStack()
+    for _ in range(number):
+        connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        stack.enter_context(connection).sendall(request)
+        assert connection.recv(13)[9:] in (b"401 ", b"400 ", b"413 ")
+    return stack
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        f"GET {PREFIX}/tasks HTTP/1.1\r\nAuthorization: Bearer wrong\r\n\r\n",
+        "what is this?\r\n\r\n",
+        f"POST {PREFIX}/tasks/a/run HTTP/1.1\r\nContent-Length: 999999\r\n\r\n",
+    ],
+)
+def test_refused_requests_hold_no_place_while_their_connections_stay_open(make, request_) -> None:
+    with served(make().mount(hk._lead_to_page, token=TOKEN), StoppedClock()) as port:
+        many = hk.HttpServer.AT_A_TIME * 2
+        with open_connections(port, request_.encode(), many):
+            health = f"GET {PREFIX}/health HTTP/1.1\r\n\r\n".encode()
+            assert talk(port, health).startswith(b"HTTP/1.0 200 ")
+
+
+class StoppedClock(hk.SystemClock):
+    """A clock on which no time passes, so that nothing is given up."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def test_a_name_with_an_underscore_cannot_pose_as_one_with_a_dash(make) -> None:
+    head = f"POST {PREFIX}/tasks/sweep/pause HTTP/1.1\r\nCookie: admin\r\n"
+    app = make(Task("sweep", ok)).mount(hk._lead_to_page, authorize=lambda environ: True)
+    with served(app) as port:
+        assert talk(port, f"{head}X_Housekeeper: 1\r\n\r\n".encode())[9:12] == b"403"
+        assert talk(port, f"{head}X-Housekeeper: 1\r\n\r\n".encode())[9:12] == b"200"
+
+
+def test_no_variable_of_the_process_is_seen_as_a_header(make, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_X_HOUSEKEEPER", "1")
+    monkeypatch.setenv("HOUSEKEEPER_TOKEN", TOKEN)
+    seen: list[Any] = []
+    app = make(Task("sweep", ok)).mount(hk._lead_to_page, authorize=lambda env: [seen.append(env)])
+    with served(app) as port:
+        request = f"POST {PREFIX}/tasks/sweep/pause HTTP/1.1\r\n\r\n"
+        assert talk(port, request.encode())[9:12] == b"403"
+    assert not [name for name in seen[0] if name.startswith(("HTTP_", "HOUSEKEEPER"))]
+
+
+def test_the_door_asks_no_name_server(make, monkeypatch) -> None:
+    def never(*_: object) -> Any:
+        raise AssertionError("this can hang")
+
+    for name in ("getfqdn", "gethostbyaddr", "getnameinfo"):
+        monkeypatch.setattr(socket, name, never)
+    with served(make().mount(hk._lead_to_page, token=TOKEN)) as port:
+        assert talk(port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 302 ")
+
+
+def test_without_a_thread_to_be_had_a_request_gets_503_and_later_ones_are_served(
+    make, monkeypatch
+) -> None:
+    def none_left(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with served(make().mount(hk._lead_to_page, token=TOKEN)) as port:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            for _ in range(hk.HttpServer.AT_A_TIME * 2):
+                assert turned_away(port)
+        assert talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 302 "
+
+
+def test_an_application_that_fails_is_500_and_told_to_the_log_alone(make, caplog, capfd) -> None:
+    def broken(environ: Any, start_response: Any) -> list[bytes]:
+        raise ValueError("of the application")
+
+    caplog.set_level(logging.DEBUG, "housekeeper")
+    with served(make().mount(broken, token=TOKEN)) as port:
+        assert talk(port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 500 ")
+        eventually(lambda: "ValueError: of the application" in caplog.text)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_listens_at_an_address_of_version_6(make) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this Python knows no IPv6")
+    try:
+        server, page = hk._listen(make(), "[::1]:0")
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        with urllib.request.urlopen(page.partition("#")[0], timeout=PATIENCE) as answer:
+            assert answer.status == 200
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class HurriedClock(hk.SystemClock):
@@ -936,7 +1137,7 @@ def test_connections_beyond_the_limit_get_503_and_later_ones_are_served(make) ->
             for _ in range(hk.HttpServer.AT_A_TIME)
         ]
         try:
-            eventually(lambda: talk(port, b"GET / HTTP/1.0\r\n\r\n")[:13] == b"HTTP/1.0 503 ")
+            eventually(lambda: turned_away(port))
         finally:
             for connection in held:
                 connection.close()

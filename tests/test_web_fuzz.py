@@ -37,7 +37,7 @@ def test_the_document_names_each_path_and_method() -> None:
         for path, methods in DOCUMENT["paths"].items()
         for method in methods
     }
-    files = {"/", "/dashboard.css", "/dashboard.js", "/dashboard.svg"}
+    files = {"/", "/dashboard.css", "/dashboard.js", "/dashboard.svg", "/trouble.svg"}
     assert documented == {(route.method, route.path) for route in hk.ROUTES} - {
         ("GET", path) for path in files
     }
