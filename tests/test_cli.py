@@ -163,11 +163,14 @@ def test_history_shows_the_newest_runs_first(shell: Shell) -> None:
     shell("run", "sweep")
     shell("run", "nightly", code=1)
     lines = shell("history").splitlines()
-    assert lines[0].split()[0] == "TASK"
+    assert lines[0].split()[:2] == ["RUN", "TASK"]
     assert re.search(
-        r"^nightly +manual +\S+ \S+ +\d\.\d{3} +failed +ValueError: .*, attempt 2$", lines[1]
+        r"^\w{24} +nightly +manual +\S+ \S+ +\d\.\d{3} +failed +ValueError: .*, attempt 2$",
+        lines[1],
     )
-    assert re.search(r"^sweep +manual +\S+ \S+ +\d\.\d{3} +succeeded +3 of 4 rows$", lines[2])
+    assert re.search(
+        r"^\w{24} +sweep +manual +\S+ \S+ +\d\.\d{3} +succeeded +3 of 4 rows$", lines[2]
+    )
     assert [each["task"] for each in shell.json("history")] == ["nightly", "sweep"]
     assert [each["task"] for each in shell.json("history", "sweep")] == ["sweep"]
     assert len(shell("history", "-n", "1").splitlines()) == 2
@@ -584,20 +587,20 @@ def test_health_exits_as_nagios_expects(shell: Shell) -> None:
     assert "geheim" not in done.stdout + done.stderr
 
 
-def test_the_scheduler_first_prints_zone_ledger_and_tasks(shell: Shell) -> None:
-    process = launch(shell, "--timezone", "Asia/Tokyo")
+def test_the_scheduler_says_zone_ledger_and_tasks_once_when_it_starts(shell: Shell) -> None:
+    process = launch(shell, "--timezone", "Asia/Tokyo", stderr=subprocess.PIPE)
     assert process.stdout is not None
-    place = f"zone Asia/Tokyo, ledger sqlite:///{shell.ledger}"
-    assert process.stdout.readline() == f"Housekeeper {hk.__version__}, {place}, 6 tasks\n"
     lines = [process.stdout.readline() for _ in range(7)]
-    assert lines[0].startswith("NAME")
+    assert lines[0].split() == ["NAME", "SCHEDULE", "ZONE", "NEXT", "RUN"]
     assert "+0900" in lines[-1]
     process.terminate()
-    assert process.wait(LIMIT) == 0
-    process.stdout.close()
+    rest, log = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert f"6 tasks, zone Asia/Tokyo, ledger sqlite:///{shell.ledger}\n" in log
+    assert "ledger" not in "".join(lines) + rest
 
 
-def test_a_reader_that_leaves_early_gets_no_traceback(shell: Shell) -> None:
+def test_a_reader_that_leaves_early_is_one_sentence(shell: Shell) -> None:
     done = subprocess.run(
         f"{sys.executable} {FILE} next '* * * * *' -n 20000 | head -1",
         shell=True,
@@ -607,16 +610,23 @@ def test_a_reader_that_leaves_early_gets_no_traceback(shell: Shell) -> None:
         timeout=LIMIT,
         check=True,
     )
-    assert done.stdout.split() == ["UTC", "UTC"]
-    assert done.stderr == ""
+    assert done.stdout.split() == ["UTC"]
+    assert done.stderr == (
+        "housekeeper: the answer could not be written ([Errno 32] Broken pipe)\n"
+    )
 
 
-@pytest.mark.parametrize("argument", ["list", "--help"])
-def test_a_reader_that_is_gone_before_a_short_answer_gets_no_traceback(
-    shell: Shell, argument: str
+@pytest.mark.parametrize("argument", ["list", "health", "check", "--help"])
+@pytest.mark.parametrize("place", ["a pipe whose reader has left", "a full disk"])
+def test_an_answer_that_cannot_be_written_is_one_sentence_and_code_4(
+    shell: Shell, argument: str, place: str
 ) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
+    shell("run", "idle")
+    if place == "a full disk":
+        writing = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
     done = subprocess.run(
         [sys.executable, str(FILE), argument],
         cwd=shell.folder,
@@ -628,7 +638,8 @@ def test_a_reader_that_is_gone_before_a_short_answer_gets_no_traceback(
         check=False,
     )
     os.close(writing)
-    assert (done.returncode, b"BrokenPipe" in done.stderr) == (1, False)
+    sentence = rb"housekeeper: the answer could not be written \(\[Errno \d+\] [\w ]+\)\n"
+    assert (done.returncode, bool(re.fullmatch(sentence, done.stderr))) == (4, True)
 
 
 def test_ctrl_c_ends_a_question_without_a_traceback(shell: Shell) -> None:
