@@ -8352,7 +8352,9 @@ def _print_reply(reply: Reply, housekeeper: Housekeeper, options: argparse.Names
         lines = reply.show(_screen(housekeeper.clock))
         text = "".join(f"{line}\n" for line in lines)
     try:
-        sys.stdout.write(text)
+        # With PYTHONUNBUFFERED, Python loses the rest of what does not fit: only the next fails.
+        for start in range(0, len(text), 4096):
+            sys.stdout.write(text[start : start + 4096])
     except (OSError, ValueError) as error:
         raise OutputLost(error) from error
     _flush()

@@ -602,7 +602,7 @@ def test_the_scheduler_says_zone_ledger_and_tasks_once_when_it_starts(shell: She
 
 def test_a_reader_that_leaves_early_is_one_sentence(shell: Shell) -> None:
     done = subprocess.run(
-        f"{sys.executable} {FILE} next '* * * * *' -n 20000 | head -1",
+        f"{sys.executable} {FILE} next '* * * * *' -n 40000 --timezone Europe/Berlin | head -1",
         shell=True,
         cwd=shell.folder,
         capture_output=True,
@@ -610,7 +610,7 @@ def test_a_reader_that_leaves_early_is_one_sentence(shell: Shell) -> None:
         timeout=LIMIT,
         check=True,
     )
-    assert done.stdout.split() == ["UTC"]
+    assert done.stdout.split() == ["EUROPE/BERLIN", "UTC"]
     assert done.stderr == (
         "housekeeper: the answer could not be written ([Errno 32] Broken pipe)\n"
     )
