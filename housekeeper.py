@@ -8349,7 +8349,11 @@ def _print_reply(reply: Reply, housekeeper: Housekeeper, options: argparse.Names
     if options.json and reply is not NOTHING:
         text = json.dumps(reply.values, default=_plain, indent=2, allow_nan=False) + "\n"
     else:
-        lines = reply.show(_screen(housekeeper.clock))
+        screen = _screen(housekeeper.clock)
+        lines = (
+            line if screen.width is None or isinstance(line, Painted) else printable(line)
+            for line in reply.show(screen)
+        )
         text = "".join(f"{line}\n" for line in lines)
     try:
         # With PYTHONUNBUFFERED, Python loses the rest of what does not fit: only the next fails.
@@ -8359,7 +8363,8 @@ def _print_reply(reply: Reply, housekeeper: Housekeeper, options: argparse.Names
         raise OutputLost(error) from error
     _flush()
     with contextlib.suppress(OSError, ValueError):
-        print(*reply.remarks, sep="\n", end="\n" if reply.remarks else "", file=sys.stderr)
+        for remark in reply.remarks:
+            print(printable(remark), file=sys.stderr)
 
 
 def _screen(clock: Clock) -> Screen:
@@ -8406,66 +8411,58 @@ def _count(number: int, what: str) -> str:
 
 
 class Cell(NamedTuple):
-    """A cell of a table; `short` stands where there is no room, "" leaves the column out."""
+    """What is never cut in a table: in full, and where there is no room; "" leaves it out."""
 
     full: str
-    short: str | None = None
-    colour: str = ""
-
-    @property
-    def shortest(self) -> str:
-        """What stands for it where there is no room."""
-        return self.full if self.short is None else self.short
+    short: str
+    status: str = ""
 
 
-GREEN, RED, YELLOW, CYAN = "32", "31", "33", "36"
+GREEN, YELLOW, RED, CYAN = "32", "33", "31", "36"
 COLOURS: Mapping[str, str] = {
+    "ok": GREEN,
+    "warning": YELLOW,
+    "critical": RED,
     Status.SUCCEEDED: GREEN,
     Status.RUNNING: CYAN,
+    Status.MISSED: YELLOW,
+    Status.CANCELLED: YELLOW,
     **dict.fromkeys(FAILURES, RED),
-    **dict.fromkeys((Status.MISSED, Status.CANCELLED), YELLOW),
 }
 
 
-def _table(rows: Iterable[Sequence[str | Cell]], screen: Screen) -> list[str]:
+def _paint(text: str, status: str, screen: Screen) -> Painted:
+    text, colour = printable(text), COLOURS.get(status, "")
+    return Painted(f"\x1b[{colour}m{text}\x1b[0m" if colour and screen.coloured else text)
+
+
+def _table(rows: Sequence[Sequence[str | Cell]], screen: Screen) -> list[str]:
     """Return aligned columns that fit: with short forms if need be, then with the widest cut."""
-    cells = [[each if isinstance(each, Cell) else Cell(each) for each in row] for row in rows]
-    texts = [[cell.full for cell in row] for row in cells]
     room = math.inf if screen.width is None else screen.width
-    if _width_of(texts) > room:
-        texts = [[cell.shortest for cell in row] for row in cells]
-    texts = [[" ".join(printable(text).split("\n")) for text in row] for row in texts]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    shown = [number for number, width in enumerate(widths) if width]
-    while sum(widths) + 2 * len(shown) - 2 > room and max(widths) > 8:
-        widths[widths.index(max(widths))] -= 1
-    return [
-        _row(
-            [
-                (_cut(row[number], widths[number]), widths[number], kinds[number].colour)
-                for number in shown
-            ],
-            screen,
-        )
-        for row, kinds in zip(texts, cells, strict=True)
-    ]
-
-
-def _width_of(texts: Sequence[Sequence[str]]) -> int:
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return sum(width + 2 for width in widths if width) - 2
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _row(cells: Iterable[tuple[str, int, str]], screen: Screen) -> Painted:
-    line = ""
-    for text, width, colour in cells:
-        painted = f"\x1b[{colour}m{text}\x1b[0m" if colour and screen.coloured else text
-        line += painted + " " * (width - len(text) + 2)
-    return Painted(line.rstrip())
+    for form in (0, 1):
+        texts = [
+            [each[form] if isinstance(each, Cell) else printable(each) for each in row]
+            for row in rows
+        ]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        shown = [number for number, width in enumerate(widths) if width]
+        excess = sum(widths) + 2 * (len(shown) - 1) - room
+        if excess <= 0:
+            break
+    flexible = [each for each in shown if not any(isinstance(row[each], Cell) for row in rows)]
+    while excess > 0 and max((widths[each] for each in flexible), default=0) > 8:
+        widths[max(flexible, key=widths.__getitem__)] -= 1
+        excess -= 1
+    lines: list[str] = []
+    for row, line in zip(rows, texts, strict=True):
+        painted = ""
+        for number in shown:
+            cell, text, width = row[number], line[number].replace("\n", " "), widths[number]
+            text = text if len(text) <= width else f"{text[: width - 3]}..."
+            status = cell.status if isinstance(cell, Cell) else ""
+            painted += _paint(text, status, screen) + " " * (width - len(text) + 2)
+        lines.append(Painted(painted.rstrip()))
+    return lines
 
 
 def _local(instant: datetime | None, zone: tzinfo) -> str:
@@ -9147,10 +9144,10 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
         asked.set()
     run = cast(Run, came.result())
     words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
-    lines = (f"{run.task} {run.status} in {words}",)
+    line = f"{run.task} {run.status} in {words}"
     remarks = [run.error] if run.status in FAILURES and run.error else []
     code = 0 if run.status in (Status.SUCCEEDED, Status.SKIPPED) else 1
-    return Reply(run, lambda screen: _painted(run.status, lines, screen), code, remarks)
+    return Reply(run, lambda screen: [_paint(line, run.status, screen)], code, remarks)
 
 
 class ProgressLine:
@@ -9254,7 +9251,7 @@ def _task_table(
             (
                 each["name"],
                 each["schedule"] or ("by hand" if each["startup"] is False else "at startup"),
-                Cell("") if in_utc else Cell(each["timezone"], each["timezone"].split("/")[-1]),
+                "" if in_utc else Cell(each["timezone"], each["timezone"].split("/")[-1]),
                 Cell(_local(upcoming, place), soon),
                 _last_run(last, place, screen.now),
                 _status_words(each),
@@ -9265,12 +9262,12 @@ def _task_table(
 
 def _last_run(run: Run | None, zone: tzinfo, now: datetime) -> Cell:
     if run is None:
-        return Cell("-")
+        return Cell("-", "-")
     # That it runs is its task's status.
     status = "" if run.status is Status.RUNNING else f" {run.status}"
     when = run.started_at or run.scheduled_for
-    colour = COLOURS.get(run.status, "")
-    return Cell(f"{_local(when, zone)}{status}", f"{_relative(when, now)}{status}", colour)
+    full, short = _local(when, zone), _relative(when, now)
+    return Cell(f"{full}{status}", f"{short}{status}", run.status)
 
 
 def _status_words(each: Mapping[str, Any]) -> str:
@@ -9372,7 +9369,7 @@ def _run_table(runs: Sequence[Run], screen: Screen, *, output: bool) -> list[str
         ("RUN", "TASK", tick, started, "SECONDS", "OUTCOME", "NOTE")
     ]
     for run in runs:
-        count = f" x{run.count:,}" if run.count > 1 else ""
+        outcome = run.status + (f" x{run.count:,}" if run.count > 1 else "")
         when = _local(run.scheduled_for, UTC) if run.scheduled_for else str(run.reason)
         rows.append(
             (
@@ -9384,7 +9381,7 @@ def _run_table(runs: Sequence[Run], screen: Screen, *, output: bool) -> list[str
                     _relative(run.started_at or run.scheduled_for, screen.now),
                 ),
                 "-" if run.duration is None else f"{run.duration:.3f}",
-                Cell(f"{run.status}{count}", None, COLOURS.get(run.status, "")),
+                Cell(outcome, outcome, run.status),
                 _note_words(run),
             )
         )
@@ -9416,10 +9413,6 @@ def _note_words(run: Run) -> str:
     return ", ".join(words)
 
 
-def _painted(status: Status, lines: Sequence[str], screen: Screen) -> list[str]:
-    return _table([[Cell(line, None, COLOURS.get(status, ""))] for line in lines], screen)
-
-
 def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show a run, with what it has printed and logged, and its error."""
     _need_ledger(housekeeper)
@@ -9427,20 +9420,16 @@ def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
 
     def show(screen: Screen) -> list[str]:
         seconds = "" if run.duration is None else f" after {run.duration:.3f} s"
-        outcome = Cell(f"{run.status}{seconds}", None, COLOURS.get(run.status, ""))
-        rows: list[tuple[str, str | Cell]] = [
-            ("run", run.id),
-            ("task", run.task),
-            ("outcome", outcome),
-            ("note", _note_words(run)),
-            (
-                "tick (UTC)",
-                _local(run.scheduled_for, UTC) if run.scheduled_for else run.reason.value,
-            ),
-            ("started (UTC)", _local(run.started_at, UTC)),
-            ("by", run.runner),
-        ]
-        lines = _table([row for row in rows if row[1]], screen)
+        rows = {
+            "run": run.id,
+            "task": run.task,
+            "outcome": _paint(f"{run.status}{seconds}", run.status, screen),
+            "note": printable(_note_words(run)),
+            "tick (UTC)": _local(run.scheduled_for, UTC) if run.scheduled_for else run.reason,
+            "started (UTC)": _local(run.started_at, UTC),
+            "by": run.runner,
+        }
+        lines: list[str] = [Painted(f"{name:<15}{each}") for name, each in rows.items() if each]
         for title, text in (("Output", run.output), ("Error", run.error)):
             if text:
                 lines += ["", f"{title}:", *text.rstrip("\n").split("\n")]
@@ -9508,7 +9497,7 @@ def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
     status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
     lines = [f"{status.upper()}: {problems[0] if problems else 'all is well'}", *problems[1:]]
     code = ("ok", "warning", "critical").index(status)
-    return Reply(answer, _words(*lines), code)
+    return Reply(answer, lambda screen: [_paint(lines[0], status, screen), *lines[1:]], code)
 
 
 # Orders.
