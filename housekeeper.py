@@ -8774,8 +8774,8 @@ class SignalInbox:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[int | Done] = queue.SimpleQueue()
-        self._pid = os.getpid()
         self._earlier: dict[int, Any] = {}
+        self._held = threading.local()
         for number in filter(None, (signal.SIGTERM, signal.SIGINT, SIGHUP)):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._earlier[number] = signal.signal(number, self)
@@ -8783,20 +8783,26 @@ class SignalInbox:
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._give_back)
+            os.register_at_fork(
+                before=self._hold, after_in_parent=self._let_go, after_in_child=self._give_back
+            )
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
-        if self._pid == os.getpid():
-            self._queue.put(number)
-        else:  # It came between the fork and _give_back().
-            self._give_back()
-            os.kill(os.getpid(), number)
+        self._queue.put(number)
+
+    def _hold(self) -> None:
+        # One that comes to the child before it has its handlers back would be lost.
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._earlier)
+
+    def _let_go(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
 
     def _give_back(self) -> None:
         for number, handler in self._earlier.items():
             if signal.getsignal(number) is self:
                 signal.signal(number, handler)
+        self._let_go()
 
     def put(self, done: Done) -> None:
         """Put in how some work ended."""
