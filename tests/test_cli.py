@@ -440,9 +440,8 @@ def terminal_of(shell: Shell, *arguments: str, columns: int = 80, **variables: s
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.chdir(shell.folder)
-        os.environ.pop("COLUMNS", None)
-        os.environ.update({**shell.variables, **variables})
-        os.execv(sys.executable, [sys.executable, str(FILE), *arguments])
+        given = environment(**{"TERM": "xterm", **shell.variables, **variables})
+        os.execve(sys.executable, [sys.executable, str(FILE), *arguments], given)
     return pid, terminal
 
 
@@ -1046,7 +1045,7 @@ def test_a_table_fits_the_terminal(shell: Shell, command: str) -> None:
     shell("run", name)
     shell("run", "nightly", code=1)
     (run, *_) = shell.json("history")
-    for columns in (62, 80, 132):
+    for columns in (70, 80, 132):
         text = on_a_terminal(shell, *command.split(), columns=columns, NO_COLOR="1")
         assert len(text.splitlines()) > 2
         assert max(map(len, text.splitlines())) <= columns
