@@ -24,22 +24,22 @@ REWRITE = bool(os.environ.get("REWRITE_GOLDEN"))
 START = utc(2026, 3, 28, 22, 0)
 NIGHTLY = "30 2 * * *"
 
-COMMANDS = {
-    "list": "list",
-    "history": "history -n 8",
-    "history of one": "history nightly",
-    "failures": "history --failed --output -n 2",
-    "show": "show FAILED",
-    "next": "next nightly -n 4",
-    "next in utc": "next sweep -n 3",
-    "why": "why nightly 2026-03-29 03:00",
-    "why of a time": "why sweep 23:10",
-    "health": "health",
-    "check": "check",
-    "cancel": "cancel sweep",
-    "pause": "pause off-and-on",
-    "resume": "resume sweep",
-}
+COMMANDS = """\
+list
+history -n 8
+history nightly
+history --failed --output -n 2
+show FAILED
+next nightly -n 4
+next sweep -n 3
+why nightly 2026-03-29 03:00
+why sweep 23:10
+health
+check
+cancel sweep
+pause off-and-on
+resume sweep
+"""
 
 
 class Terminal(io.StringIO):
@@ -104,21 +104,21 @@ def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_in_utc")
 @pytest.mark.parametrize("columns", [80, 200, 0])
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_prints_what_is_kept(
-    keeper: VirtualHousekeeper, name: str, columns: int, monkeypatch: pytest.MonkeyPatch
+def test_each_command_prints_what_is_kept(
+    keeper: VirtualHousekeeper, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    screen = Terminal()
-    screen.columns = columns
     monkeypatch.setattr(hk, "create_housekeeper", lambda **_: keeper)
-    monkeypatch.setattr("sys.stdout", screen)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(columns))
-    failed = next(run.id for run in keeper.history("nightly"))
-    words = [failed if word == "FAILED" else word for word in COMMANDS[name].split()]
-    code = hk.main(words)
-    text = f"$ housekeeper.py {COMMANDS[name]}\n{named(screen.getvalue())}exit code {code}\n"
-    path = FOLDER / f"{name.replace(' ', '-')}-{columns or 'pipe'}.txt"
+    failed, text = next(run.id for run in keeper.history("nightly")), ""
+    for command in COMMANDS.splitlines():
+        screen = Terminal()
+        screen.columns = columns
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", screen)
+            code = hk.main(command.replace("FAILED", failed).split())
+        text += f"$ housekeeper.py {command}\n{named(screen.getvalue())}[{code}]\n\n"
+    path = FOLDER / f"{columns or 'pipe'}.txt"
     if REWRITE:
         path.write_text(text)
     assert text == path.read_text()
