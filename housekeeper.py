@@ -8420,14 +8420,10 @@ class Cell(NamedTuple):
 
 GREEN, YELLOW, RED, CYAN = "32", "33", "31", "36"
 COLOURS: Mapping[str, str] = {
-    "ok": GREEN,
-    "warning": YELLOW,
-    "critical": RED,
-    Status.SUCCEEDED: GREEN,
+    **dict.fromkeys(("ok", Status.SUCCEEDED), GREEN),
+    **dict.fromkeys(("warning", Status.MISSED, Status.CANCELLED), YELLOW),
+    **dict.fromkeys(("critical", *FAILURES), RED),
     Status.RUNNING: CYAN,
-    Status.MISSED: YELLOW,
-    Status.CANCELLED: YELLOW,
-    **dict.fromkeys(FAILURES, RED),
 }
 
 
@@ -8441,7 +8437,7 @@ def _table(rows: Sequence[Sequence[str | Cell]], screen: Screen) -> list[str]:
     room = math.inf if screen.width is None else screen.width
     for form in (0, 1):
         texts = [
-            [each[form] if isinstance(each, Cell) else printable(each) for each in row]
+            [_in_one_line(each[form] if isinstance(each, Cell) else each) for each in row]
             for row in rows
         ]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -8457,12 +8453,16 @@ def _table(rows: Sequence[Sequence[str | Cell]], screen: Screen) -> list[str]:
     for row, line in zip(rows, texts, strict=True):
         painted = ""
         for number in shown:
-            cell, text, width = row[number], line[number].replace("\n", " "), widths[number]
+            cell, text, width = row[number], line[number], widths[number]
             text = text if len(text) <= width else f"{text[: width - 3]}..."
             status = cell.status if isinstance(cell, Cell) else ""
             painted += _paint(text, status, screen) + " " * (width - len(text) + 2)
         lines.append(Painted(painted.rstrip()))
     return lines
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _local(instant: datetime | None, zone: tzinfo) -> str:
@@ -8518,16 +8518,28 @@ def _obey(arguments: Sequence[str] | None) -> int:
         options = _with_environment(_make_parser().parse_args(arguments))
         options.log = _set_up_log(options.log_level)
         housekeeper = _housekeeper_of(options)
-        with ExitStack() as options.at_end:
-            reply = options.command(housekeeper, options)
-            _print_reply(reply, housekeeper, options)
-        return int(reply.code)
+        try:
+            with ExitStack() as options.at_end:
+                reply = options.command(housekeeper, options)
+                _print_reply(reply, housekeeper, options)
+            return int(reply.code)
+        except UnknownTask as error:
+            raise _with_its_file(error, housekeeper.problems) from error
     except (ConfigurationError, UnknownTask) as error:
         return _complain(error, 2)
     except LedgerUnavailable as error:
         return _complain(error, 3)
     except HousekeeperError as error:
         return _complain(error, 1)
+
+
+def _with_its_file(error: UnknownTask, problems: Sequence[str]) -> HousekeeperError:
+    """Return an error that says more, when a task is unknown because a file did not load."""
+    file = re.compile(rf"(^|[/\\]){re.escape(error.name.replace('-', '_'))}\.py\b")
+    for problem in filter(file.search, problems):
+        return ConfigurationError(f"no task is named {error.name!r}: {problem}")
+    shown = "; `check` shows which task files did not load" if problems else ""
+    return ConfigurationError(f"{error}{shown}")
 
 
 class LogFormat(logging.Formatter):
@@ -8840,30 +8852,31 @@ class Foreground:
         if (capture := globals().get("capture_prints")) is not None:
             capture()
 
-    def begin(self, work: Callable[[], object]) -> None:
-        """Do something on a thread of its own; how it ended comes out of wait()."""
-        try:
-            self._start_thread(work)
-        except (RuntimeError, MemoryError) as error:  # No thread is to be had.
-            self._inbox.put(Done(work, None, error))
+    def begin(self, work: Callable[[], object], *, or_here: bool = False) -> None:
+        """Do something on a thread of its own; how it ended comes out of wait().
 
-    def _start_thread(self, work: Callable[[], object]) -> None:
+        or_here: do it in this thread when there is no other to be had.
+        """
         self._under_way.add(work)
         try:
             # A daemon, and so are the threads that it starts.
             threading.Thread(target=self._do, args=(work,), daemon=True).start()
-        except BaseException:
-            self._under_way.discard(work)
-            raise
+        except (RuntimeError, MemoryError) as error:
+            if or_here:
+                self._do(work)
+            else:
+                self._end(Done(work, None, error))
 
     def _do(self, work: Callable[[], object]) -> None:
-        value, error = None, None
         try:
-            value = work()
-        except BaseException as raised:
-            error = raised
-        self._under_way.discard(work)
-        self._inbox.put(Done(work, value, error))
+            done = Done(work, work(), None)
+        except BaseException as error:
+            done = Done(work, None, error)
+        self._end(done)
+
+    def _end(self, done: Done) -> None:
+        self._under_way.discard(done.work)
+        self._inbox.put(done)
 
     def wait(self) -> int | Done:
         """Wait for a signal, or for an end of work, and return it."""
@@ -8891,10 +8904,7 @@ class Foreground:
 
     def _shut_down_within(self, seconds: float) -> bool:
         until = self._housekeeper.clock.monotonic() + seconds
-        try:
-            self._start_thread(self._shut_down)
-        except (RuntimeError, MemoryError):
-            self._do(self._shut_down)
+        self.begin(self._shut_down, or_here=True)
         while (came := self._inbox.next(self._housekeeper.clock, until)) is not None:
             if isinstance(came, Done):
                 if came.work == self._shut_down:
@@ -9166,7 +9176,7 @@ class ProgressLine:
         self._stream = stream
         self._live = stream.isatty()
         self._shown: Progress | None = None
-        self._calls = 0
+        self._calls = self.EVERY
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -9178,27 +9188,20 @@ class ProgressLine:
     def show(self, progress: Progress | None) -> None:
         """Show how far the run is, when that has changed."""
         self._calls += 1
-        if progress is None or progress == self._shown:
+        rare = self._live or self._calls >= self.EVERY
+        if progress is None or progress == self._shown or not rare:
             return
-        if self._live:
-            self._write(f"\r\x1b[K{self._bar(progress)}{printable(str(progress))}")
-        elif self._shown is not None and self._calls < self.EVERY:
-            return
-        else:
-            self._write(f"{progress}\n")
-            self._calls = 0
-        self._shown = progress
+        self._shown, self._calls, bar = progress, 0, ""
+        if progress.total:
+            part = min(1.0, max(0.0, progress.done / progress.total))
+            bar = f"[{'#' * round(part * self.WIDTH):<{self.WIDTH}}] {part:4.0%}  "
+        words = printable(str(progress))
+        self._write(f"\r\x1b[K{bar}{words}" if self._live else f"{words}\n")
 
     def _write(self, text: str) -> None:
         # A reader that has left misses the progress, and the run goes on.
         with contextlib.suppress(OSError, ValueError):
             print(text, end="", file=self._stream, flush=True)
-
-    def _bar(self, progress: Progress) -> str:
-        if not progress.total:
-            return ""
-        part = min(1.0, max(0.0, progress.done / progress.total))
-        return f"[{'#' * round(part * self.WIDTH):<{self.WIDTH}}] {part:4.0%}  "
 
 
 # Questions.

@@ -215,6 +215,15 @@ def test_an_unknown_name_suggests_the_nearest(shell: Shell, command: str) -> Non
     assert text.endswith("housekeeper: no task is named 'swep'; did you mean 'sweep'?\n")
 
 
+def test_an_unknown_name_is_explained_by_its_file_that_does_not_load(shell: Shell) -> None:
+    shell.write("wash_up.py", "import nothing_of_that_name\n")
+    text = shell("run", "wash-up", code=2).splitlines()[-1]
+    assert text.startswith("housekeeper: no task is named 'wash-up': ")
+    assert "wash_up.py:1: it does not import (ModuleNotFoundError: No module named" in text
+    text = shell("run", "swep", code=2).splitlines()[-1]
+    assert text.endswith("did you mean 'sweep'?; `check` shows which task files did not load")
+
+
 def test_next_shows_local_time_and_utc_and_marks_clock_changes(shell: Shell) -> None:
     lines = shell("next", "30 2 * * *", "--timezone", "Europe/Berlin", "-n", "400").splitlines()
     assert lines[0].split() == ["EUROPE/BERLIN", "UTC"]
@@ -829,6 +838,15 @@ def test_a_signal_is_heard_while_the_ledger_hangs_at_the_start(
     eventually((shell.folder / "loaded").exists)
     assert seconds_to_end(process) < BOUND + SLACK
     assert process.returncode == 0, "nothing was abandoned"
+
+
+def test_a_second_signal_ends_a_run_whose_ledger_hangs(shell: Shell, silent_server: int) -> None:
+    shell.write("here.py", "open('loaded', 'w').close()\n")
+    url = f"postgresql://x@127.0.0.1:{silent_server}/x"
+    process = launch(shell, "run", "sweep", "--ledger", url)
+    eventually((shell.folder / "loaded").exists)
+    eventually(lambda: process.send_signal(signal.SIGINT) or process.poll() is not None, within=5)
+    assert process.returncode == 128 + signal.SIGINT
 
 
 HANGING_FILE = """
