@@ -8263,6 +8263,7 @@ had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be 
 answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
 2 critical, 3 no ledger, 4 as above"""
 
+SHORT_ID = 16  # characters of a run's id that tell it from others, but in a rare case
 FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
 SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
 
@@ -9055,14 +9056,15 @@ class Service:
         _init_sentry(housekeeper, options)
         server, page = _listen(housekeeper, options.http) if options.http else (None, "")
         housekeeper.initialize()
-        tasks = housekeeper.list_tasks()
+        tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
+        reply = Reply(
+            tasks,
+            lambda screen: [*_task_table(tasks, screen, columns=4), *pages],
+            remarks=pages if options.json else (),
+        )
         try:
-            table = functools.partial(_task_table, tasks, columns=4)
-            _print_reply(Reply(tasks, table), housekeeper, options)
-            if page:
-                print(f"Dashboard: {page}", file=sys.stderr if options.json else sys.stdout)
-            _flush()
-        except (OutputLost, OSError) as error:
+            _print_reply(reply, housekeeper, options)
+        except OutputLost as error:
             logger.warning("The list of tasks could not be written: %s", error)
         if server is not None:
             threading.Thread(
@@ -9281,11 +9283,13 @@ def _last_run(run: Run | None, zone: tzinfo, now: datetime) -> Cell:
 
 def _status_words(each: Mapping[str, Any]) -> str:
     words = [name for name in ("running", "paused") if each[name]]
+    if not each["enabled"]:
+        words.append("disabled")
     if each["progress"] is not None:
         words.append(str(each["progress"]))
     if each["stop_asked_at"] is not None:
         words.append(f"asked to stop at {each['stop_asked_at']:%H:%M:%S} UTC")
-    return ", ".join(words) if each["enabled"] else "disabled"
+    return ", ".join(words)
 
 
 def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
@@ -9356,12 +9360,12 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
         if options.NAME not in names:
             raise UnknownTask(options.NAME, names)
     runs, older = runs[: options.n], runs[options.n :]
-    remarks = []
-    if older and not options.json:
-        which = " ".join(filter(None, (options.NAME, "--failed" if options.failed else "")))
-        remarks.append(f"there are older runs: history {which} --before {runs[-1].id}")
     show = functools.partial(_run_table, runs, output=options.output)
-    return Reply(runs, show, remarks=[" ".join(remark.split()) for remark in remarks])
+    if options.json or not older:
+        return Reply(runs, show)
+    which = [options.NAME, "--failed" if options.failed else ""]
+    words = " ".join(filter(None, ["history", *which, "--before", runs[-1].id]))
+    return Reply(runs, show, remarks=[f"there are older runs: {words}"])
 
 
 def _newest(housekeeper: Housekeeper, options: argparse.Namespace) -> Iterator[Run]:
@@ -9394,21 +9398,11 @@ def _run_table(runs: Sequence[Run], screen: Screen, *, output: bool) -> list[str
                 _note_words(run),
             )
         )
-    lines = _table(rows, screen)
-    if not output:
-        return lines
-    told = [[f"    {line}" for line in _said(run).splitlines()] for run in runs]
-    return [
-        lines[0],
-        *itertools.chain(*([row, *of] for row, of in zip(lines[1:], told, strict=True))),
-    ]
-
-
-SHORT_ID = 16  # characters of a run's id that tell it from others, but in a rare case
-
-
-def _said(run: Run) -> str:
-    return "\n".join(filter(None, (run.output.rstrip("\n"), run.error.rstrip("\n"))))
+    head, *lines = _table(rows, screen)
+    for number, run in reversed(list(enumerate(runs, start=1)) if output else []):
+        said = [*run.output.splitlines(), *run.error.splitlines()]
+        lines[number:number] = [f"    {line}" for line in said]
+    return [head, *lines]
 
 
 def _note_words(run: Run) -> str:
@@ -9452,8 +9446,8 @@ def _run_named(housekeeper: Housekeeper, text: str) -> Run:
     run = housekeeper.get_run(text)
     if run is not None:
         return run
-    # Ids are compared as text: those that begin so are the newest before what follows them all.
-    found = housekeeper.history(None, 2, f"{text}~") if len(text) >= 8 else []
+    # Ids are hexadecimal and compared as text: a "g" follows all that begin so.
+    found = housekeeper.history(None, 2, f"{text}g") if len(text) >= 8 else []
     ids = [each.id for each in found if each.id.startswith(text)]
     if len(ids) > 1:
         raise ConfigurationError(
