@@ -9447,7 +9447,7 @@ def _run_named(housekeeper: Housekeeper, text: str) -> Run:
     if run is not None:
         return run
     # Ids are hexadecimal and compared as text: a "g" follows all that begin so.
-    found = housekeeper.history(None, 2, f"{text}g") if len(text) >= 8 else []
+    found = housekeeper.history(None, 2, f"{text}g") if len(text) >= 4 else []
     ids = [each.id for each in found if each.id.startswith(text)]
     if len(ids) > 1:
         raise ConfigurationError(
