@@ -381,11 +381,29 @@ def test_a_variable_that_is_no_number_is_named(shell: Shell) -> None:
     assert text == "housekeeper: HOUSEKEEPER_WORKERS='many' is not a number\n"
 
 
-def test_help_shows_commands_variables_and_exit_codes(shell: Shell) -> None:
-    text = shell("--help")
+@pytest.fixture
+def help_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Ask for the help of a command, in this process."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def ask(*command: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            hk.main([*command, "--help"])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    return ask
+
+
+def test_help_shows_commands_variables_and_exit_codes(
+    shell: Shell, help_of: Callable[..., str]
+) -> None:
+    text = help_of()
     for _, name, _, words in hk.COMMANDS:
         assert re.search(rf"\n    {name} +", text), words
-        assert shell(name, "--help").startswith("usage: housekeeper.py")
+        assert help_of(name).startswith("usage: housekeeper.py")
     for option in hk.OPTIONS:
         assert f"--{option.name}" in text
         assert f"[{option.variable}]" in text.replace("\n                        ", "")
@@ -1081,15 +1099,15 @@ def test_run_and_its_log_say_each_thing_once(shell: Shell) -> None:
 
 
 def test_help_of_a_command_shows_its_own_options_and_one_line_for_the_rest(
-    shell: Shell,
+    shell: Shell, help_of: Callable[..., str]
 ) -> None:
     for _, name, _, _ in hk.COMMANDS:
-        text = shell(name, "--help")
+        text = help_of(name)
         assert "--ledger" not in text
         assert text.endswith(
             "It takes --json, and the options of `housekeeper.py --help` as well.\n"
         )
-    assert "--failed" in shell("history", "--help")
+    assert "--failed" in help_of("history")
     assert shell("-V") == f"housekeeper {hk.__version__}\n"
 
 
