@@ -8797,7 +8797,7 @@ class SignalInbox:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
-                before=self._hold, after_in_parent=self._let_go, after_in_child=self._give_back
+                before=self._hold, after_in_parent=self._let_go, after_in_child=self._be_forked
             )
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -8811,11 +8811,15 @@ class SignalInbox:
     def _let_go(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
 
-    def _give_back(self) -> None:
+    def _be_forked(self) -> None:
+        self.give_back()
+        self._let_go()
+
+    def give_back(self) -> None:
+        """Have signals do again what they did before."""
         for number, handler in self._earlier.items():
             if signal.getsignal(number) is self:
                 signal.signal(number, handler)
-        self._let_go()
 
     def put(self, done: Done) -> None:
         """Put in how some work ended."""
@@ -8882,6 +8886,10 @@ class Foreground:
     def wait(self) -> int | Done:
         """Wait for a signal, or for an end of work, and return it."""
         return cast("int | Done", self._inbox.next(self._housekeeper.clock))
+
+    def wait_no_more(self) -> None:
+        """Let signals end the process: the main thread goes on to what may hang."""
+        self._inbox.give_back()
 
     def asks_for_reload(self, number: int) -> bool:
         """Tell whether a signal is SIGHUP, and not the last word of a terminal that is closed."""
@@ -9160,6 +9168,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
         if asked.is_set() and came != SIGHUP:
             life.end_at_once(128 + came)
         asked.set()
+    life.wait_no_more()
     run = cast(Run, came.result())
     words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
     line = f"{run.task} {run.status} in {words}"

@@ -867,6 +867,29 @@ def test_a_second_signal_ends_a_run_whose_ledger_hangs(shell: Shell, silent_serv
     assert process.returncode == 128 + signal.SIGINT
 
 
+def test_a_run_whose_reader_has_stopped_is_ended_by_a_signal(shell: Shell) -> None:
+    shell.write(
+        "fills.py",
+        """
+        import os
+        from housekeeper import task
+
+        @task()
+        def fills():
+            os.set_blocking(1, False)
+            try:
+                while True:
+                    os.write(1, b"x")
+            except BlockingIOError:
+                os.set_blocking(1, True)
+        """,
+    )
+    process = launch(shell, "run", "fills")
+    eventually(lambda: "succeeded" in shell.full("history", "fills").stdout)
+    eventually(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, within=5)
+    assert process.returncode == -signal.SIGTERM
+
+
 HANGING_FILE = """
     import threading
     open("loading", "w").close()
