@@ -8606,16 +8606,13 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
     import argparse
 
     common = argparse.ArgumentParser(add_help=False)
+    unset: Any = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
     for option in OPTIONS:
         text = f"{option.help.replace('%(default)s', str(option.default))} [{option.variable}]"
-        common.add_argument(
-            f"--{option.name}",
-            type=option.type,
-            default=argparse.SUPPRESS,
-            help=text if shown else argparse.SUPPRESS,
-        )
-    text = "print JSON, for programs [HOUSEKEEPER_JSON]" if shown else argparse.SUPPRESS
-    common.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=text)
+        told = {**unset, "help": text} if shown else unset
+        common.add_argument(f"--{option.name}", type=option.type, **told)
+    told = {**unset, "help": "print JSON, for programs [HOUSEKEEPER_JSON]"} if shown else unset
+    common.add_argument("--json", action="store_true", **told)
     return common
 
 
@@ -8732,33 +8729,24 @@ class FailureCommand:
         """Run the command with a run; return what went wrong, if anything did."""
         about = {"TASK": run.task, "STATUS": str(run.status), "NOTE": run.note, "RUN": run.id}
         told = {f"HOUSEKEEPER_{name}": text.replace("\0", "") for name, text in about.items()}
-        surroundings = {**os.environ, **told}
-        surroundings.pop("HOUSEKEEPER_TOKEN", None)
+        told = {**os.environ, **told, "HOUSEKEEPER_TOKEN": ""}
+        options: dict[str, Any] = {"shell": True, "start_new_session": True, "env": told}
+        wrong = ""
         try:
-            wrong = self._run(json.dumps(run.as_dict()).encode(), surroundings)
+            # Its output goes to the log: stdout may be read by a program.
+            process = subprocess.Popen(self._line, stdin=subprocess.PIPE, stdout=2, **options)
+            process.communicate(json.dumps(run.as_dict()).encode(), self.LIMIT)
+            if process.returncode:
+                wrong = f"it exited with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            _signal_group(process.pid, signal.SIGKILL)
+            process.wait()
+            wrong = f"it took longer than {self.LIMIT:g} s and was killed"
         except Exception as error:
             wrong = f"it could not be run ({_in_a_line(error)})"
         if wrong:
             logger.error("The command of --on-failure, for task %s: %s", run.task, wrong)
         return wrong
-
-    def _run(self, text: bytes, surroundings: Mapping[str, str]) -> str:
-        # Its output goes to the log: stdout may be read by a program.
-        process = subprocess.Popen(
-            self._line,
-            shell=True,
-            env=surroundings,
-            stdin=subprocess.PIPE,
-            stdout=2,
-            start_new_session=True,
-        )
-        try:
-            process.communicate(text, self.LIMIT)
-        except subprocess.TimeoutExpired:
-            _signal_group(process.pid, signal.SIGKILL)
-            process.wait()
-            return f"it took longer than {self.LIMIT:g} s and was killed"
-        return f"it exited with {process.returncode}" if process.returncode else ""
 
 
 # The scheduler, and `run`: what goes on until a signal ends it.
@@ -9152,13 +9140,11 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
         housekeeper.initialize(scheduling=False)
         tell_children(housekeeper)  # All that this process starts, the task does.
         run = housekeeper.run_task_manually(options.NAME, wait=False)
-        told = False
         with ProgressLine(sys.stderr) as line:
             while not run.ended.is_set():
                 housekeeper.clock.wait(run.ended, 0.2)
                 line.show(run.progress_made)
-                if asked.is_set() and not told:
-                    told = True
+                if asked.is_set() and not run.cancelled:
                     housekeeper.cancel(options.NAME)
         return run
 
@@ -9340,23 +9326,23 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
     return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count)
 
 
+PLAIN_UNITS = {  # How many of the next unit there are, and the cron expression.
+    "second": (60, "{} * * * * *"),
+    "minute": (60, "{} * * * *"),
+    "hour": (24, "0 {} * * *"),
+    "day": (1, "0 0 * * *"),
+    "week": (1, "0 0 * * 0"),
+    "month": (1, "0 0 1 * *"),
+}
+
+
 def _cron_of(text: str) -> str | None:
     """Return the cron expression for "every 5 minutes" and its like, if there is one."""
-    found = re.fullmatch(r"\s*every\s+(?:(\d{1,4})\s+)?([a-z]+?)s?\s*", text.lower())
-    if found is None:
+    found = re.fullmatch(rf"\s*every\s+(\d*)\s*({'|'.join(PLAIN_UNITS)})s?\s*", text.lower())
+    number = int(found[1] or 1) if found else 0
+    if found is None or number == 0 or PLAIN_UNITS[found[2]][0] % number:
         return None
-    number, unit = int(found[1] or 1), found[2]
-    whole, pattern = {
-        "second": (60, "{} * * * * *"),
-        "minute": (60, "{} * * * *"),
-        "hour": (24, "0 {} * * *"),
-        "day": (1, "0 0 * * *"),
-        "week": (1, "0 0 * * 0"),
-        "month": (1, "0 0 1 * *"),
-    }.get(unit, (0, ""))
-    if number == 0 or whole % number or not whole:
-        return None
-    return pattern.format("*" if number == 1 else f"*/{number}")
+    return PLAIN_UNITS[found[2]][1].format("*" if number == 1 else f"*/{number}")
 
 
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
