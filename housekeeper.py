@@ -76,7 +76,6 @@ import queue
 import re
 import selectors
 import shlex
-import shutil
 import signal
 import socket
 import socketserver
@@ -112,8 +111,8 @@ from typing import (
 )
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-# argparse, croniter, difflib, hashlib, hmac, http, ipaddress and secrets are imported where they
-# are used: who needs them not, or not yet, is spared a third of what the import takes.  Not
+# argparse, croniter, difflib, hashlib, hmac, http, ipaddress, secrets and shutil are imported where
+# they are used: who needs them not, or not yet, is spared a third of what the import takes.  Not
 # ctypes: a run's interrupt could come in the middle of its import, and leave that locked.
 if TYPE_CHECKING:
     import argparse
@@ -8369,6 +8368,8 @@ def _print_reply(reply: Reply, housekeeper: Housekeeper, options: argparse.Names
 
 
 def _screen(clock: Clock) -> Screen:
+    import shutil
+
     terminal = sys.stdout.isatty()
     coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     width = shutil.get_terminal_size().columns if terminal else None
