@@ -111,9 +111,9 @@ from typing import (
 )
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-# argparse, croniter, difflib, hashlib, hmac, http, ipaddress, secrets and shutil are imported where
-# they are used: who needs them not, or not yet, is spared a third of what the import takes.  Not
-# ctypes: a run's interrupt could come in the middle of its import, and leave that locked.
+# argparse, croniter, difflib, hashlib, hmac, http, ipaddress, secrets and shutil are imported
+# where they are used: who needs them not, or not yet, is spared a third of what the import takes.
+# Not ctypes: a run's interrupt could come in the middle of its import, and leave that locked.
 if TYPE_CHECKING:
     import argparse
 

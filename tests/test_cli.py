@@ -64,6 +64,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ledger = folder / "ledger.db"
+        self.processes: list[subprocess.Popen[str]] = []
         self.variables = {
             "HOUSEKEEPER_TASKS": "tasks",
             "HOUSEKEEPER_LEDGER": f"sqlite:///{self.ledger}",
@@ -103,8 +104,12 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
 
 
 def test_list_shows_schedules_next_and_last_runs_in_aligned_columns(shell: Shell) -> None:
@@ -541,7 +546,7 @@ def launch(
     **variables: str,
 ) -> subprocess.Popen[str]:
     """Begin a command, without waiting for its end."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(FILE), *arguments],
         cwd=shell.folder,
         env=environment(**shell.variables, **variables),
@@ -549,6 +554,8 @@ def launch(
         stderr=stderr,
         text=True,
     )
+    shell.processes.append(process)
+    return process
 
 
 def start(shell: Shell, *arguments: str) -> subprocess.Popen[str]:
