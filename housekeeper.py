@@ -43,6 +43,16 @@ agenda, grace) are used in one meaning only; the README explains them.
 
 from __future__ import annotations
 
+import sys
+
+# Said here, because 3.8 and 3.9 lack what is imported next.
+if sys.version_info < (3, 10):  # noqa: UP036
+    WANTED = "housekeeper needs Python 3.10 or later, and this is {}; start it with a newer one"
+    if __name__ == "__main__":
+        sys.stderr.write(WANTED.format(sys.version.split()[0]) + "\n")
+        sys.exit(2)
+    raise ImportError(WANTED.format(sys.version.split()[0]))
+
 import ast
 import atexit
 import bisect
@@ -50,6 +60,7 @@ import concurrent.futures.thread
 import contextlib
 import contextvars
 import ctypes
+import faulthandler
 import functools
 import gc
 import heapq
@@ -72,7 +83,6 @@ import socketserver
 import sqlite3
 import stat
 import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -80,7 +90,7 @@ import urllib.parse
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -103,9 +113,9 @@ from typing import (
 )
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-# argparse, croniter, difflib, hashlib, hmac, http, ipaddress and secrets are imported where they
-# are used: who needs them not, or not yet, is spared a third of what the import takes.  Not
-# ctypes: a run's interrupt could come in the middle of its import, and leave that locked.
+# argparse, croniter, difflib, hashlib, hmac, http, ipaddress, secrets and shutil are imported
+# where they are used: who needs them not, or not yet, is spared a third of what the import takes.
+# Not ctypes: a run's interrupt could come in the middle of its import, and leave that locked.
 if TYPE_CHECKING:
     import argparse
 
@@ -9956,42 +9966,6 @@ def _literal(text: str) -> str:
     return f"{quote}{''.join(inner)}{quote}"
 
 
-def add_adopt_options(parser: argparse.ArgumentParser) -> None:
-    """Give the command ``adopt`` its options."""
-    parser.add_argument("--into", metavar="FOLDER", help="write a new file into this folder")
-    kind = parser.add_mutually_exclusive_group()
-    for name, value, column in (("system", True, "a user"), ("user", False, "the command")):
-        text = f"the sixth column is {column} (default: a guess)"
-        kind.add_argument(f"--{name}", action="store_const", dest="system", const=value, help=text)
-
-
-def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
-    """Print the task file made of a crontab, or write it into a folder."""
-    import pwd
-
-    path = Path("crontab" if options.CRONTAB == "-" else options.CRONTAB)
-    try:
-        data = sys.stdin.buffer.read() if options.CRONTAB == "-" else path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({error.strerror})") from error
-    if options.system is None and path.parts[:2] == ("/", "etc"):
-        options.system = True
-    own = [each.pw_name for each in pwd.getpwall() if each.pw_uid == os.geteuid()]
-    text = data.decode(errors="surrogateescape")
-    adopted = adopt(text, system=options.system, name=path.name, user="".join(own[:1]))
-    told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
-    if not adopted.tasks:
-        raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))
-    file = _write_adopted(adopted, Path(options.into), path) if options.into else None
-    if options.json:
-        _print_json({**adopted._asdict(), "file": file})
-    elif file is None:
-        print(adopted.source, end="", flush=True)
-    told.append(f"{file or path}: tasks: {len(adopted.tasks)}, lines left out: {len(told)}")
-    print("\n".join(map(_printable, told)), file=sys.stderr)
-    return 1 if adopted.left_out else 0
-
-
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
     """Write a new file named after a crontab and as private as it; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
@@ -10017,11 +9991,13 @@ def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
 
 EXIT_CODES = """\
 exit codes: 0 all is well; 1 the task failed or runs already, check found a problem, or a worker
-had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 128 + n
-ended at once by signal n; of health: 0 ok, 1 warning, 2 critical, 3 no ledger"""
+had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 4 the
+answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
+2 critical, 3 no ledger, 4 as above"""
 
-
-Command = Callable[[Housekeeper, "argparse.Namespace"], int]
+SHORT_ID = 16  # characters of a run's id that tell it from others, but in a rare case
+FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
+SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
 
 
 class Option(NamedTuple):
@@ -10045,13 +10021,206 @@ OPTIONS = (
     Option("timezone", str, "UTC", "zone of schedules that name none (default: %(default)s)"),
     Option("workers", int, 10, "how many tasks run at the same time (default: %(default)s)"),
     Option("shutdown-timeout", float, 30.0, "seconds to wait for tasks (default: %(default)s)"),
+    Option("on-failure", str, None, "a shell line to run after each failure of a task"),
     Option("http", str, None, "serve the dashboard and the HTTP API at HOST:PORT"),
     Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: %(default)s)"),
 )
 # Those that --app leaves to the application.
-OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout")
+OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
 
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
+
+
+def variable(name: str) -> str:
+    """Return an environment variable as it was meant.
+
+    Secrets and env files may add blanks, a line end, or quotes round the whole of it.
+    """
+    text = os.environ.get(name, "").strip()
+    if len(text) > 1 and text[0] in "'\"" and text.find(text[0], 1) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
+
+
+# What a command says, and the one place that prints it.
+
+
+class OutputLost(Exception):
+    """The answer could not be written: the disk is full, or its reader has left."""
+
+
+class Screen(NamedTuple):
+    """What the answer is printed on; `width` is None where it is no terminal."""
+
+    width: int | None
+    coloured: bool
+    now: datetime
+
+
+class Painted(str):
+    """A line that holds no control characters but those of its colours."""
+
+
+class Reply(NamedTuple):
+    """What a command says: values for programs, lines for people, and the exit code.
+
+    `remarks` go to stderr, for both of them.
+    """
+
+    values: object
+    show: Callable[[Screen], Sequence[str]]
+    code: int = 0
+    remarks: Sequence[str] = ()
+
+
+NOTHING = Reply(None, lambda _: ())
+Command = Callable[[Housekeeper, "argparse.Namespace"], Reply]
+
+
+def _print_reply(reply: Reply, housekeeper: Housekeeper, options: argparse.Namespace) -> None:
+    """Print in one piece, so that no log line comes into the middle; raises OutputLost."""
+    if options.json and reply is not NOTHING:
+        text = json.dumps(reply.values, default=_plain, indent=2, allow_nan=False) + "\n"
+    else:
+        screen = _screen(housekeeper.clock)
+        lines = (
+            line if screen.width is None or isinstance(line, Painted) else printable(line)
+            for line in reply.show(screen)
+        )
+        text = "".join(f"{line}\n" for line in lines)
+    try:
+        # With PYTHONUNBUFFERED, Python loses the rest of what does not fit: only the next fails.
+        for start in range(0, len(text), 4096):
+            sys.stdout.write(text[start : start + 4096])
+    except (OSError, ValueError) as error:
+        raise OutputLost(error) from error
+    _flush()
+    with contextlib.suppress(OSError, ValueError):
+        for remark in reply.remarks:
+            print(printable(remark), file=sys.stderr)
+
+
+def _screen(clock: Clock) -> Screen:
+    import shutil
+
+    terminal = sys.stdout.isatty()
+    coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = shutil.get_terminal_size().columns if terminal else None
+    return Screen(width, coloured, clock.now())
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        # Nothing more can be written: the interpreter's exit is not to try it again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputLost(error) from error
+
+
+def _complain(words: object, code: int = 0) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"housekeeper: {words}", file=sys.stderr, flush=True)
+    return code
+
+
+ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]",
+    re.DOTALL,
+)
+
+
+def printable(text: str) -> str:
+    """Return a text without escape sequences and control characters, but tabs and line ends."""
+    return ESCAPES.sub("", text)
+
+
+def _words(*lines: str) -> Callable[[Screen], Sequence[str]]:
+    return lambda _: lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+class Cell(NamedTuple):
+    """What is never cut in a table: in full, and where there is no room; "" leaves it out."""
+
+    full: str
+    short: str
+    status: str = ""
+
+
+GREEN, YELLOW, RED, CYAN = "32", "33", "31", "36"
+COLOURS: Mapping[str, str] = {
+    **dict.fromkeys(("ok", Status.SUCCEEDED), GREEN),
+    **dict.fromkeys(("warning", Status.MISSED, Status.CANCELLED), YELLOW),
+    **dict.fromkeys(("critical", *FAILURES), RED),
+    Status.RUNNING: CYAN,
+}
+
+
+def _paint(text: str, status: str, screen: Screen) -> Painted:
+    text, colour = printable(text), COLOURS.get(status, "")
+    return Painted(f"\x1b[{colour}m{text}\x1b[0m" if colour and screen.coloured else text)
+
+
+def _table(rows: Sequence[Sequence[str | Cell]], screen: Screen) -> list[str]:
+    """Return aligned columns that fit: with short forms if need be, then with the widest cut."""
+    room = math.inf if screen.width is None else screen.width
+    for form in (0, 1):
+        texts = [
+            [_in_one_line(each[form] if isinstance(each, Cell) else each) for each in row]
+            for row in rows
+        ]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        shown = [number for number, width in enumerate(widths) if width]
+        excess = sum(widths) + 2 * (len(shown) - 1) - room
+        if excess <= 0:
+            break
+    flexible = [each for each in shown if not any(isinstance(row[each], Cell) for row in rows)]
+    while excess > 0 and max((widths[each] for each in flexible), default=0) > 8:
+        widths[max(flexible, key=widths.__getitem__)] -= 1
+        excess -= 1
+    lines: list[str] = []
+    for row, line in zip(rows, texts, strict=True):
+        painted = ""
+        for number in shown:
+            cell, text, width = row[number], line[number], widths[number]
+            text = text if len(text) <= width else f"{text[: width - 3]}..."
+            status = cell.status if isinstance(cell, Cell) else ""
+            painted += _paint(text, status, screen) + " " * (width - len(text) + 2)
+        lines.append(Painted(painted.rstrip()))
+    return lines
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(printable(text).split())
+
+
+def _local(instant: datetime | None, zone: tzinfo) -> str:
+    offset = "" if zone is UTC else " %z"
+    return f"{instant.astimezone(zone):%Y-%m-%d %H:%M:%S{offset}}" if instant else "-"
+
+
+def _relative(instant: datetime | None, now: datetime) -> str:
+    """Return "in 5 min" or "3 h ago"."""
+    if instant is None:
+        return "-"
+    seconds = (instant - now).total_seconds()
+    size, unit = abs(seconds), "s"
+    for larger, factor, most in (("min", 60.0, 100.0), ("h", 60.0, 100.0), ("d", 24.0, 48.0)):
+        if size < most:
+            break
+        size, unit = size / factor, larger
+    if size < 1.0:
+        return "now"
+    return f"in {size:.0f} {unit}" if seconds > 0 else f"{size:.0f} {unit} ago"
+
+
+# From the arguments to a command.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -10061,14 +10230,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _obey(arguments)
         finally:
-            # Not left to the interpreter's exit, which answers a failure with a code of its own.
-            sys.stdout.flush()
+            _flush()  # What argparse has printed: the interpreter's exit has a code of its own.
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of a pipe has left (`list | head`); nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OutputLost as error:
+        return _complain(f"the answer could not be written ({error})", 4)
 
 
 def _make_output_safe() -> None:
@@ -10085,11 +10251,15 @@ def _obey(arguments: Sequence[str] | None) -> int:
     try:
         importable_as_housekeeper()
         options = _with_environment(_make_parser().parse_args(arguments))
-        logging.basicConfig(
-            level=_log_level(options.log_level),
-            format="%(asctime)s %(levelname)-7s %(message)s",
-        )
-        return int(options.command(_housekeeper_of(options), options))
+        options.log = _set_up_log(options.log_level)
+        housekeeper = _housekeeper_of(options)
+        try:
+            with ExitStack() as options.at_end:
+                reply = options.command(housekeeper, options)
+                _print_reply(reply, housekeeper, options)
+            return int(reply.code)
+        except UnknownTask as error:
+            raise _with_its_file(error, housekeeper.problems) from error
     except (ConfigurationError, UnknownTask) as error:
         return _complain(error, 2)
     except LedgerUnavailable as error:
@@ -10098,72 +10268,110 @@ def _obey(arguments: Sequence[str] | None) -> int:
         return _complain(error, 1)
 
 
-def _complain(error: Exception, code: int) -> int:
-    print(f"housekeeper: {error}", file=sys.stderr)
-    return code
+def _with_its_file(error: UnknownTask, problems: Sequence[str]) -> HousekeeperError:
+    """Return an error that says more, when a task is unknown because a file did not load."""
+    file = re.compile(rf"(^|[/\\]){re.escape(error.name.replace('-', '_'))}\.py\b")
+    for problem in filter(file.search, problems):
+        return ConfigurationError(f"no task is named {error.name!r}: {problem}")
+    shown = "; `check` shows which task files did not load" if problems else ""
+    return ConfigurationError(f"{error}{shown}")
 
 
-def _make_options() -> argparse.ArgumentParser:
-    import argparse
+class LogFormat(logging.Formatter):
+    """Time, level and text, and before what a task logs, its name."""
 
-    common = argparse.ArgumentParser(add_help=False)
-    for option in OPTIONS:
-        text = f"{option.help.replace('%(default)s', str(option.default))} [{option.variable}]"
-        common.add_argument(
-            f"--{option.name}", type=option.type, default=argparse.SUPPRESS, help=text
-        )
-    common.add_argument(
-        "--json",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="print JSON, for programs [HOUSEKEEPER_JSON]",
-    )
-    return common
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        run = _current_run.get()
+        of = "" if run is None or record.name.startswith("housekeeper") else f"Task {run.task}: "
+        return f"{record.asctime} {record.levelname:<7} {of}{record.message}"
+
+
+def _set_up_log(name: str) -> logging.Handler:
+    level = logging.getLevelName(name.upper())
+    if not isinstance(level, int):
+        raise ConfigurationError(f"--log-level {name!r} is none of DEBUG, INFO, WARNING, ERROR")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormat("%(asctime)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    return handler
+
+
+# What the commands take; what is not here is one word.
+ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    "[NAME]": {"nargs": "?"},
+    "[INSTANT]": {"nargs": "*", "help": "2026-03-29 02:30, 02:30, or yesterday 02:30"},
+    "-n": {"type": int, "default": 10, "metavar": "N", "help": "how many (default: 10)"},
+    "--failed": {"action": "store_true", "help": "only what failed, timed out or crashed"},
+    "--output": {"action": "store_true", "help": "with what each run has printed and logged"},
+    "--before": {"metavar": "RUN", "help": "only runs that are older than this one"},
+    "--notify": {"action": "store_true", "help": "try the command of --on-failure once"},
+    "--into": {"metavar": "FOLDER", "help": "write a new file into this folder"},
+    "--system": {
+        "action": "store_const",
+        "dest": "system",
+        "const": True,
+        "help": "the sixth column is a user (default: a guess)",
+    },
+    "--user": {
+        "action": "store_const",
+        "dest": "system",
+        "const": False,
+        "help": "the sixth column is the command (default: a guess)",
+    },
+}
 
 
 def _make_parser() -> argparse.ArgumentParser:
     import argparse
 
-    common = _make_options()
     parser = argparse.ArgumentParser(
         prog="housekeeper.py",
         description="Run the scheduler in the foreground; or one of the commands below.",
         epilog=EXIT_CODES,
-        parents=[common],
+        parents=[_make_options(shown=True)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"housekeeper {__version__}")
+    version = f"housekeeper {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version)
     parser.set_defaults(command=command_scheduler)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for function, name, names, text in COMMANDS:
-        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            parents=[_make_options(shown=False)],
+            epilog="It takes --json, and the options of `housekeeper.py --help` as well.",
+        )
         sub.set_defaults(command=function)
         for argument in names:
-            sub.add_argument(argument.strip("[]"), nargs="?" if argument[0] == "[" else None)
-        if name in ("next", "history"):
-            sub.add_argument("-n", type=_positive, default=10, help="how many (default: 10)")
-        if name == "adopt":
-            add_adopt_options(sub)
+            sub.add_argument(argument.strip("[]"), **ARGUMENTS.get(argument, {}))
     return parser
 
 
-def _positive(text: str) -> int:
+def _make_options(*, shown: bool) -> argparse.ArgumentParser:
     import argparse
 
-    if not re.fullmatch("[0-9]{1,6}", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
+    common = argparse.ArgumentParser(add_help=False)
+    unset: Any = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    for option in OPTIONS:
+        text = f"{option.help.replace('%(default)s', str(option.default))} [{option.variable}]"
+        told = {**unset, "help": text} if shown else unset
+        common.add_argument(f"--{option.name}", type=option.type, **told)
+    told = {**unset, "help": "print JSON, for programs [HOUSEKEEPER_JSON]"} if shown else unset
+    common.add_argument("--json", action="store_true", **told)
+    return common
 
 
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in what was not given: from HOUSEKEEPER_* variables, else the defaults."""
     given = [name for name in OF_THE_APPLICATION if hasattr(options, name.replace("-", "_"))]
-    if given and (hasattr(options, "app") or os.environ.get("HOUSEKEEPER_APP")):
+    if given and (hasattr(options, "app") or variable("HOUSEKEEPER_APP")):
         raise ConfigurationError(
             f"--{given[0]} has no effect with --app or HOUSEKEEPER_APP; the application sets it"
         )
     for option in OPTIONS:
-        name, text = option.name.replace("-", "_"), os.environ.get(option.variable)
+        name, text = option.name.replace("-", "_"), variable(option.variable)
         if hasattr(options, name):
             continue
         try:
@@ -10171,44 +10379,38 @@ def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
         except ValueError as error:
             raise ConfigurationError(f"{option.variable}={text!r} is not a number") from error
     if not hasattr(options, "json"):
-        wanted = os.environ.get("HOUSEKEEPER_JSON", "").lower()
+        wanted = variable("HOUSEKEEPER_JSON").lower()
         options.json = wanted not in ("", "0", "false", "no", "off")
+    if not 0 < getattr(options, "n", 1) < 1_000_000:
+        raise ConfigurationError(f"-n {options.n} is not a whole number from 1 to 999999")
     return options
 
 
-def _log_level(name: str) -> int:
-    level = logging.getLevelName(name.upper())
-    if not isinstance(level, int):
-        raise ConfigurationError(f"--log-level {name!r} is none of DEBUG, INFO, WARNING, ERROR")
-    return level
-
-
 def _housekeeper_of(options: argparse.Namespace) -> Housekeeper:
+    options.notifier = None
     if options.app is not None:
         return load_application(options.app)
+    if options.on_failure:
+        options.notifier = FailureCommand(options.on_failure)
     return create_housekeeper(
         sentry_enabled=bool(os.environ.get("SENTRY_DSN")),
         timezone=options.timezone,
-        tasks_dir=Path.cwd() / options.tasks if options.tasks else "tasks",
+        tasks_dir=_from_here(options.tasks) if options.tasks else "tasks",
         ledger=options.ledger,
         max_workers=options.workers,
         shutdown_timeout=options.shutdown_timeout,
+        on_finish=options.notifier,
     )
 
 
-def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
-    """Set up the SDK by SENTRY_DSN, SENTRY_ENVIRONMENT and SENTRY_RELEASE, which it reads itself.
-
-    An application does that for its own.  Raises ConfigurationError.
-    """
-    if options.app is not None or not housekeeper.sentry_enabled:
-        return
+def _from_here(path: str) -> Path:
     try:
-        import_sentry_sdk().init()
-    except ConfigurationError:
-        raise
-    except ValueError as error:
-        raise ConfigurationError(f"SENTRY_DSN is not a DSN ({error})") from None
+        return Path(path) if Path(path).is_absolute() else Path.cwd() / path
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path!r} is in the working folder, which is gone ({error.strerror});"
+            " write an absolute path, or start from another folder"
+        ) from error
 
 
 def load_application(text: str) -> Housekeeper:
@@ -10219,7 +10421,8 @@ def load_application(text: str) -> Housekeeper:
     module_name, _, path = text.partition(":")
     if not module_name or not path:
         raise ConfigurationError(f"--app {text!r} is not of the form module:name")
-    sys.path.insert(0, str(Path.cwd()))
+    with contextlib.suppress(OSError):  # A working folder that is gone holds no application.
+        sys.path.insert(0, str(Path.cwd()))
     try:
         with holding_back():
             _importable_from_here()
@@ -10235,7 +10438,7 @@ def load_application(text: str) -> Housekeeper:
 
 def _importable_from_here() -> None:
     """Let the application's name for this file, such as ``shop.housekeeper``, mean this module."""
-    here, folder = Path(__file__).resolve(), Path.cwd().resolve()
+    here, folder = Path(__file__).resolve(), Path(sys.path[0]).resolve()
     if not here.is_relative_to(folder):
         return
     this = sys.modules[__name__]
@@ -10248,38 +10451,277 @@ def _importable_from_here() -> None:
             setattr(importlib.import_module(package), name, this)
 
 
-def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+class FailureCommand:
+    """Runs a shell line after each failure, one at a time and apart: it holds up nothing."""
+
+    LIMIT = 60.0  # seconds for one failure
+    AT_END = 3.0  # seconds that the end of the process waits for it
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._pool = ThreadPoolExecutor(1, "housekeeper-on-failure")
+        self._last: Future[str] | None = None
+
+    def __call__(self, run: Run) -> None:
+        """Have the command run, if the run has failed for good."""
+        if run.status in FAILURES:
+            self._last = self._pool.submit(self.tell, run)
+
+    def finish(self) -> None:
+        """Wait a little for the commands; what runs goes on when this process has ended."""
+        if self._last is not None and concurrent.futures.wait([self._last], self.AT_END).not_done:
+            logger.warning("The command of --on-failure has not been run for the last failures")
+
+    def tell(self, run: Run) -> str:
+        """Run the command with a run; return what went wrong, if anything did."""
+        about = {"TASK": run.task, "STATUS": str(run.status), "NOTE": run.note, "RUN": run.id}
+        told = {f"HOUSEKEEPER_{name}": text.replace("\0", "") for name, text in about.items()}
+        told = {**os.environ, **told, "HOUSEKEEPER_TOKEN": ""}
+        options: dict[str, Any] = {"shell": True, "start_new_session": True, "env": told}
+        wrong = ""
+        try:
+            # Its output goes to the log: stdout may be read by a program.
+            process = subprocess.Popen(self._line, stdin=subprocess.PIPE, stdout=2, **options)
+            process.communicate(json.dumps(run.as_dict()).encode(), self.LIMIT)
+            if process.returncode:
+                wrong = f"it exited with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            _signal_group(process.pid, signal.SIGKILL)
+            process.wait()
+            wrong = f"it took longer than {self.LIMIT:g} s and was killed"
+        except Exception as error:
+            wrong = f"it could not be run ({_in_a_line(error)})"
+        if wrong:
+            logger.error("The command of --on-failure, for task %s: %s", run.task, wrong)
+        return wrong
+
+
+# The scheduler, and `run`: what goes on until a signal ends it.
+
+
+class Done(NamedTuple):
+    """How some work ended."""
+
+    work: Callable[[], object]
+    value: object
+    error: BaseException | None
+
+    def result(self) -> object:
+        """Return what the work returned, or raise what it raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class SignalInbox:
+    """Puts signals, and the ends of work, into a queue: a lock in a handler deadlocks at times.
+
+    What is forked gets the handlers back that were there before.  A signal that was ignored when
+    the process started (nohup) stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[int | Done] = queue.SimpleQueue()
+        self._earlier: dict[int, Any] = {}
+        self._held = threading.local()
+        for number in filter(None, (signal.SIGTERM, signal.SIGINT, SIGHUP)):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._earlier[number] = signal.signal(number, self)
+        # Ignored, as whoever started this process may have left it, it hides how commands end.
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._hold, after_in_parent=self._let_go, after_in_child=self._be_forked
+            )
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        self._queue.put(number)
+
+    def _hold(self) -> None:
+        # One that comes to the child before it has its handlers back would be lost.
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._earlier)
+
+    def _let_go(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
+
+    def _be_forked(self) -> None:
+        self.give_back()
+        self._let_go()
+
+    def give_back(self) -> None:
+        """Have signals do again what they did before."""
+        for number, handler in self._earlier.items():
+            if signal.getsignal(number) is self:
+                signal.signal(number, handler)
+
+    def put(self, done: Done) -> None:
+        """Put in how some work ended."""
+        self._queue.put(done)
+
+    def next(self, clock: Clock, until: float = math.inf) -> int | Done | None:
+        """Wait for what comes next; None when nothing has come until then.
+
+        A signal that arrives just before the wait begins does not end it (4 of 90 that were sent
+        on the first line of output were lost for ever), so the wait is begun anew each second.
+        """
+        while (left := until - clock.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get(timeout=min(1.0, left))
+        return None
+
+
+class Foreground:
+    """The main thread of a process that runs tasks: it only waits, and so hears each signal.
+
+    All else is done on threads of its own.  From the signal to the end it takes shutdown_timeout
+    and 5 s at the most, whatever fails or hangs: see stop().
+    """
+
+    def __init__(self, housekeeper: Housekeeper, options: argparse.Namespace) -> None:
+        self._housekeeper = housekeeper
+        self._inbox = SignalInbox()
+        self._terminals = [number for number in range(3) if os.isatty(number)]
+        self._under_way: set[Callable[[], object]] = set()
+        self.at_stop: list[Action] = []  # done before the shutdown
+        self.at_last: list[Action] = []  # and after it
+        if options.notifier is not None:
+            self.at_last.append(options.notifier.finish)
+        options.at_end.callback(self.stop)
+        if (capture := globals().get("capture_prints")) is not None:
+            capture()
+
+    def begin(self, work: Callable[[], object], *, or_here: bool = False) -> None:
+        """Do something on a thread of its own; how it ended comes out of wait().
+
+        or_here: do it in this thread when there is no other to be had.
+        """
+        self._under_way.add(work)
+        try:
+            # A daemon, and so are the threads that it starts.
+            threading.Thread(target=self._do, args=(work,), daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            if or_here:
+                self._do(work)
+            else:
+                self._end(Done(work, None, error))
+
+    def _do(self, work: Callable[[], object]) -> None:
+        try:
+            done = Done(work, work(), None)
+        except BaseException as error:
+            done = Done(work, None, error)
+        self._end(done)
+
+    def _end(self, done: Done) -> None:
+        self._under_way.discard(done.work)
+        self._inbox.put(done)
+
+    def wait(self) -> int | Done:
+        """Wait for a signal, or for an end of work, and return it."""
+        return cast("int | Done", self._inbox.next(self._housekeeper.clock))
+
+    def wait_no_more(self) -> None:
+        """Let signals end the process: the main thread goes on to what may hang."""
+        self._inbox.give_back()
+
+    def asks_for_reload(self, number: int) -> bool:
+        """Tell whether a signal is SIGHUP, and not the last word of a terminal that is closed."""
+        closed = bool(self._terminals) and not any(map(os.isatty, self._terminals))
+        return number == SIGHUP and not closed
+
+    def stop(self) -> None:
+        """Shut down, and return when all has ended; else end the process here.
+
+        The first line keeps the promise: what follows may fail, hang, or find no thread.
+        """
+        limit = self._housekeeper.shutdown_timeout
+        _end_within(limit + 5.0)
+        try:
+            ended = self._shut_down_within(limit + 4.4)
+        except BaseException as error:
+            _complain(f"the shutdown failed: {_in_a_line(error)}")
+            ended = False
+        if not ended or self._under_way:
+            self.end_at_once(0 if ended else 1)
+
+    def _shut_down_within(self, seconds: float) -> bool:
+        until = self._housekeeper.clock.monotonic() + seconds
+        self.begin(self._shut_down, or_here=True)
+        while (came := self._inbox.next(self._housekeeper.clock, until)) is not None:
+            if isinstance(came, Done):
+                if came.work == self._shut_down:
+                    return came.result() is True
+            elif came != SIGHUP:
+                self.end_at_once(128 + came)
+        return False
+
+    def _shut_down(self) -> bool:
+        _do_all(*self.at_stop)
+        ended = self._housekeeper.shutdown()
+        _do_all(*self.at_last)
+        return ended
+
+    def end_at_once(self, code: int) -> NoReturn:
+        """End the process although threads hang: a plain exit would wait for them, or crash."""
+        try:
+            # What is written may hang as well: on a lock, or on a reader that has stopped.
+            last = threading.Thread(target=self._say_good_bye, daemon=True)
+            last.start()
+            last.join(0.5)
+        except (RuntimeError, MemoryError):
+            _end_within(0.5)
+            self._say_good_bye()
+        finally:
+            os._exit(code)
+
+    def _say_good_bye(self) -> None:
+        kill = self._housekeeper.kill_commands
+        _do_all(kill, logging.shutdown, sys.stdout.flush, sys.stderr.flush)
+
+
+def _do_all(*acts: Action) -> None:
+    for act in acts:
+        with contextlib.suppress(BaseException):
+            act()
+
+
+def _end_within(seconds: float) -> None:
+    """Have the system end the process then: neither of its timers needs the interpreter."""
+    seconds = min(seconds, 1e8)
+    try:
+        # To nowhere, because a log whose reader has stopped would hold up the end as well.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+    except (OSError, RuntimeError, MemoryError):  # No file or no thread is to be had.
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Run the scheduler until a signal ends it."""
+    if not housekeeper.enabled:
+        return Reply({"enabled": False}, _words(f"{SWITCHED_OFF}: nothing is scheduled"))
     _refuse_to_stand_by(housekeeper)
-    inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
-    _take_signals(inbox)
-    _init_sentry(housekeeper, options)
-    server, page = _listen(housekeeper, options.http) if options.http else (None, "")
-    manager = ServiceManager()
-    housekeeper.initialize()
-    _print_start(housekeeper, options, page)
-    if server is not None:
-        threading.Thread(target=server.serve_forever, name="housekeeper-http", daemon=True).start()
-    manager.tell_ready(housekeeper)
-    while (number := _next_of(inbox)) == SIGHUP:
-        logger.info("Reloading the tasks")
-        now = int(housekeeper.clock.monotonic() * 1e6)
-        manager.tell("RELOADING=1", f"MONOTONIC_USEC={now}")
-        for problem in housekeeper.discover():
-            logger.error("Discovery: %s", problem)
-        manager.tell("READY=1")
-    logger.info("Shutting down after %s", signal.Signals(number).name)
-    manager.tell("STOPPING=1")
-    stopper = threading.Thread(target=lambda: inbox.put(housekeeper.shutdown()), daemon=True)
-    stopper.start()
-    while not isinstance(answer := _next_of(inbox), bool):
-        if answer != SIGHUP:
-            _end_at_once(housekeeper, 128 + answer)
-    if server is not None:
-        server.shutdown()
-    if not answer:
-        _end_at_once(housekeeper, 1)
-    return 0
+    life = Foreground(housekeeper, options)
+    service = Service(housekeeper, options, life)
+    busy, wanted = True, False
+    life.begin(service.start)
+    while True:
+        came = life.wait()
+        if isinstance(came, Done):
+            busy = False
+            if came.work == service.start:
+                came.result()
+        elif life.asks_for_reload(came):
+            wanted = True
+        else:
+            life.at_stop.append(functools.partial(service.say_leaving, came))
+            return NOTHING
+        if wanted and not busy:
+            busy, wanted = True, False
+            life.begin(service.reload)
 
 
 def _refuse_to_stand_by(housekeeper: Housekeeper) -> None:
@@ -10290,50 +10732,6 @@ def _refuse_to_stand_by(housekeeper: Housekeeper) -> None:
             f"process {outer}, which has started this one, runs the same tasks; to schedule them"
             f" here too, start this one without {SCHEDULER} in its environment"
         )
-
-
-def _print_start(housekeeper: Housekeeper, options: argparse.Namespace, page: str) -> None:
-    if options.json:
-        _print_json(housekeeper.list_tasks())
-    else:
-        title = f"Housekeeper {__version__}, zone {housekeeper.timezone}, ledger "
-        title += f"{housekeeper.ledger.url}, {len(housekeeper.task_names())} tasks\n"
-        _print_columns([row[:4] for row in _task_rows(housekeeper)], title)
-    if page:
-        print(f"Dashboard: {page}", file=sys.stderr if options.json else sys.stdout)
-    sys.stdout.flush()
-
-
-class ServiceManager:
-    """Tells systemd how the scheduler is (sd_notify(3)); elsewhere it tells nobody."""
-
-    def __init__(self) -> None:
-        # Taken out, so that the commands of tasks do not speak for this process.
-        self._address = os.environ.pop("NOTIFY_SOCKET", "")
-        watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
-        microseconds = os.environ.pop("WATCHDOG_USEC", "")
-        self._watchdog = int(microseconds) / 1e6 if watched and microseconds.isdigit() else None
-
-    def tell_ready(self, housekeeper: Housekeeper) -> None:
-        """Say that the scheduler has started, and from now on, when asked to, that it goes on."""
-        if self._watchdog is not None:
-            beat = functools.partial(self.tell, "WATCHDOG=1")
-            housekeeper.beat_every(self._watchdog / 2, beat)
-        self.tell("READY=1")
-
-    def tell(self, *lines: str) -> None:
-        """Send lines such as READY=1, and never wait: the timer thread calls this too."""
-        if not self._address.startswith(("/", "@")):
-            return
-        abstract = self._address.startswith("@")
-        address = f"\0{self._address[1:]}" if abstract else self._address
-        # Making the socket fails as well, in a process that has no file left.
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel,
-        ):
-            channel.setblocking(False)
-            channel.sendto("\n".join(lines).encode(), address)
 
 
 def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
@@ -10384,133 +10782,132 @@ def _lead_to_page(environ: Environ, start_response: Any) -> Iterable[bytes]:
     return [b""]
 
 
-def _take_signals(inbox: queue.SimpleQueue[int | bool]) -> None:
-    """Have signals put into a queue.
+class Service:
+    """The scheduler as a service: what it says when it starts, reloads and stops."""
 
-    A handler does nothing else: an Event or a lock in it deadlocks now and then.  A signal that
-    was ignored when the process started (nohup) stays ignored.
-    """
+    def __init__(
+        self, housekeeper: Housekeeper, options: argparse.Namespace, life: Foreground
+    ) -> None:
+        self._housekeeper = housekeeper
+        self._options = options
+        self._life = life
+        self._manager = ServiceManager()
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        inbox.put(number)
-
-    for number in filter(None, (signal.SIGTERM, signal.SIGINT, SIGHUP)):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handle)
-    # Ignored, as whoever started this process may have left it, it hides how commands end.
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _next_of(inbox: queue.SimpleQueue[int | bool]) -> int | bool:
-    """Wait for what is put into the queue next.
-
-    A signal that arrives just before the wait begins does not end it (4 of 90 that were sent on
-    the first line of output were lost for ever), so the wait is begun anew each second.
-    """
-    while True:
-        with contextlib.suppress(queue.Empty):
-            return inbox.get(timeout=1.0)
-
-
-def _end_at_once(housekeeper: Housekeeper, code: int) -> None:
-    """End the process although threads hang: a plain exit would wait for them, or crash."""
-    housekeeper.kill_commands()
-    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
-        with contextlib.suppress(Exception):
-            flush()
-    os._exit(code)
-
-
-def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
-    """List the tasks with their schedules, next and last runs."""
-    if options.json:
-        _print_json(housekeeper.list_tasks())
-    else:
-        _print_columns(_task_rows(housekeeper))
-    if not housekeeper.ledger.exists():
-        print(_no_ledger(housekeeper), file=sys.stderr)
-    return 0
-
-
-def _no_ledger(housekeeper: Housekeeper) -> str:
-    return f"No ledger at {housekeeper.ledger.url}; pass --ledger, or start the scheduler once"
-
-
-def _task_rows(housekeeper: Housekeeper) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [
-        ("NAME", "SCHEDULE", "ZONE", "NEXT RUN", "LAST RUN", "STATUS"),
-    ]
-    for each in housekeeper.list_tasks():
-        zone = zone_named(each["timezone"])
-        last = cast("Run | None", each["last_run"])
-        rows.append(
-            (
-                str(each["name"]),
-                str(each["schedule"] or ("by hand" if each["startup"] is False else "at startup")),
-                str(each["timezone"]),
-                _local(cast("datetime | None", each["next_run"]), zone),
-                f"{_local(last.started_at, zone)} {last.status}" if last else "-",
-                _status_words(each),
-            )
+    def start(self) -> None:
+        """Start the scheduler, and say so."""
+        housekeeper, options = self._housekeeper, self._options
+        _init_sentry(housekeeper, options)
+        server, page = _listen(housekeeper, options.http) if options.http else (None, "")
+        housekeeper.initialize()
+        tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
+        reply = Reply(
+            tasks,
+            lambda screen: [*_task_table(tasks, screen, columns=4), *pages],
+            remarks=pages if options.json else (),
         )
-    return rows
+        try:
+            _print_reply(reply, housekeeper, options)
+        except OutputLost as error:
+            logger.warning("The list of tasks could not be written: %s", error)
+        if server is not None:
+            threading.Thread(
+                target=server.serve_forever, name="housekeeper-http", daemon=True
+            ).start()
+            self._life.at_last.append(server.shutdown)
+        self._manager.tell_ready(housekeeper)
+
+    def reload(self) -> None:
+        """Load the task files anew."""
+        logger.info("Reloading the tasks")
+        now = int(self._housekeeper.clock.monotonic() * 1e6)
+        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={now}")
+        for problem in self._housekeeper.discover():
+            logger.error("Discovery: %s", problem)
+        self._manager.tell("READY=1")
+
+    def say_leaving(self, number: int) -> None:
+        """Say that a signal ends the scheduler."""
+        self._manager.tell("STOPPING=1")
+        logger.info("Shutting down after %s", signal.Signals(number).name)
 
 
-def _status_words(each: Mapping[str, object]) -> str:
-    words = [name for name in ("running", "paused") if each[name]]
-    if each["progress"] is not None:
-        words.append(str(each["progress"]))
-    if each["stop_asked_at"] is not None:
-        words.append(f"asked to stop at {each['stop_asked_at']:%H:%M:%S} UTC")
-    return ", ".join(words) if each["enabled"] else "disabled"
+class ServiceManager:
+    """Tells systemd how the scheduler is (sd_notify(3)); elsewhere it tells nobody."""
+
+    def __init__(self) -> None:
+        # Taken out, so that the commands of tasks do not speak for this process.
+        self._address = os.environ.pop("NOTIFY_SOCKET", "")
+        watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
+        microseconds = os.environ.pop("WATCHDOG_USEC", "")
+        self._watchdog = int(microseconds) / 1e6 if watched and microseconds.isdigit() else None
+
+    def tell_ready(self, housekeeper: Housekeeper) -> None:
+        """Say that the scheduler has started, and from now on, when asked to, that it goes on."""
+        if self._watchdog is not None:
+            beat = functools.partial(self.tell, "WATCHDOG=1")
+            housekeeper.beat_every(self._watchdog / 2, beat)
+        self.tell("READY=1")
+
+    def tell(self, *lines: str) -> None:
+        """Send lines such as READY=1, and never wait: the timer thread calls this too."""
+        if not self._address.startswith(("/", "@")):
+            return
+        abstract = self._address.startswith("@")
+        address = f"\0{self._address[1:]}" if abstract else self._address
+        # Making the socket fails as well, in a process that has no file left.
+        unheard = contextlib.suppress(OSError)
+        with unheard, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.setblocking(False)
+            channel.sendto("\n".join(lines).encode(), address)
 
 
-def _local(instant: datetime | None, zone: tzinfo) -> str:
-    return f"{instant.astimezone(zone):%Y-%m-%d %H:%M:%S %z}" if instant else "-"
+def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
+    """Set up the SDK by SENTRY_DSN, SENTRY_ENVIRONMENT and SENTRY_RELEASE, which it reads itself.
+
+    An application does that for its own.  Raises ConfigurationError.
+    """
+    if options.app is not None or not housekeeper.sentry_enabled:
+        return
+    try:
+        import_sentry_sdk().init()
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(f"SENTRY_DSN is not a DSN ({error})") from None
 
 
-def _print_columns(rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print in one piece: what is logged meanwhile is not to come into the middle of a line."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join(cells).rstrip() + "\n")
-    print(title + "".join(lines), end="")
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, default=_plain, indent=2, allow_nan=False))
-
-
-def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Run a task now, and wait for it; Ctrl-C, or a terminal that is closed, asks it to stop."""
-    inbox: queue.SimpleQueue[int | bool] = queue.SimpleQueue()
-    _take_signals(inbox)
-    _init_sentry(housekeeper, options)
-    housekeeper.initialize(scheduling=False)
-    tell_children()  # All that this process starts, the task does.
-    run = housekeeper.run_task_manually(options.NAME, wait=False)
-    asked = False
-    with ProgressLine(sys.stderr) as line:
-        while not run.ended.is_set():
-            housekeeper.clock.wait(run.ended, 0.2)
-            line.show(run.progress_made)
-            if not inbox.empty():
-                number = inbox.get()
-                # A terminal that is closed sends SIGHUP, and its shell once more.
-                if asked and number != SIGHUP:
-                    _end_at_once(housekeeper, 128 + number)
-                asked = True
-                housekeeper.cancel(options.NAME)
-    if options.json:
-        _print_json(run)
-    else:
-        words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
-        print(f"{run.task} {run.status} in {words}")
-    housekeeper.shutdown()
-    return 0 if run.status in (Status.SUCCEEDED, Status.SKIPPED) else 1
+    # The outcome is the answer, and is not to be said twice.
+    options.log.addFilter(lambda record: record.name != outcome_logger.name)
+    life, asked = Foreground(housekeeper, options), threading.Event()
+
+    def perform() -> Run:
+        _init_sentry(housekeeper, options)
+        housekeeper.initialize(scheduling=False)
+        tell_children()  # All that this process starts, the task does.
+        run = housekeeper.run_task_manually(options.NAME, wait=False)
+        with ProgressLine(sys.stderr) as line:
+            while not run.ended.is_set():
+                housekeeper.clock.wait(run.ended, 0.2)
+                line.show(run.progress_made)
+                if asked.is_set() and not run.cancelled:
+                    housekeeper.cancel(options.NAME)
+        return run
+
+    life.begin(perform)
+    while not isinstance(came := life.wait(), Done):
+        # A terminal that is closed sends SIGHUP, and its shell once more.
+        if asked.is_set() and came != SIGHUP:
+            life.end_at_once(128 + came)
+        asked.set()
+    life.wait_no_more()
+    run = cast(Run, came.result())
+    words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
+    line = f"{run.task} {run.status} in {words}"
+    remarks = [run.error] if run.status in FAILURES and run.error else []
+    code = 0 if run.status in (Status.SUCCEEDED, Status.SKIPPED) else 1
+    return Reply(run, lambda screen: [_paint(line, run.status, screen)], code, remarks)
 
 
 class ProgressLine:
@@ -10523,53 +10920,137 @@ class ProgressLine:
         self._stream = stream
         self._live = stream.isatty()
         self._shown: Progress | None = None
-        self._calls = 0
+        self._calls = self.EVERY
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live and self._shown is not None:
-            print(file=self._stream)
+            self._write("\n")
 
     def show(self, progress: Progress | None) -> None:
         """Show how far the run is, when that has changed."""
         self._calls += 1
-        if progress is None or progress == self._shown:
+        rare = self._live or self._calls >= self.EVERY
+        if progress is None or progress == self._shown or not rare:
             return
-        if self._live:
-            print(
-                f"\r\x1b[K{self._bar(progress)}{progress}", end="", file=self._stream, flush=True
+        self._shown, self._calls, bar = progress, 0, ""
+        if progress.total:
+            part = min(1.0, max(0.0, progress.done / progress.total))
+            bar = f"[{'#' * round(part * self.WIDTH):<{self.WIDTH}}] {part:4.0%}  "
+        words = printable(str(progress))
+        self._write(f"\r\x1b[K{bar}{words}" if self._live else f"{words}\n")
+
+    def _write(self, text: str) -> None:
+        # A reader that has left misses the progress, and the run goes on.
+        with contextlib.suppress(OSError, ValueError):
+            print(text, end="", file=self._stream, flush=True)
+
+
+# Questions.
+
+
+def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
+    """List the tasks with their schedules, next and last runs."""
+    tasks, code, remarks = housekeeper.list_tasks(), 0, []
+    if not housekeeper.enabled:
+        remarks.append(f"{SWITCHED_OFF}: nothing runs here")
+    try:
+        remark = _nobody_schedules(housekeeper)
+    except LedgerUnavailable as error:
+        remark, code = str(error), 3
+    remarks += [remark] if remark else []
+    return Reply(tasks, functools.partial(_task_table, tasks), code, remarks)
+
+
+def _no_ledger(housekeeper: Housekeeper) -> str:
+    return f"No ledger at {housekeeper.ledger.url}; pass --ledger, or start the scheduler once"
+
+
+def _nobody_schedules(housekeeper: Housekeeper) -> str:
+    """Say who was the last to schedule, unless somebody does now."""
+    if not housekeeper.ledger.exists():
+        return _no_ledger(housekeeper)
+    runners = getattr(housekeeper, "runners", None)
+    known: Sequence[Mapping[str, Any]] | None = runners() if runners is not None else None
+    if known is None or any(each["alive"] for each in known):
+        return ""
+    if not known:
+        return "No scheduler is running; none has been seen so far"
+    last = known[0]
+    seen, how = last["stopped_at"], "stopped"
+    if seen is None:
+        seen, how = last["beat_at"], "was last seen"
+    ago = _relative(seen, housekeeper.clock.now())
+    return (
+        f"No scheduler is running; the last, {last['runner']}, {how} at"
+        f" {seen:%Y-%m-%d %H:%M:%S} UTC ({ago})"
+    )
+
+
+def _task_table(
+    tasks: Sequence[Mapping[str, Any]], screen: Screen, *, columns: int = 6
+) -> list[str]:
+    in_utc = all(each["timezone"] == "UTC" for each in tasks)
+    zone, suffix = ("", " (UTC)") if in_utc else ("ZONE", "")
+    next_run, last_run = (Cell(name + suffix, name) for name in ("NEXT RUN", "LAST RUN"))
+    rows: list[Sequence[str | Cell]] = [("NAME", "SCHEDULE", zone, next_run, last_run, "STATUS")]
+    for each in tasks:
+        place = zone_named(each["timezone"])
+        last, upcoming = cast("Run | None", each["last_run"]), each["next_run"]
+        soon = _relative(upcoming and max(upcoming, screen.now), screen.now)
+        rows.append(
+            (
+                each["name"],
+                each["schedule"] or ("by hand" if each["startup"] is False else "at startup"),
+                "" if in_utc else Cell(each["timezone"], each["timezone"].split("/")[-1]),
+                Cell(_local(upcoming, place), soon),
+                _last_run(last, place, screen.now),
+                _status_words(each),
             )
-        elif self._shown is not None and self._calls < self.EVERY:
-            return
-        else:
-            print(progress, file=self._stream, flush=True)
-            self._calls = 0
-        self._shown = progress
-
-    def _bar(self, progress: Progress) -> str:
-        if not progress.total:
-            return ""
-        part = min(1.0, max(0.0, progress.done / progress.total))
-        return f"[{'#' * round(part * self.WIDTH):<{self.WIDTH}}] {part:4.0%}  "
+        )
+    return _table([row[:columns] for row in rows], screen)
 
 
-def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+def _last_run(run: Run | None, zone: tzinfo, now: datetime) -> Cell:
+    if run is None:
+        return Cell("-", "-")
+    # That it runs is its task's status.
+    status = "" if run.status is Status.RUNNING else f" {run.status}"
+    when = run.started_at or run.scheduled_for
+    full, short = _local(when, zone), _relative(when, now)
+    return Cell(f"{full}{status}", f"{short}{status}", run.status)
+
+
+def _status_words(each: Mapping[str, Any]) -> str:
+    words = [name for name in ("running", "paused") if each[name]]
+    if not each["enabled"]:
+        words.append("disabled")
+    if each["progress"] is not None:
+        words.append(str(each["progress"]))
+    if each["stop_asked_at"] is not None:
+        words.append(f"asked to stop at {each['stop_asked_at']:%H:%M:%S} UTC")
+    return ", ".join(words)
+
+
+def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
     zone_name, ticks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
+    if not ticks:
+        return Reply(ticks, _words(f"{options.NAME_OR_EXPRESSION} has no schedule"))
     zone = zone_named(zone_name)
-    if options.json or not ticks:
-        return _tell(options, f"{options.NAME_OR_EXPRESSION} has no schedule", ticks)
-    rows = [(zone_name.upper(), "UTC", "")]
     before = offset_at(zone, housekeeper.clock.now())
+    rows: list[Sequence[str | Cell]] = [
+        (zone_name.upper(), Cell("" if zone is UTC else "UTC", ""), "")
+    ]
     for tick in ticks:
         change, before = offset_at(zone, tick) - before, offset_at(zone, tick)
-        minutes = change.total_seconds() / 60
-        mark = f"<- the clock changed by {minutes:+.0f} minutes before this" if change else ""
-        rows.append((_local(tick, zone), f"{tick:%Y-%m-%d %H:%M:%S}", mark))
-    _print_columns(rows)
-    return 0
+        by = f"{change.total_seconds() / 60:+.0f}"
+        mark = Cell(f"<- the clock changed by {by} minutes before this", f"<- clock {by} min")
+        in_utc = "" if zone is UTC else f"{tick:%Y-%m-%d %H:%M:%S}"
+        rows.append((_local(tick, zone), Cell(in_utc, ""), mark if change else ""))
+    return Reply(ticks, functools.partial(_table, rows))
 
 
 def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, list[datetime]]:
@@ -10580,8 +11061,10 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
         if not ticks and HASHED.search(str(tasks[text]["schedule"])):
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
         return str(tasks[text]["timezone"]), ticks
-    if " " not in text.strip() and not text.startswith("@"):
+    if not re.search(r"\s", text.strip()) and not text.startswith("@"):
         raise UnknownTask(text, tasks)
+    if (meant := _cron_of(text)) is not None:
+        raise ConfigurationError(f"schedule {text!r} is not a cron expression; write {meant!r}")
     trigger = make_trigger(text, housekeeper.timezone)
     if HASHED.search(text):
         raise ConfigurationError(
@@ -10590,31 +11073,78 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
     return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count)
 
 
-def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+PLAIN_UNITS = {  # How many of the next unit there are, and the cron expression.
+    "second": (60, "{} * * * * *"),
+    "minute": (60, "{} * * * *"),
+    "hour": (24, "0 {} * * *"),
+    "day": (1, "0 0 * * *"),
+    "week": (1, "0 0 * * 0"),
+    "month": (1, "0 0 1 * *"),
+}
+
+
+def _cron_of(text: str) -> str | None:
+    """Return the cron expression for "every 5 minutes" and its like, if there is one."""
+    found = re.fullmatch(rf"\s*every\s+(\d*)\s*({'|'.join(PLAIN_UNITS)})s?\s*", text.lower())
+    number = int(found[1] or 1) if found else 0
+    if found is None or number == 0 or PLAIN_UNITS[found[2]][0] % number:
+        return None
+    return PLAIN_UNITS[found[2]][1].format("*" if number == 1 else f"*/{number}")
+
+
+def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the newest runs, of a task or of all, with their outcomes."""
     _need_ledger(housekeeper)
-    runs = housekeeper.history(options.NAME, options.n)
+    # One more than is shown tells whether there are more.
+    runs = list(itertools.islice(_newest(housekeeper, options), options.n + 1))
     if options.NAME and not runs:
         names = [str(each["name"]) for each in housekeeper.list_tasks()]
         if options.NAME not in names:
             raise UnknownTask(options.NAME, names)
-    if options.json:
-        _print_json(runs)
-        return 0
-    rows = [("TASK", "TICK (UTC)", "STARTED (UTC)", "SECONDS", "OUTCOME", "NOTE")]
-    rows += [
-        (
-            run.task,
-            f"{run.scheduled_for:%Y-%m-%d %H:%M:%S}" if run.scheduled_for else str(run.reason),
-            f"{run.started_at:%Y-%m-%d %H:%M:%S}" if run.started_at else "-",
-            "-" if run.duration is None else f"{run.duration:.3f}",
-            str(run.status) + (f" x{run.count}" if run.count > 1 else ""),
-            _note_words(run),
-        )
-        for run in runs
+    runs, older = runs[: options.n], runs[options.n :]
+    show = functools.partial(_run_table, runs, output=options.output)
+    if options.json or not older:
+        return Reply(runs, show)
+    which = [options.NAME, "--failed" if options.failed else ""]
+    words = " ".join(filter(None, ["history", *which, "--before", runs[-1].id]))
+    return Reply(runs, show, remarks=[f"there are older runs: {words}"])
+
+
+def _newest(housekeeper: Housekeeper, options: argparse.Namespace) -> Iterator[Run]:
+    size = 500 if options.failed else options.n + 1
+    before = options.before and _run_named(housekeeper, options.before).id
+    while page := housekeeper.history(options.NAME, size, before):
+        yield from (run for run in page if not options.failed or run.status in FAILURES)
+        before = page[-1].id
+
+
+def _run_table(runs: Sequence[Run], screen: Screen, *, output: bool) -> list[str]:
+    tick, started = Cell("TICK (UTC)", ""), Cell("STARTED (UTC)", "WHEN")
+    rows: list[Sequence[str | Cell]] = [
+        ("RUN", "TASK", tick, started, "SECONDS", "OUTCOME", "NOTE")
     ]
-    _print_columns(rows)
-    return 0
+    for run in runs:
+        outcome = run.status + (f" x{run.count:,}" if run.count > 1 else "")
+        when = _local(run.scheduled_for, UTC) if run.scheduled_for else str(run.reason)
+        rows.append(
+            (
+                Cell(run.id, run.id[:SHORT_ID]),
+                run.task,
+                Cell(when, ""),
+                Cell(
+                    _local(run.started_at, UTC),
+                    _relative(run.started_at or run.scheduled_for, screen.now),
+                ),
+                "-" if run.duration is None else f"{run.duration:.3f}",
+                Cell(outcome, outcome, run.status),
+                _note_words(run),
+            )
+        )
+    head, *lines = _table(rows, screen)
+    for number, run in reversed(list(enumerate(runs, start=1)) if output else []):
+        said = [*run.output.splitlines(), *run.error.splitlines()]
+        lines[number:number] = [f"    {line}" for line in said]
+    return [head, *lines]
 
 
 def _note_words(run: Run) -> str:
@@ -10628,115 +11158,207 @@ def _note_words(run: Run) -> str:
     return ", ".join(words)
 
 
+def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
+    """Show a run, with what it has printed and logged, and its error."""
+    _need_ledger(housekeeper)
+    run = _run_named(housekeeper, options.RUN)
+
+    def show(screen: Screen) -> list[str]:
+        seconds = "" if run.duration is None else f" after {run.duration:.3f} s"
+        rows = {
+            "run": run.id,
+            "task": run.task,
+            "outcome": _paint(f"{run.status}{seconds}", run.status, screen),
+            "note": printable(_note_words(run)),
+            "tick (UTC)": _local(run.scheduled_for, UTC) if run.scheduled_for else run.reason,
+            "started (UTC)": _local(run.started_at, UTC),
+            "by": run.runner,
+        }
+        lines: list[str] = [Painted(f"{name:<15}{each}") for name, each in rows.items() if each]
+        for title, text in (("Output", run.output), ("Error", run.error)):
+            if text:
+                lines += ["", f"{title}:", *text.rstrip("\n").split("\n")]
+        return lines
+
+    return Reply(run, show)
+
+
+def _run_named(housekeeper: Housekeeper, text: str) -> Run:
+    """Return the run with an id, or with one that begins so; raises ConfigurationError."""
+    run = housekeeper.get_run(text)
+    if run is not None:
+        return run
+    # Ids are hexadecimal and compared as text: a "g" follows all that begin so.
+    found = housekeeper.history(None, 2, f"{text}g") if len(text) >= 4 else []
+    ids = [each.id for each in found if each.id.startswith(text)]
+    if len(ids) > 1:
+        raise ConfigurationError(
+            f"several runs begin with {text!r}, such as {ids[0]} and {ids[1]}"
+        )
+    if not ids:
+        raise ConfigurationError(f"there is no run {text!r}; `history` shows their ids")
+    return housekeeper.get_run(ids[0]) or found[0]
+
+
 def _need_ledger(housekeeper: Housekeeper) -> None:
     if not housekeeper.ledger.exists():
         raise LedgerUnavailable(_no_ledger(housekeeper))
 
 
-def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
+    """Tell what became of a tick, and why."""
+    _need_ledger(housekeeper)
+    answer = housekeeper.why(options.NAME, _instant_meant(housekeeper, options))
+    return Reply(answer, _words(*cast("list[str]", answer["sentences"])))
+
+
+def _instant_meant(housekeeper: Housekeeper, options: argparse.Namespace) -> datetime | str | None:
+    """Return the instant of "19:05" or "yesterday 3:00" in the task's zone, others as they are.
+
+    A time alone is the latest that has come: today's, or yesterday's.
+    """
+    text = " ".join(options.INSTANT)
+    days = {"today": 0, "yesterday": -1, "tomorrow": 1}
+    found = re.fullmatch(rf"(?:({'|'.join(days)}) )?(\d?\d):(\d\d)", text.strip().lower())
+    tasks = {each["name"]: each for each in housekeeper.list_tasks()} if found else {}
+    if found is None or options.NAME not in tasks or int(found[2]) > 23 or int(found[3]) > 59:
+        return text or None
+    zone = zone_named(tasks[options.NAME]["timezone"])
+    now = housekeeper.clock.now()
+    today = now.astimezone(zone).replace(tzinfo=None, second=0, microsecond=0)
+    meant = today.replace(hour=int(found[2]), minute=int(found[3]))
+    instant = instant_of(meant + days.get(found[1], 0) * ONE_DAY, zone)
+    return instant if found[1] or instant <= now else instant_of(meant - ONE_DAY, zone)
+
+
+def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
+    """Tell whether all is well, with the exit codes that Nagios expects: 0, 1, 2, or 3 unknown."""
+    exists = True  # Or it cannot be reached, which is critical.
+    with contextlib.suppress(LedgerUnavailable), ledger_calls_within(HEALTH_LIMIT):
+        exists = housekeeper.ledger.exists()
+    if not exists:
+        raise LedgerUnavailable(_no_ledger(housekeeper))
+    answer = housekeeper.health()
+    status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
+    lines = [f"{status.upper()}: {problems[0] if problems else 'all is well'}", *problems[1:]]
+    code = ("ok", "warning", "critical").index(status)
+    return Reply(answer, lambda screen: [_paint(lines[0], status, screen), *lines[1:]], code)
+
+
+# Orders.
+
+
+def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Ask the running run of a task to stop, in whatever process it runs."""
     _need_ledger(housekeeper)
     run = housekeeper.cancel(options.NAME)
+    values = {"task": options.NAME, "run": run}
     if run is None:
-        _tell(options, f"{options.NAME} is not running", {"task": options.NAME, "run": None})
-        return 1
+        return Reply(values, _words(f"{options.NAME} is not running"), 1)
     hears = f"{run.runner} hears of it within {HEARTBEAT_EVERY:g} s"
-    words = f"{options.NAME} was asked to stop; {hears}"
-    return _tell(options, words, {"task": options.NAME, "run": run})
+    return Reply(values, _words(f"{options.NAME} was asked to stop; {hears}"))
 
 
-def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
-    """Tell what became of a tick, and why."""
-    _need_ledger(housekeeper)
-    answer = housekeeper.why(options.NAME, options.INSTANT)
-    if options.json:
-        _print_json(answer)
-        return 0
-    print("\n".join(cast("list[str]", answer["sentences"])))
-    return 0
-
-
-def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
-    """Tell whether all is well, with the exit codes that Nagios expects: 0, 1, 2, or 3 unknown."""
-    with contextlib.suppress(LedgerUnavailable), ledger_calls_within(HEALTH_LIMIT):
-        if not housekeeper.ledger.exists():
-            return _complain(LedgerUnavailable(_no_ledger(housekeeper)), 3)
-    answer = housekeeper.health()
-    status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
-    if options.json:
-        _print_json(answer)
-    else:
-        print(f"{status.upper()}: {problems[0] if problems else 'all is well'}")
-        print("\n".join(problems[1:]), end="\n" if problems[1:] else "")
-    return ("ok", "warning", "critical").index(status)
-
-
-def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Pause a task's schedule, in every process and until it is resumed."""
     _need_ledger(housekeeper)
     changed = housekeeper.pause_task(options.NAME)
-    words = f"{options.NAME} is paused{'' if changed else ' already'}"
-    return _tell(options, words, {"task": options.NAME, "paused": True, "changed": changed})
+    values = {"task": options.NAME, "paused": True, "changed": changed}
+    return Reply(values, _words(f"{options.NAME} is paused{'' if changed else ' already'}"))
 
 
-def _tell(options: argparse.Namespace, words: str, values: object) -> int:
-    """Print what was done: for people, or as JSON."""
-    if options.json:
-        _print_json(values)
-    else:
-        print(words)
-    return 0
-
-
-def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """End a task's pause; ticks count from now."""
     _need_ledger(housekeeper)
     changed = housekeeper.resume_task(options.NAME)
-    words = f"{options.NAME} is {'resumed' if changed else 'not paused'}"
-    return _tell(options, words, {"task": options.NAME, "paused": False, "changed": changed})
+    values = {"task": options.NAME, "paused": False, "changed": changed}
+    return Reply(values, _words(f"{options.NAME} is {'resumed' if changed else 'not paused'}"))
 
 
-def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
+def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Check task files, names, schedules and zones; needs no ledger."""
-    problems = housekeeper.discover()
-    tasks = housekeeper.task_names()
-    unmonitored = housekeeper.unmonitored()
-    now = housekeeper.clock.now()
-    host_offset, offset = (
-        now.astimezone().utcoffset(),
-        offset_at(zone_named(housekeeper.timezone), now),
-    )
+    problems = [*housekeeper.discover(), *_try_notifier(options)]
+    tasks, unmonitored = housekeeper.task_names(), housekeeper.unmonitored()
+    now, zone = housekeeper.clock.now(), zone_named(housekeeper.timezone)
     note = ""
-    if host_offset != offset:
+    if now.astimezone().utcoffset() != offset_at(zone, now):
         here = f"{now.astimezone():%Z (%z)}"
         note = f"this host's clock is in {here}, schedules in {housekeeper.timezone}"
-    if options.json:
-        answer = {"tasks": tasks, "problems": problems, "note": note, "unmonitored": unmonitored}
-        _print_json(answer)
-        return 1 if problems else 0
-    print(f"{len(tasks)} tasks: {', '.join(tasks)}" if tasks else "0 tasks")
-    if note:
-        print(f"note: {note}")
-    for name, reason in unmonitored.items():
-        print(f"note: Sentry has no monitor for {name}: {reason}")
-    for problem in problems:
-        print(f"problem: {problem}")
-    print("all is well" if not problems else f"{len(problems)} problems")
-    return 1 if problems else 0
+    notes = [note] if note else []
+    notes += [f"Sentry has no monitor for {each}: {why}" for each, why in unmonitored.items()]
+    lines = [
+        ": ".join(filter(None, (_count(len(tasks), "task"), ", ".join(tasks)))),
+        *(f"note: {each}" for each in notes),
+        *(f"problem: {each}" for each in problems),
+        _count(len(problems), "problem") if problems else "all is well",
+    ]
+    values = {"tasks": tasks, "problems": problems, "note": note, "unmonitored": unmonitored}
+    return Reply(values, _words(*lines), 1 if problems else 0)
+
+
+def _try_notifier(options: argparse.Namespace) -> list[str]:
+    if not options.notify:
+        return []
+    if options.notifier is None:
+        raise ConfigurationError("--notify tries the command of --on-failure, and there is none")
+    note = "this is a trial by `check --notify`"
+    run = Run(id="0", task="check", reason=Reason.MANUAL, status=Status.FAILED, note=note)
+    wrong = options.notifier.tell(run)
+    return [f"the command of --on-failure: {wrong}"] if wrong else []
+
+
+def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
+    """Print the task file made of a crontab, or write it into a folder."""
+    import pwd
+
+    path = Path("crontab" if options.CRONTAB == "-" else options.CRONTAB)
+    try:
+        data = sys.stdin.buffer.read() if options.CRONTAB == "-" else path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror})") from error
+    if options.system is None and path.parts[:2] == ("/", "etc"):
+        options.system = True
+    own = [each.pw_name for each in pwd.getpwall() if each.pw_uid == os.geteuid()]
+    text = data.decode(errors="surrogateescape")
+    adopted = adopt(text, system=options.system, name=path.name, user="".join(own[:1]))
+    told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
+    if not adopted.tasks:
+        raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))
+    file = _write_adopted(adopted, Path(options.into), path) if options.into else None
+    told.append(f"{file or path}: tasks: {len(adopted.tasks)}, lines left out: {len(told)}")
+    source = () if file else (adopted.source.removesuffix("\n"),)
+    code = 1 if adopted.left_out else 0
+    return Reply({**adopted._asdict(), "file": file}, _words(*source), code, told)
 
 
 COMMANDS: tuple[tuple[Command, str, list[str], str], ...] = (
     (command_list, "list", [], "list the tasks with schedules, next and last runs"),
     (command_run, "run", ["NAME"], "run a task now and wait for it"),
-    (command_next, "next", ["NAME_OR_EXPRESSION"], "show the next ticks, marking clock changes"),
-    (command_history, "history", ["[NAME]"], "show the newest runs and their outcomes"),
+    (
+        command_next,
+        "next",
+        ["NAME_OR_EXPRESSION", "-n"],
+        "show the next ticks, marking clock changes",
+    ),
+    (
+        command_history,
+        "history",
+        ["[NAME]", "-n", "--failed", "--output", "--before"],
+        "show the newest runs and their outcomes",
+    ),
+    (command_show, "show", ["RUN"], "show a run with its output and error"),
     (command_why, "why", ["NAME", "[INSTANT]"], "tell what became of a tick, and why"),
     (command_health, "health", [], "tell whether all is well, as Nagios expects it"),
     (command_cancel, "cancel", ["NAME"], "ask a running task to stop"),
     (command_pause, "pause", ["NAME"], "pause a task's schedule everywhere"),
     (command_resume, "resume", ["NAME"], "end a pause"),
-    (command_check, "check", [], "check task files, names, schedules and zones"),
-    (command_adopt, "adopt", ["CRONTAB"], "make a task file of a crontab, or of - for stdin"),
+    (command_check, "check", ["--notify"], "check task files, names, schedules and zones"),
+    (
+        command_adopt,
+        "adopt",
+        ["CRONTAB", "--into", "--system", "--user"],
+        "make a task file of a crontab, or of - for stdin",
+    ),
 )
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -58,6 +64,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ledger = folder / "ledger.db"
+        self.processes: list[subprocess.Popen[str]] = []
         self.variables = {
             "HOUSEKEEPER_TASKS": "tasks",
             "HOUSEKEEPER_LEDGER": f"sqlite:///{self.ledger}",
@@ -88,13 +95,21 @@ class Shell:
             check=False,
         )
 
+    def has_run(self, name: str) -> bool:
+        """Tell whether a run of a task is on record."""
+        return name in self.full("history", name).stdout
+
     def json(self, *arguments: str, **options: Any) -> Any:
         return json.loads(self(*arguments, "--json", **options))
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    made = Shell(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
 
 
 def test_list_shows_schedules_next_and_last_runs_in_aligned_columns(shell: Shell) -> None:
@@ -163,11 +178,14 @@ def test_history_shows_the_newest_runs_first(shell: Shell) -> None:
     shell("run", "sweep")
     shell("run", "nightly", code=1)
     lines = shell("history").splitlines()
-    assert lines[0].split()[0] == "TASK"
+    assert lines[0].split()[:2] == ["RUN", "TASK"]
     assert re.search(
-        r"^nightly +manual +\S+ \S+ +\d\.\d{3} +failed +ValueError: .*, attempt 2$", lines[1]
+        r"^\w{24} +nightly +manual +\S+ \S+ +\d\.\d{3} +failed +ValueError: .*, attempt 2$",
+        lines[1],
     )
-    assert re.search(r"^sweep +manual +\S+ \S+ +\d\.\d{3} +succeeded +3 of 4 rows$", lines[2])
+    assert re.search(
+        r"^\w{24} +sweep +manual +\S+ \S+ +\d\.\d{3} +succeeded +3 of 4 rows$", lines[2]
+    )
     assert [each["task"] for each in shell.json("history")] == ["nightly", "sweep"]
     assert [each["task"] for each in shell.json("history", "sweep")] == ["sweep"]
     assert len(shell("history", "-n", "1").splitlines()) == 2
@@ -200,6 +218,15 @@ def test_an_unknown_name_suggests_the_nearest(shell: Shell, command: str) -> Non
     shell("run", "sweep")
     text = shell(command, "swep", code=2)
     assert text.endswith("housekeeper: no task is named 'swep'; did you mean 'sweep'?\n")
+
+
+def test_an_unknown_name_is_explained_by_its_file_that_does_not_load(shell: Shell) -> None:
+    shell.write("wash_up.py", "import nothing_of_that_name\n")
+    text = shell("run", "wash-up", code=2).splitlines()[-1]
+    assert text.startswith("housekeeper: no task is named 'wash-up': ")
+    assert "wash_up.py:1: it does not import (ModuleNotFoundError: No module named" in text
+    text = shell("run", "swep", code=2).splitlines()[-1]
+    assert text.endswith("did you mean 'sweep'?; `check` shows which task files did not load")
 
 
 def test_next_shows_local_time_and_utc_and_marks_clock_changes(shell: Shell) -> None:
@@ -359,11 +386,29 @@ def test_a_variable_that_is_no_number_is_named(shell: Shell) -> None:
     assert text == "housekeeper: HOUSEKEEPER_WORKERS='many' is not a number\n"
 
 
-def test_help_shows_commands_variables_and_exit_codes(shell: Shell) -> None:
-    text = shell("--help")
+@pytest.fixture
+def help_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Ask for the help of a command, in this process."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def ask(*command: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            hk.main([*command, "--help"])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    return ask
+
+
+def test_help_shows_commands_variables_and_exit_codes(
+    shell: Shell, help_of: Callable[..., str]
+) -> None:
+    text = help_of()
     for _, name, _, words in hk.COMMANDS:
         assert re.search(rf"\n    {name} +", text), words
-        assert shell(name, "--help").startswith("usage: housekeeper.py")
+        assert help_of(name).startswith("usage: housekeeper.py")
     for option in hk.OPTIONS:
         assert f"--{option.name}" in text
         assert f"[{option.variable}]" in text.replace("\n                        ", "")
@@ -421,13 +466,20 @@ def test_run_shows_a_live_bar_on_a_terminal(shell: Shell) -> None:
     assert re.search(r"slow succeeded in 1\.[56]\d\d s", text)
 
 
-def on_a_terminal(shell: Shell, *arguments: str) -> str:
-    """Return what a command writes to a terminal."""
+def terminal_of(shell: Shell, *arguments: str, columns: int = 80, **variables: str) -> Any:
+    """Start a command on a terminal of its own; return its pid, and the terminal's other end."""
     pid, terminal = pty.fork()
     if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.chdir(shell.folder)
-        os.environ.update(shell.variables)
-        os.execv(sys.executable, [sys.executable, str(FILE), *arguments])
+        settings = {"TERM": "xterm", "COLUMNS": "", **shell.variables, **variables}
+        os.execve(sys.executable, [sys.executable, str(FILE), *arguments], environment(**settings))
+    return pid, terminal
+
+
+def on_a_terminal(shell: Shell, *arguments: str, **options: Any) -> str:
+    """Return what a command writes to a terminal."""
+    pid, terminal = terminal_of(shell, *arguments, **options)
     chunks = []
     try:
         while chunk := os.read(terminal, 4096):
@@ -487,17 +539,23 @@ def test_a_terminal_that_is_closed_asks_a_run_to_stop(shell: Shell) -> None:
 
 
 def launch(
-    shell: Shell, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.DEVNULL
+    shell: Shell,
+    *arguments: str,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.DEVNULL,
+    **variables: str,
 ) -> subprocess.Popen[str]:
     """Begin a command, without waiting for its end."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(FILE), *arguments],
         cwd=shell.folder,
-        env=environment(**shell.variables),
+        env=environment(**shell.variables, **variables),
         stdout=stdout,
         stderr=stderr,
         text=True,
     )
+    shell.processes.append(process)
+    return process
 
 
 def start(shell: Shell, *arguments: str) -> subprocess.Popen[str]:
@@ -584,22 +642,22 @@ def test_health_exits_as_nagios_expects(shell: Shell) -> None:
     assert "geheim" not in done.stdout + done.stderr
 
 
-def test_the_scheduler_first_prints_zone_ledger_and_tasks(shell: Shell) -> None:
-    process = launch(shell, "--timezone", "Asia/Tokyo")
+def test_the_scheduler_says_zone_ledger_and_tasks_once_when_it_starts(shell: Shell) -> None:
+    process = launch(shell, "--timezone", "Asia/Tokyo", stderr=subprocess.PIPE)
     assert process.stdout is not None
-    place = f"zone Asia/Tokyo, ledger sqlite:///{shell.ledger}"
-    assert process.stdout.readline() == f"Housekeeper {hk.__version__}, {place}, 6 tasks\n"
     lines = [process.stdout.readline() for _ in range(7)]
-    assert lines[0].startswith("NAME")
+    assert lines[0].split() == ["NAME", "SCHEDULE", "ZONE", "NEXT", "RUN"]
     assert "+0900" in lines[-1]
     process.terminate()
-    assert process.wait(LIMIT) == 0
-    process.stdout.close()
+    rest, log = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0
+    assert f"6 tasks, zone Asia/Tokyo, ledger sqlite:///{shell.ledger}\n" in log
+    assert "ledger" not in "".join(lines) + rest
 
 
-def test_a_reader_that_leaves_early_gets_no_traceback(shell: Shell) -> None:
+def test_a_reader_that_leaves_early_is_one_sentence(shell: Shell) -> None:
     done = subprocess.run(
-        f"{sys.executable} {FILE} next '* * * * *' -n 20000 | head -1",
+        f"{sys.executable} {FILE} next '* * * * *' -n 40000 --timezone Europe/Berlin | head -1",
         shell=True,
         cwd=shell.folder,
         capture_output=True,
@@ -607,16 +665,23 @@ def test_a_reader_that_leaves_early_gets_no_traceback(shell: Shell) -> None:
         timeout=LIMIT,
         check=True,
     )
-    assert done.stdout.split() == ["UTC", "UTC"]
-    assert done.stderr == ""
+    assert done.stdout.split() == ["EUROPE/BERLIN", "UTC"]
+    assert done.stderr == (
+        "housekeeper: the answer could not be written ([Errno 32] Broken pipe)\n"
+    )
 
 
-@pytest.mark.parametrize("argument", ["list", "--help"])
-def test_a_reader_that_is_gone_before_a_short_answer_gets_no_traceback(
-    shell: Shell, argument: str
+@pytest.mark.parametrize("argument", ["list", "health", "check", "--help"])
+@pytest.mark.parametrize("place", ["a pipe whose reader has left", "a full disk"])
+def test_an_answer_that_cannot_be_written_is_one_sentence_and_code_4(
+    shell: Shell, argument: str, place: str
 ) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
+    shell("run", "idle")
+    if place == "a full disk":
+        writing = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
     done = subprocess.run(
         [sys.executable, str(FILE), argument],
         cwd=shell.folder,
@@ -628,7 +693,8 @@ def test_a_reader_that_is_gone_before_a_short_answer_gets_no_traceback(
         check=False,
     )
     os.close(writing)
-    assert (done.returncode, b"BrokenPipe" in done.stderr) == (1, False)
+    sentence = rb"housekeeper: the answer could not be written \(\[Errno \d+\] [\w ]+\)\n"
+    assert (done.returncode, bool(re.fullmatch(sentence, done.stderr))) == (4, True)
 
 
 def test_ctrl_c_ends_a_question_without_a_traceback(shell: Shell) -> None:
@@ -662,3 +728,589 @@ def test_the_scheduler_needs_neither_output_nor_errors(shell: Shell) -> None:
     eventually(lambda: shell.json("history", "idle"), within=LIMIT)
     process.terminate()
     assert process.wait(LIMIT) == 0
+
+
+# The start, the stop and the signals of the scheduler: nothing keeps it alive.
+
+BOUND = 1.0 + 5.0  # of a shutdown, with the timeout that these tests give
+SLACK = 2.0  # for a machine that is busy
+
+PREFACE = """
+    import logging, os, resource, sys, threading
+    from pathlib import Path
+    from housekeeper import Housekeeper, task
+
+    def hang(*_):
+        while True:
+            try:
+                threading.Event().wait(60)
+            except BaseException:
+                pass
+
+    def fail(*_):
+        raise RuntimeError("it fails")
+"""
+
+SABOTAGE = {
+    "a filter of the log that fails": """
+        class Redact(logging.Filter):
+            def filter(self, record):
+                if record.levelno >= logging.ERROR:
+                    record.msg = record.msg % {"secret": "***"}
+                return True
+        logging.getLogger("housekeeper.outcome").addFilter(Redact())
+    """,
+    "a log that hangs": "logging.getLogger().handlers[0].emit = hang",
+    "a lock of the log that is held": "logging.getLogger().handlers[0].acquire()",
+    "a shutdown that fails": "Housekeeper.shutdown = fail",
+    "a shutdown that exits": "Housekeeper.shutdown = lambda *_: sys.exit(0)",
+    "a shutdown that hangs": "Housekeeper.shutdown = hang",
+    "no threads to be had": "threading.Thread.start = fail",
+    "no threads to be had, and a shutdown that hangs": """
+        threading.Thread.start = fail
+        Housekeeper.shutdown = hang
+    """,
+    "no files to be had": "resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
+    "commands that cannot be killed": "Housekeeper.kill_commands = hang",
+    "modules that are gone": "sys.modules.clear()",
+    "streams that are gone": "sys.stdout = sys.stderr = None",
+    "a thread that is no daemon and never ends": """
+        threading.Thread(target=hang, daemon=False).start()
+    """,
+}
+
+
+def sabotaged(shell: Shell, sabotage: str, then: str = "hang()") -> subprocess.Popen[str]:
+    """Start a scheduler, of which a task ruins something."""
+    source = textwrap.dedent(PREFACE) + "\n@task(startup=True)\ndef saboteur():\n"
+    body = f"{textwrap.dedent(sabotage).strip()}\nos.write(done, b'.')\nos.close(done)\n{then}"
+    source += textwrap.indent("done = os.open('done', os.O_WRONLY)\n" + body, "    ")
+    for path in (shell.folder / "tasks").iterdir():
+        path.unlink()
+    shell.write("saboteur.py", source)
+    os.mkfifo(shell.folder / "done")
+    process = launch(shell, "--shutdown-timeout", "1", stdout=subprocess.DEVNULL)
+    assert (shell.folder / "done").read_text() == "."
+    return process
+
+
+def seconds_to_end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> float:
+    before = datetime.now(timezone.utc)
+    process.send_signal(number)
+    try:
+        process.wait(LIMIT)
+    finally:
+        process.kill()
+        process.wait()
+    return (datetime.now(timezone.utc) - before).total_seconds()
+
+
+@pytest.mark.parametrize("what", SABOTAGE)
+def test_a_signal_ends_the_scheduler_in_its_time_whatever_fails_or_hangs(
+    shell: Shell, what: str
+) -> None:
+    process = sabotaged(shell, SABOTAGE[what])
+    assert seconds_to_end(process) < BOUND + SLACK
+    assert process.returncode in (1, -signal.SIGALRM), "a worker had to be abandoned"
+
+
+def test_a_second_signal_ends_at_once_although_the_shutdown_hangs(shell: Shell) -> None:
+    sabotage = """
+        def shutdown(*_):
+            open("stopping", "w").close()
+            hang()
+        Housekeeper.shutdown = shutdown
+    """
+    process = sabotaged(shell, sabotage)
+    process.send_signal(signal.SIGTERM)
+    eventually((shell.folder / "stopping").exists)
+    assert seconds_to_end(process, signal.SIGINT) < SLACK
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_log_whose_reader_has_stopped_does_not_keep_the_scheduler(shell: Shell) -> None:
+    shell.write(
+        "chatty.py",
+        """
+        import logging
+        from housekeeper import task
+
+        @task(startup=True)
+        def chatty():
+            open("started", "w").close()
+            while True:
+                logging.getLogger("chatty").info("x" * 10_000)
+        """,
+    )
+    process = launch(shell, "--shutdown-timeout", "1", stderr=subprocess.PIPE)
+    eventually((shell.folder / "started").exists)
+    assert seconds_to_end(process) < BOUND + SLACK
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """The port of a server that accepts, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_signal_is_heard_while_the_ledger_hangs_at_the_start(
+    shell: Shell, silent_server: int
+) -> None:
+    url = f"postgresql://x@127.0.0.1:{silent_server}/x"
+    shell.write("here.py", "open('loaded', 'w').close()\n")
+    process = launch(shell, "--shutdown-timeout", "1", "--ledger", url)
+    eventually((shell.folder / "loaded").exists)
+    assert seconds_to_end(process) < BOUND + SLACK
+    assert process.returncode == 0, "nothing was abandoned"
+
+
+def test_a_second_signal_ends_a_run_whose_ledger_hangs(shell: Shell, silent_server: int) -> None:
+    shell.write("here.py", "open('loaded', 'w').close()\n")
+    url = f"postgresql://x@127.0.0.1:{silent_server}/x"
+    process = launch(shell, "run", "sweep", "--ledger", url)
+    eventually((shell.folder / "loaded").exists)
+    eventually(lambda: process.send_signal(signal.SIGINT) or process.poll() is not None, within=5)
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_run_whose_reader_has_stopped_is_ended_by_a_signal(shell: Shell) -> None:
+    shell.write(
+        "fills.py",
+        """
+        import os
+        from housekeeper import task
+
+        @task()
+        def fills():
+            os.set_blocking(1, False)
+            try:
+                while True:
+                    os.write(1, b"x")
+            except BlockingIOError:
+                os.set_blocking(1, True)
+        """,
+    )
+    process = launch(shell, "run", "fills")
+    eventually(lambda: "succeeded" in shell.full("history", "fills").stdout)
+    eventually(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, within=5)
+    assert process.returncode == -signal.SIGTERM
+
+
+HANGING_FILE = """
+    import threading
+    open("loading", "w").close()
+    threading.Event().wait()
+"""
+
+
+def test_a_signal_is_heard_while_a_task_file_hangs_at_the_start_or_at_a_reload(
+    shell: Shell,
+) -> None:
+    running = launch(shell, "--shutdown-timeout", "1")
+    eventually(lambda: shell.has_run("idle"))
+    shell.write("hanging.py", HANGING_FILE)
+    running.send_signal(signal.SIGHUP)
+    loading = shell.folder / "loading"
+    eventually(loading.exists)
+    loading.unlink()
+    starting = launch(shell, "--shutdown-timeout", "1")
+    eventually(loading.exists)
+    assert seconds_to_end(running) < BOUND + SLACK
+    assert seconds_to_end(starting) < BOUND + SLACK
+    assert running.returncode == starting.returncode == 0
+
+
+def test_what_a_task_forks_is_ended_by_a_signal_as_if_nobody_handled_it(shell: Shell) -> None:
+    shell.write(
+        "forks.py",
+        """
+        import multiprocessing, signal, time
+        from housekeeper import task
+
+        @task()
+        def forks():
+            for _ in range(20):
+                child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+                child.start()
+                child.terminate()
+                child.join()
+                assert child.exitcode == -signal.SIGTERM
+            child = multiprocessing.get_context("fork").Process(target=handlers)
+            child.start()
+            child.join()
+            assert child.exitcode == 0
+
+        def handlers():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        """,
+    )
+    shell("run", "forks")
+
+
+def test_a_start_that_fails_is_one_sentence(shell: Shell) -> None:
+    said = shell("--http", "127.0.0.1:99999", code=2)
+    assert said == "housekeeper: --http '127.0.0.1:99999' is not of the form HOST:PORT\n"
+
+
+def test_a_scheduler_whose_terminal_is_closed_ends_and_one_that_has_it_still_reloads(
+    shell: Shell,
+) -> None:
+    pid, terminal = terminal_of(shell, "--shutdown-timeout", "1")
+    eventually(lambda: shell.has_run("idle"))
+    shell.write("later.py", "from housekeeper import Task\ntask = Task('l', print, startup=1)\n")
+    os.kill(pid, signal.SIGHUP)
+    text = ""
+    while "Reloading the tasks" not in text:
+        text += os.read(terminal, 4096).decode()
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_start_list_that_cannot_be_written_does_not_keep_the_scheduler_from_its_work(
+    shell: Shell,
+) -> None:
+    with open("/dev/full", "w") as full:
+        process = launch(shell, stdout=full.fileno())
+        eventually(lambda: shell.has_run("idle"))
+        process.terminate()
+        assert process.wait(LIMIT) == 0
+
+
+def test_a_scheduler_that_is_switched_off_says_so_and_ends(shell: Shell) -> None:
+    source = "import housekeeper\nkeeper = housekeeper.create_housekeeper(enabled=False)\n"
+    (shell.folder / "shop.py").write_text(source)
+    options = {"HOUSEKEEPER_TASKS": "", "HOUSEKEEPER_LEDGER": ""}
+    said = shell("--app", "shop:keeper", **options)
+    assert said == (
+        "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False):"
+        " nothing is scheduled\n"
+    )
+    assert shell.json("--app", "shop:keeper", **options) == {"enabled": False}
+
+
+# What is shown, and how.
+
+
+def test_an_old_python_gets_one_sentence(tmp_path: Path) -> None:
+    old = sorted(Path.home().glob(".pyenv/versions/3.[89].*/bin/python"))
+    for python in old:
+        done = subprocess.run(
+            [str(python), str(FILE)], capture_output=True, text=True, check=False
+        )
+        version = python.parts[-3]
+        said = f"housekeeper needs Python 3.10 or later, and this is {version}; start it with a"
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"{said} newer one\n"
+        done = subprocess.run(
+            [str(python), "-c", "import housekeeper"],
+            cwd=FILE.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr.endswith(f"ImportError: {said} newer one\n")
+
+
+def test_the_file_parses_on_the_pythons_that_get_a_sentence() -> None:
+    ast.parse(FILE.read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("form", [" {} ", "{}\n", '"{}"', "'{}'\r\n", ' " {} "\t'])
+def test_blanks_quotes_and_line_ends_round_a_variable_do_not_count(
+    shell: Shell, form: str
+) -> None:
+    told = {name: form.format(value) for name, value in shell.variables.items()}
+    told |= {"HOUSEKEEPER_WORKERS": form.format(3), "HOUSEKEEPER_JSON": form.format("1")}
+    assert len(json.loads(shell("list", **told))) == 6
+    assert not shell.ledger.exists()
+
+
+def test_quotes_within_a_variable_count(shell: Shell) -> None:
+    value = '"echo" && test -n \'a b\' && echo "told"'
+    assert "told" in shell.full("check", "--notify", HOUSEKEEPER_ON_FAILURE=value).stderr
+
+
+def test_show_tells_a_run_with_its_output_and_error(shell: Shell) -> None:
+    shell("run", "nightly", code=1)
+    shell("run", "sweep")
+    newest, older = shell.json("history")
+    lines = shell("show", newest["id"]).splitlines()
+    assert lines[:4] == [
+        f"run            {newest['id']}",
+        "task           sweep",
+        f"outcome        succeeded after {newest['duration']:.3f} s",
+        "note           3 of 4 rows",
+    ]
+    assert lines[lines.index("Output:") + 1].endswith("INFO sweeper: swept 3 rows")
+    told = shell("show", older["id"][:16])
+    assert "\nError:\nTraceback (most recent call last):\n" in told
+    assert told.endswith("\nValueError: no such table: tokens\n")
+    assert shell.json("show", newest["id"]) == newest
+    assert "`history` shows their ids" in shell("show", "01234567", code=2)
+    common = os.path.commonprefix([newest["id"], older["id"]])  # noqa: RUF071 - they are texts
+    assert "several runs begin with" in shell("show", common, code=2)
+
+
+def test_history_tells_output_failures_and_that_there_is_more(shell: Shell) -> None:
+    for name in ("sweep", "nightly", "sweep", "nightly", "sweep"):
+        shell("run", name, code=int(name == "nightly"))
+    assert "    ValueError: no such table: tokens" in shell("history", "--output").splitlines()
+    assert any("swept 3 rows" in line for line in shell("history", "--output").splitlines())
+    failed = shell.json("history", "--failed")
+    assert [run["task"] for run in failed] == ["nightly", "nightly"]
+    done = shell.full("history", "--failed", "-n", "1")
+    assert done.stderr == f"there are older runs: history --failed --before {failed[0]['id']}\n"
+    command = done.stderr.split(": ")[1].split()
+    assert shell.json(*command) == failed[1:]
+    assert shell.full("history", "nightly", "-n", "2").stderr == ""
+    assert shell.full("history", "-n", "2", "--json").stderr == ""
+
+
+def test_what_a_task_prints_moves_no_cursor_when_a_terminal_shows_it(shell: Shell) -> None:
+    shell.write(
+        "rude.py",
+        """
+        import logging
+        from housekeeper import task
+
+        @task()
+        def rude():
+            logging.getLogger("rude").info("\\x1b[2Jgone\\x1b]0;title\\x07 \\x9b31m\\rback")
+            raise ValueError("\\x1b[31mred\\x08")
+        """,
+    )
+    shell("run", "rude", code=1)
+    (run,) = shell.json("history")
+    for command in (["history", "--output"], ["show", run["id"]], ["list"], ["health"]):
+        text = on_a_terminal(shell, *command, NO_COLOR="1")
+        assert not set(text) & set("\x1b\x07\x08\x9b"), command
+    assert "red" in on_a_terminal(shell, "history", NO_COLOR="1")
+    assert "\x1b[2J" in shell("show", run["id"]), "in a pipe it is what it was"
+
+
+def test_outcomes_have_colours_on_a_terminal_and_nowhere_else(shell: Shell) -> None:
+    shell("run", "sweep")
+    shell("run", "nightly", code=1)
+    text = on_a_terminal(shell, "history")
+    assert "\x1b[32msucceeded\x1b[0m" in text
+    assert "\x1b[31mfailed\x1b[0m" in text
+    assert "\x1b[32mOK: all is well\x1b[0m" in text or "OK" not in text
+    for switched_off in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert "\x1b" not in on_a_terminal(shell, "history", **switched_off)
+    assert "\x1b" not in shell("history")
+
+
+@pytest.mark.parametrize("command", ["list", "history", "next nightly -n 400"])
+def test_a_table_fits_the_terminal(shell: Shell, command: str) -> None:
+    name = "a-task-with-a-name-that-is-long-enough-to-fill-a-line"
+    shell.write("long.py", f"from housekeeper import Task\nt = Task({name!r}, print)\n")
+    shell("run", name)
+    shell("run", "nightly", code=1)
+    (run, *_) = shell.json("history")
+    for columns in (70, 80, 132):
+        text = on_a_terminal(shell, *command.split(), columns=columns, NO_COLOR="1")
+        assert len(text.splitlines()) > 2
+        assert max(map(len, text.splitlines())) <= columns
+        assert command != "history" or run["id"][:16] in text, "an id is never cut"
+
+
+def test_run_and_its_log_say_each_thing_once(shell: Shell) -> None:
+    done = shell.full("run", "nightly")
+    assert done.stdout.count("ValueError: no such table: tokens") == 1
+    assert done.stderr.count("Traceback") == 1
+    assert "WARNING Task nightly failed in attempt 1 of 2" in done.stderr
+    done = shell.full("run", "sweep")
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr.endswith("INFO    Task sweep: swept 3 rows\n3 of 4 rows\n")
+
+
+def test_help_of_a_command_shows_its_own_options_and_one_line_for_the_rest(
+    shell: Shell, help_of: Callable[..., str]
+) -> None:
+    for _, name, _, _ in hk.COMMANDS:
+        text = help_of(name)
+        assert "--ledger" not in text
+        assert text.endswith(
+            "It takes --json, and the options of `housekeeper.py --help` as well.\n"
+        )
+    assert "--failed" in help_of("history")
+    assert shell("-V") == f"housekeeper {hk.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("every 5 minutes", "*/5 * * * *"),
+        ("Every minute", "* * * * *"),
+        ("every 30 seconds", "*/30 * * * * *"),
+        ("every 2 hours", "0 */2 * * *"),
+        ("every day", "0 0 * * *"),
+        ("every week", "0 0 * * 0"),
+        ("every month", "0 0 1 * *"),
+    ],
+)
+def test_next_answers_plain_words_with_what_to_write(shell: Shell, text: str, meant: str) -> None:
+    said = shell("next", text, code=2)
+    assert said == f"housekeeper: schedule {text!r} is not a cron expression; write {meant!r}\n"
+    assert len(shell.json("next", meant)) == 10
+
+
+@pytest.mark.parametrize("text", ["every 7 minutes", "every 0 hours", "every other day"])
+def test_next_makes_up_no_expression_for_words_that_have_none(shell: Shell, text: str) -> None:
+    assert "; write '" not in shell("next", text, code=2)
+
+
+def test_why_takes_times_as_people_say_them(shell: Shell) -> None:
+    shell("run", "idle")
+    zone = ZoneInfo("Europe/Berlin")
+    now = datetime.now(zone)
+    (today, yesterday) = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 1))
+
+    def asked(*words: str) -> str:
+        return str(shell.json("why", "nightly", *words)["instant"])
+
+    def instant(day: str, time: str) -> str:
+        local = datetime.fromisoformat(f"{day} {time}").replace(tzinfo=zone)
+        return local.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+    assert asked("today", "02:30") == instant(today, "02:30")
+    assert asked("yesterday 3:00") == instant(yesterday, "03:00")
+    if now.strftime("%H:%M") not in ("00:00", "23:58", "23:59"):
+        assert asked("00:00") == instant(today, "00:00"), "it has come today"
+        assert asked("23:59") == instant(yesterday, "23:59"), "it is still to come today"
+    assert "is not an instant" in shell("why", "nightly", "25:00", code=2)
+
+
+def test_list_says_that_nobody_schedules_and_who_was_the_last(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell("run", "idle")
+    for name, value in shell.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(shell.folder)
+    seen = datetime.now(timezone.utc) - timedelta(hours=3)
+    last = {"runner": "vm:1:abc", "alive": False, "beat_at": seen, "stopped_at": None}
+
+    def remark(*runners: dict[str, object]) -> str:
+        monkeypatch.setattr(hk.Housekeeper, "runners", lambda _: list(runners), raising=False)
+        assert hk.main(["list"]) == 0
+        return capsys.readouterr().err
+
+    at = f"{seen:%Y-%m-%d %H:%M:%S} UTC (3 h ago)"
+    said = "No scheduler is running; the last, vm:1:abc,"
+    assert remark(last) == f"{said} was last seen at {at}\n"
+    assert remark({**last, "stopped_at": seen}) == f"{said} stopped at {at}\n"
+    assert remark() == "No scheduler is running; none has been seen so far\n"
+    assert remark({**last, "alive": True}, last) == ""
+
+
+def test_one_is_not_many(shell: Shell) -> None:
+    (shell.folder / "tasks/work.py").unlink()
+    shell.write("one.py", "from housekeeper import Task\ntask = Task('one', print)\n")
+    assert shell("check", TZ="UTC") == "1 task: one\nall is well\n"
+    shell.write("broken.py", "1 / 0\n")
+    assert shell("check", code=1).endswith("\n1 problem\n")
+
+
+def test_a_working_folder_that_is_gone_matters_to_relative_paths_only(shell: Shell) -> None:
+    gone = shell.folder / "gone"
+
+    def from_there(*arguments: str) -> subprocess.CompletedProcess[str]:
+        gone.mkdir()
+        return subprocess.run(
+            ["sh", "-c", 'rmdir "$PWD"; exec "$0" "$@"', sys.executable, str(FILE), *arguments],
+            cwd=gone,
+            env=environment(**{**shell.variables, "HOUSEKEEPER_TASKS": ""}),
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+
+    tasks = str(shell.folder / "tasks")
+    done = from_there("--tasks", tasks, "run", "sweep")
+    assert (done.returncode, done.stdout[:15]) == (0, "sweep succeeded")
+    done = from_there("--tasks", "tasks", "list")
+    assert done.returncode == 2
+    assert "'tasks' is in the working folder, which is gone" in done.stderr
+    assert "No module named 'shop'" in from_there("--app", "shop:keeper", "list").stderr
+
+
+# The command that is run after failures.
+
+TELL = 'cat > "told-$HOUSEKEEPER_TASK"; echo "$HOUSEKEEPER_STATUS: $HOUSEKEEPER_NOTE" >> notes'
+
+
+def told(shell: Shell, name: str) -> Any:
+    return json.loads((shell.folder / f"told-{name}").read_text())
+
+
+def test_a_failure_is_told_to_a_command_with_the_run(shell: Shell) -> None:
+    shell("run", "sweep", "--on-failure", TELL)
+    shell("run", "idle", "--on-failure", TELL)
+    assert not (shell.folder / "notes").exists(), "no failure, nothing to tell"
+    shell("run", "nightly", "--on-failure", TELL, code=1)
+    (run, *_) = shell.json("history")
+    kept = ("id", "task", "status", "note", "error", "attempt")
+    assert [told(shell, "nightly")[key] for key in kept] == [run[key] for key in kept]
+    assert (shell.folder / "notes").read_text() == "failed: ValueError: no such table: tokens\n"
+
+
+def test_the_scheduler_tells_each_failure_once_and_waits_for_none(shell: Shell) -> None:
+    shell.write(
+        "fails.py",
+        """
+        from housekeeper import task
+
+        @task(startup=True)
+        def first():
+            1 / 0
+
+        @task(startup=0.5)
+        def second():
+            1 / 0
+        """,
+    )
+    tell = f"{TELL}; test $HOUSEKEEPER_TASK = second || read never < /dev/ptmx"
+    process = launch(shell, "--shutdown-timeout", "1", HOUSEKEEPER_ON_FAILURE=tell)
+    eventually((shell.folder / "told-first").exists)
+    eventually(lambda: "failed" in shell.full("history", "second").stdout)
+    assert seconds_to_end(process) < BOUND + SLACK
+    assert process.returncode == 0
+    assert (shell.folder / "notes").read_text().count("\n") == 1
+
+
+def test_a_command_for_failures_that_fails_is_logged_and_check_tries_it_once(
+    shell: Shell,
+) -> None:
+    done = shell.full("run", "nightly", "--on-failure", "echo no mailer here >&2; exit 7")
+    assert done.returncode == 1
+    assert "no mailer here\n" in done.stderr
+    assert "The command of --on-failure, for task nightly: it exited with 7\n" in done.stderr
+    secret = {"HOUSEKEEPER_TOKEN": "a-secret"}
+    text = shell("check", "--notify", "--on-failure", f"{TELL}; env > seen", TZ="UTC", **secret)
+    assert text.endswith("all is well\n")
+    assert told(shell, "check")["note"] == "this is a trial by `check --notify`"
+    assert "a-secret" not in (shell.folder / "seen").read_text()
+    text = shell("check", "--notify", "--on-failure", "exit 7", code=1)
+    assert "problem: the command of --on-failure: it exited with 7\n" in text
+    assert "and there is none" in shell("check", "--notify", code=2)
+    assert not (shell.folder / "told-nightly").exists(), "check tells of no real task"
+
+
+def test_a_command_for_failures_that_hangs_is_killed_in_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hk.FailureCommand, "LIMIT", 0.2)
+    pid = tmp_path / "pid"
+    command = hk.FailureCommand(f"echo $$ > {pid}; exec sleep 60")
+    failed, reason = hk.Status.FAILED, hk.Reason.MANUAL
+    wrong = command.tell(hk.Run(id="1", task="sweep", reason=reason, status=failed))
+    assert wrong == "it took longer than 0.2 s and was killed"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+    assert "for task sweep: it took longer" in caplog.text
