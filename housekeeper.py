@@ -82,7 +82,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import date, datetime, timedelta, timezone, tzinfo
 from datetime import time as wall_time
 from enum import Enum
 from pathlib import Path
@@ -99,7 +99,7 @@ from typing import (
     TypeVar,
     cast,
 )
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 # argparse, croniter, difflib, hashlib, hmac, http, ipaddress and secrets are imported where they
 # are used: who needs them not, or not yet, is spared a third of what the import takes.  Not
@@ -272,6 +272,21 @@ ALIASES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+LOCALTIME, LOCAL_NAME = "/etc/localtime", "/etc/timezone"
+# What people write for the zone of a place.
+ABBREVIATIONS = {
+    "PST": "America/Los_Angeles",
+    "PDT": "America/Los_Angeles",
+    "CST": "America/Chicago",
+    "CDT": "America/Chicago",
+    "EDT": "America/New_York",
+    "BST": "Europe/London",
+    "Z": "UTC",
+    "CEST": "Europe/Berlin",
+    "IST": "Asia/Kolkata",
+    "JST": "Asia/Tokyo",
+}
+known_zones = functools.cache(available_timezones)
 
 
 def zone_named(name: object) -> tzinfo:
@@ -283,19 +298,81 @@ def zone_named(name: object) -> tzinfo:
         raise ConfigurationError(
             f"timezone {name!r} is not a string; write a name such as 'Europe/Berlin'"
         )
+    name = zone_name(name)
     if name == "UTC":
         return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        known = available_timezones()
-        if not known:
+        meant, known = zone_meant(name), known_zones()
+        if not known and not meant:
             raise ConfigurationError(
                 f"timezone {name!r} cannot be looked up: this machine has no zone database;"
                 " install it with `pip install tzdata`"
             ) from error
         hint = did_you_mean(name, known, "write a name such as 'Europe/Berlin'")
+        hint = f"write {meant!r}" if meant else hint
         raise ConfigurationError(f"timezone {name!r} is not known; {hint}") from error
+
+
+def zone_meant(text: str) -> str:
+    """Return the IANA name of a zone in any case, an offset or an abbreviation, or nothing."""
+    wanted = text.strip().upper()
+    if offset := re.fullmatch("(?:UTC|GMT)?([+-])0?([0-9]{1,2})(?::?00)?", wanted):
+        # POSIX counts the hours to UTC, and people those from it.
+        wanted = f"ETC/GMT{'-' if offset[1] == '+' else '+'}{offset[2]}"
+    names = {each.upper(): each for each in (*known_zones(), "UTC")}
+    return names.get(wanted) or names.get(ABBREVIATIONS.get(wanted, "").upper(), "")
+
+
+def zone_name(name: str) -> str:
+    """Return the IANA name of a zone; ``local`` is the zone of this host."""
+    return local_zone_name() if name == "local" else name
+
+
+@functools.cache
+def local_zone_name() -> str:
+    """Return the IANA name of this host's zone: TZ, else /etc/localtime, as for cron.
+
+    It is looked for once.  Raises ConfigurationError when it is not to be found.
+    """
+    told = os.environ.get("TZ", LOCALTIME).strip().removeprefix(":") or "UTC"
+    name = _zone_of_file(told) if told.startswith("/") else told
+    if name in ("Etc/UTC", "UTC0"):
+        return "UTC"
+    if name not in known_zones():
+        raise ConfigurationError(
+            f"timezone 'local' has no name here: {told!r} is none of the zones that are known;"
+            " write a name such as 'Europe/Berlin'"
+        )
+    return name
+
+
+def _zone_of_file(path: str) -> str:
+    """Return the name of a zone's file, by the links to it or else by what is in it."""
+    link = path
+    for _ in range(8):
+        if named := re.search("zoneinfo/(?:posix/|right/)?([A-Z].*)", link):
+            return named[1]
+        if os.path.islink(link):
+            link = os.path.join(os.path.dirname(link), os.readlink(link))
+    if os.name == "posix" and not os.path.exists(path):
+        return "UTC"  # So says the C library, and with it cron.
+
+    def read(*parts: str) -> bytes:
+        with contextlib.suppress(OSError):
+            return Path(*parts).read_bytes()
+        return b""
+
+    rules, written = read(path), read(LOCAL_NAME).decode("ascii", "replace").strip()
+    for folder in TZPATH if rules else ():
+        # Of several names for the same rules, the one of the place that the table names.
+        table = read(folder, "zone1970.tab").decode("utf-8", "replace")
+        names = sorted(known_zones(), key=lambda name: (f"\t{name}" not in table, name))
+        for name in (written, "UTC", *names):
+            if name and read(folder, name) == rules:
+                return name
+    return ""
 
 
 def offset_at(zone: tzinfo, instant: datetime) -> timedelta:
@@ -369,8 +446,8 @@ class Trigger:
 
     def __init__(self, text: str, timezone: str, *, fixed: bool) -> None:
         self.text = text
-        self.timezone = timezone
         self.zone = zone_named(timezone)
+        self.timezone = zone_name(timezone)
         self._fixed = fixed
         self._memo: tuple[tuple[datetime, datetime | None], ...] = ()
 
@@ -470,160 +547,182 @@ class Trigger:
         return number
 
 
-@functools.cache
-def croniter_class() -> Any:
-    """Return croniter.croniter; raises ConfigurationError for one that is missing or not tested.
-
-    Others read some expressions otherwise: ``59/15`` was four minutes of an hour in 5 and 6.
-    """
-    from importlib import metadata
-
-    try:
-        from croniter import croniter
-
-        # None, where an installation was interrupted: it says as little as the copy below.
-        version = metadata.version("croniter") or "7"
-    except metadata.PackageNotFoundError:
-        return croniter  # A copy that was not installed says nothing of its version.
-    except ImportError:
-        version = ""
-    if version.partition(".")[0] == "7":
-        return croniter
-    found = f"has another meaning with croniter {version}" if version else "needs croniter"
-    raise ConfigurationError(f"a cron expression {found}; run `pip install 'croniter>=7,<8'`")
-
-
-class CronTrigger(Trigger):
-    """The ticks of a cron expression: five fields, or six with seconds first.
-
-    `hash_key` decides what ``H`` stands for.  Raises ConfigurationError for an expression that is
-    not one, that croniter would read as something else, or that never comes.
-    """
-
-    __slots__ = ("_croniter", "_guard")
-
-    def __init__(self, expression: str, timezone: str = "UTC", hash_key: str = "") -> None:
-        fields = parse_cron(expression, hash_key)
-        fixed = not any(field.startswith("*") for field in fields[:-3])
-        super().__init__(" ".join(fields), timezone, fixed=fixed)
-        # A croniter keeps state: one thread at a time.
-        self._guard = threading.Lock()
-        croniter = croniter_class()
-        try:
-            self._croniter = croniter(
-                self.text, 0.0, implement_cron_bug=True, second_at_beginning=True
-            )
-            if "L" in fields[-3] and self._croniter.expanded[2] == ["*"]:
-                # It has counted 31 values, of which L is one.
-                raise ValueError(
-                    f"day of month {fields[-3]!r} has L beside 30 days; write all days"
-                )
-            comes = self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is not None
-        except ValueError as error:
-            raise ConfigurationError(
-                f"schedule {expression!r} is not a cron expression ({error})"
-            ) from error
-        if not comes:
-            raise ConfigurationError(
-                f"schedule {expression!r} never comes: no date has that day, month and time"
-            )
-
-    def _next_wall(self, wall: datetime) -> datetime:
-        seconds = (wall - WALL_EPOCH) // SECOND
-        with self._guard:
-            found = self._croniter.get_next(float, start_time=float(seconds))
-        return WALL_EPOCH + timedelta(seconds=found)
-
-
-@dataclass(frozen=True, slots=True)
-class CronField:
+class CronField(NamedTuple):
     """One field of a cron expression: its name, its numbers, its words."""
 
     name: str
     low: int
     high: int
     words: tuple[str, ...] = ()
-    wraps: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return self.high - self.low + 1
 
     def number(self, text: str) -> int:
-        """Return the number that a number or a word stands for; raises ConfigurationError."""
-        if text in self.words:
-            return self.words.index(text) + self.low
-        if not re.fullmatch("[0-9]+", text):
-            words = f", or {self.words[0]} to {self.words[-1]}" if self.words else ""
+        """Return the number of a number, or of a word of which three letters or more are there."""
+        allowed = f"{self.low}-{7 if self.words is WEEKDAYS else self.high}"
+        if re.fullmatch("[0-9]+", text):
+            # Weekday 7 is Sunday once more.
+            if not self.low <= int(text) <= int(allowed.partition("-")[2]):
+                raise ConfigurationError(f"{self.name} {text} is not in {allowed}")
+            return int(text)
+        for number, word in enumerate(self.words, start=self.low):
+            if len(text) >= 3 and word.startswith(text):
+                return number
+        words = f", or {self.words[0][:3]} to {self.words[-1][:3]}" if self.words else ""
+        raise ConfigurationError(f"{self.name} {text!r} is not a number in {allowed}{words}")
+
+    def numbers(self, part: str) -> set[int]:
+        """Return the numbers of ``*``, ``a``, ``a-b`` and each of them with ``/step``.
+
+        A range goes round where its end comes before its beginning.
+        """
+        values, slash, step = part.partition("/")
+        if slash and not re.fullmatch("0*[1-9][0-9]*", step):
             raise ConfigurationError(
-                f"{self.name} {text!r} is not a number in {self.low}-{self.high}{words}"
+                f"{self.name} {part!r} has a step that is no number of 1 or more"
             )
-        if not self.low <= int(text) <= self.high:
-            raise ConfigurationError(f"{self.name} {text} is not in {self.low}-{self.high}")
-        return int(text)
+        first, dash, end = values.partition("-")
+        low, high = self.low, self.high
+        if values != "*":
+            low = self.number(first)
+            high = self.number(end) if dash else max(low, high) if slash else low
+        elif slash and int(step) > self.size and f"{self.name}s" in UNITS:
+            raise ConfigurationError(
+                f"{self.name} {part!r} is {self.low} alone, as there are {self.size}"
+            )
+        high += self.size if high < low else 0
+        steps = range(low, high + 1, int(step or "1"))
+        return {(number - self.low) % self.size + self.low for number in steps}
 
 
-HASHED = re.compile(r"(^|[ \t])H($|[ \t(/])", re.IGNORECASE)
-MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+# Not from the calendar module, whose names follow the process's locale.
+MONTHS = (
+    *("JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY"),
+    *("AUGUST", "SEPTEMBER", "OCTOBER", "NOVEMBER", "DECEMBER"),
+)
+WEEKDAYS = ("SUNDAY", "MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY")
+UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
 CRON_FIELDS = (
     CronField("second", 0, 59),
     CronField("minute", 0, 59),
     CronField("hour", 0, 23),
     CronField("day of month", 1, 31),
-    CronField("month", 1, 12, MONTHS, wraps=True),
-    CronField("weekday", 0, 7, WEEKDAYS, wraps=True),
+    CronField("month", 1, 12, MONTHS),
+    CronField("weekday", 0, 6, WEEKDAYS),
 )
+LONGEST_CRON = 256  # characters
+HASHED = re.compile(r"(^|\s)H($|[\s(/])", re.IGNORECASE)
+NTH_WEEKDAY = re.compile("(?P<day>.+)#(?P<nth>[1-5])")
+LAST_WEEKDAY = re.compile("L(?P<day>.+)|(?P<named>.+)L")
+DAY_OF_MONTH = re.compile("(?P<day>L(?:-(?P<before>[0-9]+))?|[0-9]+)(?P<nearest>W?)")
+
+DayRule = Callable[[date], bool]
 
 
-def parse_cron(expression: object, hash_key: str) -> list[str]:
-    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
+class Meaning(NamedTuple):
+    """What a field of a cron expression means."""
 
-    Raises ConfigurationError with a sentence that names the field and the value, also for what
-    croniter accepts but reads as something that nobody means (``5-5`` as the whole field).
-    """
-    if not isinstance(expression, str):
-        raise ConfigurationError(f"schedule {expression!r} is not a string")
-    if len(expression) > 256:
-        raise ConfigurationError(
-            f"schedule {expression[:20]!r}... has {len(expression)} characters; the limit is 256"
-        )
-    text = ALIASES.get(expression.strip().lower(), expression).upper()
-    fields = [field for field in re.split("[ \t]+", text) if field]
-    try:
-        if text.strip().startswith("@"):
-            known = ", ".join(ALIASES)
-            hint = "use startup=True" if text.strip() == "@REBOOT" else f"known are {known}"
-            raise ConfigurationError(f"{expression.strip()} is no alias here; {hint}")
-        if len(fields) not in (5, 6):
-            raise ConfigurationError(f"it has {len(fields)} fields; 5, or 6 with seconds first")
-        named = list(zip(CRON_FIELDS[-len(fields) :], fields, strict=True))
-        concrete = [_unhash(field, value, hash_key) for field, value in named]
-        for (field, _), value in zip(named, concrete, strict=True):
-            _check_cron_field(field, value)
-        _check_cron_days(day=concrete[-3], weekday=concrete[-1])
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"schedule {expression!r} is not a cron expression ({error})"
-        ) from None
-    return concrete
+    numbers: set[int]  # all that it may name
+    rules: list[DayRule]  # of its days, when numbers alone do not tell: one of them has to hold
+    starred: bool
+
+    def holds(self, day: date, number: int) -> bool:
+        """Tell whether the field names a day, of which it knows the number."""
+        return any(rule(day) for rule in self.rules) if self.rules else number in self.numbers
 
 
-def _unhash(field: CronField, value: str, hash_key: str) -> str:
+def meaning_of(field: CronField, text: str) -> Meaning:
+    """Return what a field's text means; raises ConfigurationError when it means nothing."""
+    if text == "?" and field.name in ("day of month", "weekday"):
+        return Meaning(field.numbers("*"), [], starred=True)
+    plain: set[int] = set()
+    special: list[tuple[set[int], DayRule]] = []
+    for position, part in enumerate(text.split(",")):
+        if part == "*" and position > 0:
+            raise ConfigurationError(
+                f"{field.name} {text!r} has a * inside a list; * is all of it"
+            )
+        found = None
+        if field.name == "day of month":
+            found = _day_of_month(field, part)
+        elif field.name == "weekday":
+            found = _weekday_of_month(field, part)
+        if found is None:
+            plain |= field.numbers(part)
+        else:
+            special.append(found)
+    rules = [rule for _, rule in special]
+    if rules and field.name == "day of month":
+        rules.append(lambda day: day.day in plain)
+    elif rules:
+        rules.append(lambda day: day.isoweekday() % 7 in plain)
+    return Meaning(plain.union(*(days for days, _ in special)), rules, text.startswith("*"))
+
+
+def _length_of_month(day: date) -> int:
+    in_the_next = day.replace(day=28) + 4 * ONE_DAY
+    return (in_the_next - in_the_next.day * ONE_DAY).day
+
+
+def _day_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | None:
+    """Return where ``L``, ``L-3``, ``LW``, ``15W`` can fall and where they do; else None."""
+    match = DAY_OF_MONTH.fullmatch(part)
+    if match is None or not (match["nearest"] or part.startswith("L")):
+        return None
+    if part.startswith("L"):
+        before = int(match["before"] or 0)
+        if match["before"] and not 1 <= before <= 30:
+            raise ConfigurationError(f"day of month {part!r} is not in L-1 to L-30")
+        days = range(28 - before, 32 - before)
+    else:
+        before, days = 0, range(field.number(match["day"]), field.number(match["day"]) + 1)
+
+    def falls_on(day: date) -> bool:
+        length = _length_of_month(day)
+        wanted = length - before if part.startswith("L") else days[0]
+        if match["nearest"] and 1 <= wanted <= length:
+            # The working day next to it in the same month: from Saturday back, from Sunday on.
+            weekday = day.replace(day=wanted).isoweekday()
+            if weekday == 6:
+                wanted += -1 if wanted > 1 else 2
+            elif weekday == 7:
+                wanted += 1 if wanted < length else -2
+        return day.day == wanted
+
+    spread = 2 if match["nearest"] else 0
+    around = range(days[0] - spread, days[-1] + spread + 1)
+    return set(around) & field.numbers("*"), falls_on
+
+
+def _weekday_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | None:
+    """Return the weekday of ``FRI#2``, ``L5``, ``5L``, ``FRIL``, and which of them; else None."""
+    if match := NTH_WEEKDAY.fullmatch(part):
+        weekday, nth = field.number(match["day"]) % 7, int(match["nth"])
+        return {weekday}, lambda day: day.isoweekday() % 7 == weekday and (day.day + 6) // 7 == nth
+    if match := LAST_WEEKDAY.fullmatch(part):
+        weekday = field.number(match["day"] or match["named"]) % 7
+        return {
+            weekday
+        }, lambda day: day.isoweekday() % 7 == weekday and day.day + 7 > _length_of_month(day)
+    return None
+
+
+def unhashed(field: CronField, text: str, hash_key: str) -> str:
     """Replace Jenkins' ``H``, ``H/n``, ``H(a-b)``, ``H(a-b)/n`` by what the key makes of them."""
-    if value[0] == "R" and re.match("R($|[(/])", value):
-        raise ConfigurationError(
-            f"{field.name} {value!r} draws anew in each process; write H, which all agree on"
-        )
-    if value[0] != "H":
-        return value
-    match = re.fullmatch(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?", value)
+    match = re.fullmatch(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?", text)
     if match is None:
-        return value
-    # Every month has a day 28, and 7 is Sunday once more.
-    highest = {"day of month": 28, "weekday": 6}.get(field.name, field.high)
+        return text
+    # Every month has a day 28.
+    highest = 28 if field.name == "day of month" else field.high
     low = field.number(match[1]) if match[1] else field.low
     high = field.number(match[2]) if match[2] else highest
     step = int(match[3]) if match[3] else high - low + 1
     if low >= high or not 1 <= step <= high - low + 1:
-        raise ConfigurationError(f"{field.name} {value!r} has no range or step to choose from")
-    first = low + int(digest_of(f"{hash_key}\0{field.name}")[:16], 16) % step
+        raise ConfigurationError(f"{field.name} {text!r} has no range or step to choose from")
+    first = low + hashed_number(f"{hash_key}\0{field.name}") % step
     several = match[3] and first + step <= high
     return f"{first}-{high}/{step}" if several else str(first)
 
@@ -635,68 +734,196 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_cron_field(field: CronField, value: str) -> None:
-    day_field = field.name in ("day of month", "weekday")
-    if value == "?" and day_field:
-        return
-    for position, part in enumerate(value.split(",")):
-        if part.startswith("*") and position > 0:
+def hashed_number(text: str) -> int:
+    """Return a large number that a text has in every process."""
+    return int(digest_of(text)[:16], 16)
+
+
+def read_cron(expression: str, hash_key: str) -> list[tuple[CronField, str, Meaning]]:
+    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
+
+    Raises ConfigurationError that names the field and the value.
+    """
+    if len(expression) > LONGEST_CRON:
+        raise ConfigurationError(
+            f"it has {len(expression)} characters; the limit is {LONGEST_CRON}"
+        )
+    text = expression.strip(" \t\r\n")
+    if text.startswith("@") and text.lower() not in ALIASES:
+        known = did_you_mean(text.lower(), ALIASES, f"known are {', '.join(ALIASES)}")
+        raise ConfigurationError(f"{text} is no alias here; {known}")
+    texts = re.split("[ \t]+", ALIASES.get(text.lower(), text).upper()) if text else []
+    if len(texts) not in (5, 6):
+        raise ConfigurationError(f"it has {len(texts)} fields; 5, or 6 with seconds first")
+    fields = CRON_FIELDS[-len(texts) :]
+    concrete = [unhashed(*each, hash_key) for each in zip(fields, texts, strict=True)]
+    return [(*each, meaning_of(*each)) for each in zip(fields, concrete, strict=True)]
+
+
+class CronTrigger(Trigger):
+    """The ticks of a cron expression: five fields, or six with seconds first.
+
+    `hash_key` decides what ``H`` stands for.  Raises ConfigurationError for an expression that is
+    not one, or that never comes.
+    """
+
+    __slots__ = ("_both_days", "_croniter", "_day", "_guard", "_weekday")
+
+    def __init__(self, expression: str, timezone: str = "UTC", hash_key: str = "") -> None:
+        if not isinstance(expression, str):
+            raise ConfigurationError(f"schedule {expression!r} is not a string")
+        try:
+            fields = read_cron(expression, hash_key)
+        except ConfigurationError as error:
+            shown = expression if len(expression) <= LONGEST_CRON else f"{expression[:20]}..."
             raise ConfigurationError(
-                f"{field.name} {value!r} has a * inside a list; * is all of it"
-            )
-        if field.name == "day of month" and re.fullmatch("L|[0-9]{1,2}W", part):
-            if part != "L":
-                field.number(part[:-1])
-        elif field.name == "weekday" and (match := re.fullmatch("(.+)#([1-5])|L([0-7])", part)):
-            field.number(match[1] or match[3])
-        else:
-            _check_cron_part(field, part)
-
-
-def _check_cron_part(field: CronField, part: str) -> None:
-    """Check ``*``, ``a``, ``a-b`` and each of them with ``/step``."""
-    values, slash, step = part.partition("/")
-    if slash and (not re.fullmatch("[0-9]+", step) or int(step) == 0):
-        raise ConfigurationError(
-            f"{field.name} {part!r} has a step that is no number of 1 or more"
-        )
-    if values == "*":
-        return
-    first, dash, last = values.partition("-")
-    low = field.number(first)
-    if not dash:
-        if slash and field.name == "weekday":
+                f"schedule {shown!r} is not a cron expression ({advice_on(shown, str(error))})"
+            ) from None
+        *times, self._day, _, self._weekday = (meaning for _, _, meaning in fields)
+        fixed = not any(each.starred for each in times)
+        super().__init__(" ".join(text for _, text, _ in fields), timezone, fixed=fixed)
+        # Debian's rule (crontab(5)): both have to fit when one of them is a star, else either.
+        self._both_days = self._day.starred or self._weekday.starred
+        # A croniter keeps state: one thread at a time.
+        self._guard = threading.Lock()
+        self._croniter = self._make_croniter([meaning.numbers for _, _, meaning in fields])
+        if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
             raise ConfigurationError(
-                f"weekday {part!r} is ambiguous; write the range, such as {first}-6/{step}"
+                f"schedule {expression!r} never comes: no date has that day, month and time"
             )
-        return
-    high = field.number(last)
-    if low == high or (low, high) == (7, 0):
-        raise ConfigurationError(f"{field.name} {part!r} begins where it ends; write {first}")
-    if low > high and not field.wraps:
-        raise ConfigurationError(
-            f"{field.name} {part!r} runs backwards; write {first}-{field.high},{field.low}-{last}"
-        )
-    if low > high and slash:
-        raise ConfigurationError(
-            f"{field.name} {part!r} goes round with a step; write its numbers, with commas"
-        )
+
+    def _make_croniter(self, numbers: list[set[int]]) -> Any:
+        """Return a croniter of numbers alone, which all since 1.0 read alike."""
+        try:
+            from croniter import croniter
+        except ImportError:
+            raise ConfigurationError(
+                "a cron expression needs croniter; run `pip install 'croniter>=1.0'`"
+            ) from None
+        seconds = {0} if len(numbers) == 5 else numbers[0]
+        texts = [
+            "*" if len(each) == field.size else ",".join(map(str, sorted(each)))
+            for field, each in zip(CRON_FIELDS, [seconds, *numbers[-5:]], strict=True)
+        ]
+        # Either of two days, when one is any day, is any day.
+        if not self._both_days and "*" in (texts[3], texts[5]):
+            texts[3] = texts[5] = "*"
+        # The sixth field is the seconds, whatever the version.
+        normal = " ".join([*texts[1:], texts[0]] if len(numbers) == 6 else texts[1:])
+        return croniter(normal, 0.0, day_or=not self._both_days)
+
+    def _next_wall(self, wall: datetime) -> datetime:
+        until = wall + GIVE_UP_AFTER
+        while wall < until:
+            seconds = (wall - WALL_EPOCH) // SECOND
+            with self._guard:
+                found = self._croniter.get_next(float, start_time=float(seconds))
+            wall = WALL_EPOCH + timedelta(seconds=found)
+            if not (self._day.rules or self._weekday.rules) or self._names(wall):
+                return wall
+            wall = wall.replace(hour=23, minute=59, second=59)
+        raise ValueError("no date in 50 years has that day")
+
+    def _names(self, day: date) -> bool:
+        on_day = self._day.holds(day, day.day)
+        on_weekday = self._weekday.holds(day, day.isoweekday() % 7)
+        return on_day and on_weekday if self._both_days else on_day or on_weekday
 
 
-def _check_cron_days(day: str, weekday: str) -> None:
-    """Refuse what croniter would drop in silence when both day fields are restricted."""
-    special = "#" in weekday or "L" in re.sub("[A-Z]{3}", "", weekday)
-    if special and not all(re.search("#|^L[0-7]$", part) for part in weekday.split(",")):
-        raise ConfigurationError(f"weekday {weekday!r} mixes # or L with plain weekdays")
-    if "W" in day and "," in day:
-        raise ConfigurationError(f"day of month {day!r} has W inside a list; W stands alone")
-    if special and day not in ("*", "?"):
-        raise ConfigurationError(f"weekday {weekday!r} goes with * as day of month, not {day!r}")
-    if "W" in day and weekday not in ("*", "?"):
-        raise ConfigurationError(f"day of month {day!r} goes with * as weekday, not {weekday!r}")
+def _from_quartz(match: re.Match[str]) -> str:
+    """Return an expression without its year; with a ``?`` in it, its weekday 1 is Sunday."""
+    *others, weekday = match[1].split()
+    if "?" in match[1]:
+        days = r"(?<![#/\d])[1-7](?!\d)"
+        weekday = re.sub(days, lambda day: WEEKDAYS[int(day[0]) - 1][:3], weekday)
+    return " ".join([*others, weekday])
 
 
-UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
+# What other schedulers read: why it is not read here, how it looks, and what stands for it.
+YEAR = r"\s+(?:19|20)[0-9]{2}[0-9,/*-]*$"
+SPELLINGS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
+    ("a blank ends a field", r"\s*,\s*", ","),
+    ("R differs between processes, H does not", r"(?<!\S)R(?=[(/\s]|$)", "H"),
+    ("~ differs between processes, H does not", r"(?<!\S)~(?=[/\s]|$)", "H"),
+    ("~ differs between processes, H does not", r"([0-9]+)~([0-9]+)", r"H(\1-\2)"),
+    ("* beside other numbers is all of them", r"(?<!\S)\S+,\*(?=[,\s]|$)\S*", "*"),
+    ("an alias begins with @", r"^(?=[A-Z]+$)", "@"),
+    ("a comment stands behind it", r"\s+#.*$", ""),
+    ("no schedule has a year", rf"^(.+?){YEAR}", _from_quartz),
+    ("no schedule has a year", r"^(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", _from_quartz),
+)
+LENGTH = re.compile(
+    r"([0-9]{0,5})\s*([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z])\s*"
+)
+
+
+def advice_on(expression: str, reason: str) -> str:
+    """Return why an expression is refused, and what to write for what others mean by it."""
+    text = expression.strip()
+    lines = [line.strip() for line in text.splitlines()]
+    if len(lines) > 1 and all(map(_accepted, lines)):
+        return f"it has {len(lines)} lines; write schedule={lines!r}"
+    if text.lower() == "@reboot":
+        return "a start is not an instant; write startup=True"
+    every = re.fullmatch(rf"@?every\s+((?:{LENGTH.pattern})+)", text.lower())
+    if every and (length := _length_of(every[1])):
+        return f"a length of time is a timedelta; write {length}"
+    for known, word in zip(CRON_FIELDS[-len(text.split()) :], text.split(), strict=False):
+        for step in re.findall(r"\*/([0-9]{1,5})(?![0-9])", word):
+            if f"{known.name}s" in UNITS and int(step) > known.size:
+                return f"{reason}; write schedule=timedelta({known.name}s={step})"
+    for why, pattern, other in SPELLINGS:
+        spelled = re.sub(pattern, other, text, flags=re.IGNORECASE)
+        if spelled != text and _accepted(spelled):
+            return f"{why}; write schedule={spelled!r}"
+    return _advice_on_more(text) or reason
+
+
+def _accepted(text: str) -> bool:
+    try:
+        read_cron(text, "")  # First, so that what is wrong with it is not explained in turn.
+        CronTrigger(text)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _length_of(text: str) -> str:
+    """Return what to write for ``5m``, ``1h30m`` or ``10 minutes``; nothing for no length."""
+    lengths = {
+        next(each for each in UNITS if each.startswith(unit[0])): int(number or "1")
+        for number, unit in LENGTH.findall(text)
+    }
+    if not SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
+        return ""
+    length = ", ".join(f"{unit}={number}" for unit, number in lengths.items())
+    for unit, whole, cron in (("minutes", 60, "*/{} * * * *"), ("hours", 24, "0 */{} * * *")):
+        number = lengths.get(unit, whole)
+        if len(lengths) == 1 and number < whole and whole % number == 0:
+            return f"schedule={cron.format(number)!r} or schedule=timedelta({length})"
+    return f"schedule=timedelta({length})"
+
+
+def _advice_on_more(text: str) -> str:
+    """Say what stands before or behind an expression and where it belongs; else nothing."""
+    before = re.fullmatch(r"(?:(?:CRON_)?TZ=)?(\S+)\s+(.+)", text, re.IGNORECASE)
+    if before and (zone := _zone_in(before[1])) and _accepted(before[2]):
+        return f"a zone stands before it; write schedule={before[2]!r}, timezone={zone!r}"
+    for size in (6, 5, 1):
+        *head, rest = text.split(None, size) if len(text.split()) > size else ["", ""]
+        expression = " ".join(head)
+        if not _accepted(expression):
+            continue
+        if zone := _zone_in(rest.partition("#")[0].strip()):
+            return f"a zone stands behind it; write schedule={expression!r}, timezone={zone!r}"
+        if re.search(r"\s|\.|^[/~]", rest) and re.search("[A-Za-z]", rest):
+            command = re.sub(r"^root\s+", "", rest)
+            return f"a command stands behind it; write schedule={expression!r}, {command=!r}"
+    return ""
+
+
+def _zone_in(word: str) -> str:
+    return zone_meant(word) if re.search("[A-Za-z]", word) else ""
 
 
 class ScheduleBuilder(Protocol):
@@ -713,11 +940,12 @@ class ScheduleBuilder(Protocol):
 
 
 class IntervalTrigger(Trigger):
-    """The ticks of a builder of the `schedule` library, such as ``schedule.every(10).minutes``.
+    """The ticks of a timedelta, or of a builder such as ``schedule.every(10).minutes``.
 
-    Seconds, minutes and hours are counted from the epoch in UTC; days, weeks (from Monday) and
-    ``.at()`` on the wall clock, so that every process sees the same ticks.  Raises
-    ConfigurationError for what the library can say and a stateless schedule cannot.
+    A timedelta is counted in UTC from an instant that the hash key chooses.  A builder's seconds,
+    minutes and hours are counted in UTC from the epoch; days, weeks (from Monday) and ``.at()`` on
+    the wall clock.  So all processes see the same ticks.  Raises ConfigurationError for what the
+    `schedule` library can say and a stateless schedule cannot.
     """
 
     __slots__ = ("_phase", "period")
@@ -725,23 +953,41 @@ class IntervalTrigger(Trigger):
     MONDAY = 4 * 86400  # 1970-01-01 was a Thursday
     DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
-    def __init__(self, builder: ScheduleBuilder, timezone: str = "UTC") -> None:
-        self._check(builder)
-        unit, at = str(builder.unit), builder.at_time
-        self.period = builder.interval * UNITS[unit]
+    def __init__(
+        self, schedule: ScheduleBuilder | timedelta, timezone: str = "UTC", hash_key: str = ""
+    ) -> None:
+        if isinstance(schedule, timedelta):
+            self._check_length(schedule)
+            self.period = schedule // SECOND
+            self._phase = hashed_number(f"{hash_key}\0timedelta") % self.period
+            text = f"{as_written(schedule)} + {timedelta(seconds=self._phase)}"
+            super().__init__(text, "UTC", fixed=False)
+            return
+        self._check_builder(schedule)
+        unit, at = str(schedule.unit), schedule.at_time
+        self.period = schedule.interval * UNITS[unit]
         self._phase = at.hour * 3600 + at.minute * 60 + at.second if at else 0
         if unit == "weeks":
-            self._phase += self.MONDAY + 86400 * self.DAYS.index(builder.start_day or "monday")
+            self._phase += self.MONDAY + 86400 * self.DAYS.index(schedule.start_day or "monday")
         on_the_wall = unit in ("days", "weeks")
         zone = timezone if on_the_wall or at else "UTC"
-        super().__init__(self._describe(builder), zone, fixed=on_the_wall)
+        super().__init__(as_written(schedule), zone, fixed=on_the_wall)
         if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
             raise ConfigurationError(
                 f"schedule {self.text!r} never comes: the interval is too long"
             )
 
-    @classmethod
-    def _check(cls, builder: ScheduleBuilder) -> None:
+    @staticmethod
+    def _check_length(length: timedelta) -> None:
+        if length < SECOND or length % SECOND:
+            raise ConfigurationError(
+                f"schedule {length!r} is not a whole number of seconds, 1 or more"
+            )
+        if length > GIVE_UP_AFTER:
+            raise ConfigurationError(f"schedule {length!r} never comes: it is over 50 years")
+
+    @staticmethod
+    def _check_builder(builder: ScheduleBuilder) -> None:
         if builder.unit not in UNITS:
             raise ConfigurationError(
                 f"schedule every({builder.interval!r}) has no unit; write every(10).minutes"
@@ -754,8 +1000,8 @@ class IntervalTrigger(Trigger):
         refused = {
             ".to(): a random interval differs between processes; write"
             " H in a cron expression": builder.latest,
-            ".until(): it would fail at import once it is past; end the task with"
-            " enabled=datetime.now() < ...": builder.cancel_after,
+            ".until(): it would fail at import once it is past; let the task return"
+            " schedule.CancelJob from then on": builder.cancel_after,
             ".at(..., tz): write the zone as Task(timezone=...)": builder.at_time_zone,
             ".do(): write Task(run=...), and end the builder before .do()": builder.job_func,
         }
@@ -763,23 +1009,27 @@ class IntervalTrigger(Trigger):
             if present is not None:
                 raise ConfigurationError(f"schedule every({builder.interval}) has {reason}")
 
-    @staticmethod
-    def _describe(builder: ScheduleBuilder) -> str:
-        unit = builder.start_day or str(builder.unit)
-        if builder.interval > 1:
-            text = f"every {builder.interval} {unit}"
-        else:
-            text = f"every {builder.start_day or unit.removesuffix('s')}"
-        if builder.at_time is None:
-            return text
-        shown = {"minutes": ":%S", "hours": ":%M:%S"}.get(str(builder.unit), "%H:%M:%S")
-        at = builder.at_time.strftime(shown)
-        return f"{text} at {at.removesuffix(':00') if len(at) > 3 else at}"
-
     def _next_wall(self, wall: datetime) -> datetime:
         seconds = (wall - WALL_EPOCH) // SECOND
         periods = (seconds - self._phase) // self.period + 1
         return WALL_EPOCH + timedelta(seconds=self._phase + periods * self.period)
+
+
+class UnionTrigger(Trigger):
+    """The ticks of several triggers: a tick of any of them is a tick."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Iterable[Trigger], timezone: str) -> None:
+        self._parts = {part.text: part for part in parts}
+        super().__init__(UNION.join(self._parts), timezone, fixed=False)
+
+    def _compute_next(self, instant: datetime) -> datetime | None:
+        ticks = [part.next_after(instant) for part in self._parts.values()]
+        return min((tick for tick in ticks if tick is not None), default=None)
+
+
+UNION = " | "  # between the texts of a union's parts
 
 
 def is_schedule_builder(value: object) -> bool:
@@ -788,18 +1038,58 @@ def is_schedule_builder(value: object) -> bool:
     return library is not None and isinstance(value, library.Job)
 
 
+def is_hashed(schedule: object) -> bool:
+    """Tell whether a schedule's ticks depend on a hash key, be it in a part of it."""
+    if isinstance(schedule, str):
+        return HASHED.search(schedule) is not None
+    if isinstance(schedule, list | tuple):
+        return any(map(is_hashed, schedule))
+    return isinstance(schedule, timedelta)
+
+
+def as_written(schedule: object) -> str:
+    """Return a schedule that is one as text, for lists, without what is hashed."""
+    if isinstance(schedule, list | tuple):
+        return UNION.join(map(as_written, schedule))
+    if isinstance(schedule, str):
+        return " ".join(schedule.split())
+    if isinstance(schedule, timedelta):
+        unit = next(each for each in reversed(UNITS) if not schedule // SECOND % UNITS[each])
+        return _every_so(schedule // SECOND // UNITS[unit], unit)
+    builder = cast(ScheduleBuilder, schedule)
+    text = _every_so(builder.interval, builder.start_day or str(builder.unit))
+    if builder.at_time is None:
+        return text
+    shown = {"minutes": ":%S", "hours": ":%M:%S"}.get(str(builder.unit), "%H:%M:%S")
+    at = builder.at_time.strftime(shown)
+    return f"{text} at {at.removesuffix(':00') if len(at) > 3 else at}"
+
+
+def _every_so(number: int, unit: str) -> str:
+    return f"every {number} {unit}" if number > 1 else f"every {unit.removesuffix('s')}"
+
+
 def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger:
     """Return the trigger of a schedule; equal cron expressions share one.
 
     Raises ConfigurationError, see CronTrigger and IntervalTrigger.
     """
-    if is_schedule_builder(schedule):
-        return IntervalTrigger(cast(ScheduleBuilder, schedule), timezone)
-    if not isinstance(schedule, str):
+    if isinstance(schedule, str):
+        zone, key = zone_name(timezone), hash_key if HASHED.search(schedule) else ""
+        return _shared_cron_trigger(schedule, zone, key)
+    if isinstance(schedule, timedelta) or is_schedule_builder(schedule):
+        return IntervalTrigger(cast(ScheduleBuilder, schedule), timezone, hash_key)
+    if not isinstance(schedule, list | tuple):
         raise ConfigurationError(
-            f"schedule {schedule!r} is neither a cron expression nor schedule.every(...)"
+            f"schedule {schedule!r} is neither a cron expression, a timedelta, schedule.every(...)"
+            " nor a list of them"
         )
-    return _shared_cron_trigger(schedule, timezone, hash_key if HASHED.search(schedule) else "")
+    if not schedule or any(isinstance(part, list | tuple) for part in schedule):
+        raise ConfigurationError(
+            f"schedule {schedule!r} is not a list of schedules: it is empty or holds a list"
+        )
+    parts = [make_trigger(part, timezone, hash_key) for part in schedule]
+    return parts[0] if len(parts) == 1 else UnionTrigger(parts, timezone)
 
 
 # Kept while a task has one: to make it costs more than all else that a start does for a task.
@@ -830,9 +1120,10 @@ class Task:
     run: a function of no argument, or of one named ``app``.  Or, in its place,
     command: a string for ``/bin/sh -c`` or a list of arguments, run in the folder `cwd` with `env`
         added to the environment.  It fails when it exits with anything but 0.
-    schedule: a cron expression, or a builder of the `schedule` library; None: only by hand.
+    schedule: a cron expression, a timedelta, a builder of the `schedule` library, or a list of
+        them, of which each tick counts; None: only by hand.
     startup: run once at each start of the application: True, or after so many seconds.
-    timezone: of the schedule; None: the Housekeeper's.
+    timezone: of the schedule; ``local``: this host's; None: the Housekeeper's.
     enabled: False lists the task and leaves it to be run by hand.
     grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
@@ -914,11 +1205,16 @@ class Task:
                 raise ConfigurationError("startup inf never comes, and JSON does not know it")
 
     def _check_schedule(self) -> None:
-        if isinstance(self.schedule, str) and self.schedule.strip().lower() == "@reboot":
-            object.__setattr__(self, "schedule", None)
+        listed = isinstance(self.schedule, list | tuple)
+        parts = cast(Sequence[object], self.schedule) if listed else [self.schedule]
+        left = [part for part in parts if str(part).strip().lower() != "@reboot"]
+        if len(left) < len(parts):
+            object.__setattr__(self, "schedule", left if listed and left else None)
             object.__setattr__(self, "startup", self.startup or True)
         if self.timezone is not None:
             zone_named(self.timezone)
+            # From here on it is the same wherever it is shown.
+            object.__setattr__(self, "timezone", zone_name(self.timezone))
         if self.schedule is not None:
             trigger = make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
             object.__setattr__(self, "_trigger", trigger)
@@ -934,9 +1230,7 @@ class Task:
     @property
     def schedule_text(self) -> str:
         """The schedule as it was written, for lists; empty when there is none."""
-        if self._trigger is None:
-            return ""
-        return self.schedule if isinstance(self.schedule, str) else self._trigger.text
+        return "" if self.schedule is None else as_written(self.schedule)
 
 
 TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -4834,7 +5128,7 @@ class Housekeeper:
         if task.schedule is None:
             return None
         zone = task.timezone or self.timezone
-        hashed = isinstance(task.schedule, str) and HASHED.search(task.schedule)
+        hashed = is_hashed(task.schedule)
         key = f"{self._ledger_identity()}{registration.key}" if hashed else ""
         try:
             return _trigger_in(task, zone, key)
@@ -5740,7 +6034,7 @@ class Housekeeper:
         if registration.trigger is not None:
             return registration.trigger
         schedule = registration.task.schedule
-        if isinstance(schedule, str) and HASHED.search(schedule):
+        if is_hashed(schedule):
             try:
                 if not self.ledger.exists():
                     return None
