@@ -3919,6 +3919,8 @@ def sentry_schedule(trigger: Trigger) -> dict[str, object]:
 
     Raises ConfigurationError with the reason when they cannot say it.
     """
+    if isinstance(trigger, UnionTrigger):
+        raise ConfigurationError(f"Sentry knows one schedule a monitor, not {trigger.text!r}")
     if isinstance(trigger, IntervalTrigger):
         unit, seconds = ("minute", 60) if trigger.period % 86400 else ("day", 86400)
         if trigger.period % 60:
@@ -3931,26 +3933,27 @@ def sentry_schedule(trigger: Trigger) -> dict[str, object]:
     return {"type": "crontab", "value": " ".join(itertools.starmap(_in_cronsim, named))}
 
 
-def _in_cronsim(field: CronField, value: str) -> str:
-    if value == "?":
-        return "*"
-    return ",".join(_part_in_cronsim(field, part) for part in value.split(","))
+def _in_cronsim(field: CronField, text: str) -> str:
+    """Write a field as cronsim takes it: numbers, ranges that run upwards, ``5L``."""
+    parts = "*" if text == "?" else text
+    return ",".join(_part_in_cronsim(field, part) for part in parts.split(","))
 
 
 def _part_in_cronsim(field: CronField, part: str) -> str:
-    """Rewrite what cronsim does not take, where it has another way to say it."""
-    if part.endswith("W") and field.name == "day of month":
+    if field.name == "day of month" and re.search("[LW]", part):
+        if part in ("L", "LW"):
+            return part
         raise ConfigurationError(f"Sentry does not know the day of month {part!r}")
-    if match := re.fullmatch("L([0-7])", part):
-        return f"{int(match[1]) % 7}L"
-    first, dash, last = part.partition("-")
-    # A range with a step never goes round: see _check_cron_part().
-    if not dash or "/" in last or field.number(first) <= field.number(last):
+    if field.name == "weekday":
+        if match := NTH_WEEKDAY.fullmatch(part):
+            return f"{field.number(match['day'])}#{match['nth']}"
+        if match := LAST_WEEKDAY.fullmatch(part):
+            return f"{field.number(match['day'] or match['named']) % 7}L"
+    if re.fullmatch(r"\*(/[0-9]+)?|[0-9]+", part):
         return part
-    highest = 6 if field.name == "weekday" else field.high
-    numbers = [*range(field.number(first), highest + 1)]
-    numbers += range(field.low, field.number(last) + 1)
-    return ",".join(map(str, numbers))
+    numbers = sorted(field.numbers(part))
+    whole = len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]
+    return f"{numbers[0]}-{numbers[-1]}" if whole else ",".join(map(str, numbers))
 
 
 def import_sentry_sdk() -> Any:
@@ -8298,15 +8301,21 @@ def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
 
 
 def schedule_in_words(text: str) -> str | None:
-    """Say a cron expression in words, when a few words say exactly when it comes; else None."""
+    """Say a trigger's text in words, when a few words say exactly when it comes; else None."""
+    if UNION in text:
+        parts = [schedule_in_words(part) for part in text.split(UNION)]
+        return _joined(filter(None, parts)) if all(parts) else None
+    if length := re.fullmatch(r"(every .+) \+ .+", text):
+        return length[1]
     fields = text.replace("?", "*").split()
     if len(fields) == 6 and fields[1:] == ["*"] * 5:
         return _every(fields[0], "second", 60)
     if len(fields) == 6 and fields[0] == "0":
         del fields[0]
-    if len(fields) != 5:
-        return None
-    minute, hour, *dates = fields
+    return _cron_in_words(*fields) if len(fields) == 5 else None
+
+
+def _cron_in_words(minute: str, hour: str, *dates: str) -> str | None:
     days, times = _days_in_words(*dates), _times_in_words(minute, hour)
     often = _every(minute, "minute", 60) if hour == "*" else None
     if re.fullmatch("[0-9]+", minute):
@@ -8351,12 +8360,12 @@ def _days_in_words(day: str, month: str, weekday: str) -> str | None:
         rest = "th" if 10 < number < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
         which = "each month" if number < 29 else "each month that has it"
         return f"on the {number}{rest} of {which}"
-    name = MONTH_NAMES.get(month)
+    name = _named(CRON_FIELDS[-2], month)
     return f"on {number} {name}" if name else None
 
 
 def _weekdays_in_words(text: str) -> str | None:
-    names = [[WEEKDAY_NAMES.get(day) for day in part.split("-")] for part in text.split(",")]
+    names = [[_named(CRON_FIELDS[-1], day) for day in part.split("-")] for part in text.split(",")]
     if not all(all(part) for part in names) or (len(names) > 1 and max(map(len, names)) > 1):
         return None
     if len(names[0]) > 1:
@@ -8364,22 +8373,12 @@ def _weekdays_in_words(text: str) -> str | None:
     return _joined(f"{day}s" for (day,) in names)
 
 
-# Not from the calendar module, whose names follow the process's locale.
-LONG_MONTHS = (
-    *("January", "February", "March", "April", "May", "June", "July"),
-    *("August", "September", "October", "November", "December"),
-)
-LONG_WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-MONTH_NAMES = {
-    text: name
-    for number, name in enumerate(LONG_MONTHS, start=1)
-    for text in (str(number), f"{number:02d}", MONTHS[number - 1])
-}
-WEEKDAY_NAMES = {
-    text: LONG_WEEKDAYS[number % 7]
-    for number in range(8)
-    for text in (str(number), WEEKDAYS[number % 7])
-}
+def _named(field: CronField, text: str) -> str | None:
+    """Return the name of a month or weekday; None for several."""
+    try:
+        return field.words[(field.number(text) - field.low) % field.size].title()
+    except ConfigurationError:
+        return None
 
 
 # The server of --http: HTTP/1.0, a request a connection, a thread a request.
