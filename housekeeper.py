@@ -1069,14 +1069,23 @@ def _every_so(number: int, unit: str) -> str:
     return f"every {number} {unit}" if number > 1 else f"every {unit.removesuffix('s')}"
 
 
+# Kept while a task has one: to make it costs more than all else that a start does for a task.
+_cron_triggers: weakref.WeakValueDictionary[tuple[str, str, str], CronTrigger]
+_cron_triggers = weakref.WeakValueDictionary()
+
+
 def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger:
     """Return the trigger of a schedule; equal cron expressions share one.
 
     Raises ConfigurationError, see CronTrigger and IntervalTrigger.
     """
     if isinstance(schedule, str):
-        zone, key = zone_name(timezone), hash_key if HASHED.search(schedule) else ""
-        return _shared_cron_trigger(schedule, zone, key)
+        key = hash_key if HASHED.search(schedule) else ""
+        wanted = (schedule, zone_name(timezone), key)
+        trigger = _cron_triggers.get(wanted)
+        if trigger is None:
+            trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
+        return trigger
     if isinstance(schedule, timedelta) or is_schedule_builder(schedule):
         return IntervalTrigger(cast(ScheduleBuilder, schedule), timezone, hash_key)
     if not isinstance(schedule, list | tuple):
@@ -1090,19 +1099,6 @@ def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger
         )
     parts = [make_trigger(part, timezone, hash_key) for part in schedule]
     return parts[0] if len(parts) == 1 else UnionTrigger(parts, timezone)
-
-
-# Kept while a task has one: to make it costs more than all else that a start does for a task.
-_cron_triggers: weakref.WeakValueDictionary[tuple[str, str, str], CronTrigger]
-_cron_triggers = weakref.WeakValueDictionary()
-
-
-def _shared_cron_trigger(expression: str, timezone: str, hash_key: str) -> CronTrigger:
-    wanted = (expression, timezone, hash_key)
-    trigger = _cron_triggers.get(wanted)
-    if trigger is None:
-        trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
-    return trigger
 
 
 # ================================================================================================
@@ -9099,10 +9095,10 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
     tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
     if text in tasks:
         ticks = housekeeper.next_runs(text, count)
-        if not ticks and HASHED.search(str(tasks[text]["schedule"])):
+        if not ticks and tasks[text]["schedule"] and not housekeeper.ledger.exists():
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
         return str(tasks[text]["timezone"]), ticks
-    if " " not in text.strip() and not text.startswith("@"):
+    if len(text.split()) == 1 and not text.strip().startswith("@"):
         raise UnknownTask(text, tasks)
     trigger = make_trigger(text, housekeeper.timezone)
     if HASHED.search(text):
