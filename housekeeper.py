@@ -316,7 +316,7 @@ def zone_named(name: object) -> tzinfo:
 
 
 def zone_meant(text: str) -> str:
-    """Return the IANA name of a zone in any case, an offset or an abbreviation, or nothing."""
+    """Return the IANA name that a text in any case, an offset or an abbreviation means, or ""."""
     wanted = text.strip().upper()
     if offset := re.fullmatch("(?:UTC|GMT)?([+-])0?([0-9]{1,2})(?::?00)?", wanted):
         # POSIX counts the hours to UTC, and people those from it.
@@ -332,24 +332,23 @@ def zone_name(name: str) -> str:
 
 @functools.cache
 def local_zone_name() -> str:
-    """Return the IANA name of this host's zone: TZ, else /etc/localtime, as for cron.
+    """Return the IANA name of this host's zone as cron finds it: from TZ, else /etc/localtime.
 
-    It is looked for once.  Raises ConfigurationError when it is not to be found.
+    The process looks once.  Raises ConfigurationError when the zone has no name.
     """
     told = os.environ.get("TZ", LOCALTIME).strip().removeprefix(":") or "UTC"
     name = _zone_of_file(told) if told.startswith("/") else told
-    if name in ("Etc/UTC", "UTC0"):
+    if name in ("UTC", "Etc/UTC", "UTC0"):
         return "UTC"
-    if name not in known_zones():
-        raise ConfigurationError(
-            f"timezone 'local' has no name here: {told!r} is none of the zones that are known;"
-            " write a name such as 'Europe/Berlin'"
-        )
+    try:
+        zone_named(name or told)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"timezone 'local' has no name here: {error}") from error
     return name
 
 
 def _zone_of_file(path: str) -> str:
-    """Return the name of a zone's file, by the links to it or else by what is in it."""
+    """Return the zone that a file holds, by the links to it or else by its content; or ""."""
     link = path
     for _ in range(8):
         if named := re.search("zoneinfo/(?:posix/|right/)?([A-Z].*)", link):
@@ -366,7 +365,7 @@ def _zone_of_file(path: str) -> str:
 
     rules, written = read(path), read(LOCAL_NAME).decode("ascii", "replace").strip()
     for folder in TZPATH if rules else ():
-        # Of several names for the same rules, the one of the place that the table names.
+        # Several names share a content; the table has those that are not mere aliases.
         table = read(folder, "zone1970.tab").decode("utf-8", "replace")
         names = sorted(known_zones(), key=lambda name: (f"\t{name}" not in table, name))
         for name in (written, "UTC", *names):
@@ -561,7 +560,7 @@ class CronField(NamedTuple):
         return self.high - self.low + 1
 
     def number(self, text: str) -> int:
-        """Return the number of a number, or of a word of which three letters or more are there."""
+        """Return the number that digits, or three letters or more of a word, stand for."""
         allowed = f"{self.low}-{7 if self.words is WEEKDAYS else self.high}"
         if re.fullmatch("[0-9]+", text):
             # Weekday 7 is Sunday once more.
@@ -615,8 +614,7 @@ CRON_FIELDS = (
 )
 LONGEST_CRON = 256  # characters
 HASHED = re.compile(r"(^|\s)H($|[\s(/])", re.IGNORECASE)
-NTH_WEEKDAY = re.compile("(?P<day>.+)#(?P<nth>[1-5])")
-LAST_WEEKDAY = re.compile("L(?P<day>.+)|(?P<named>.+)L")
+WEEKDAY_OF_MONTH = re.compile("[^L#]+#[1-5]|L[^L#]+|[^L#]+L")
 DAY_OF_MONTH = re.compile("(?P<day>L(?:-(?P<before>[0-9]+))?|[0-9]+)(?P<nearest>W?)")
 
 DayRule = Callable[[date], bool]
@@ -699,15 +697,17 @@ def _day_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | Non
 
 def _weekday_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | None:
     """Return the weekday of ``FRI#2``, ``L5``, ``5L``, ``FRIL``, and which of them; else None."""
-    if match := NTH_WEEKDAY.fullmatch(part):
-        weekday, nth = field.number(match["day"]) % 7, int(match["nth"])
-        return {weekday}, lambda day: day.isoweekday() % 7 == weekday and (day.day + 6) // 7 == nth
-    if match := LAST_WEEKDAY.fullmatch(part):
-        weekday = field.number(match["day"] or match["named"]) % 7
-        return {
-            weekday
-        }, lambda day: day.isoweekday() % 7 == weekday and day.day + 7 > _length_of_month(day)
-    return None
+    if not WEEKDAY_OF_MONTH.fullmatch(part):
+        return None
+    name, _, nth = part.partition("#")
+    weekday = field.number(name.strip("L")) % 7
+
+    def falls_on(day: date) -> bool:
+        if day.isoweekday() % 7 != weekday:
+            return False
+        return (day.day + 6) // 7 == int(nth) if nth else day.day + 7 > _length_of_month(day)
+
+    return {weekday}, falls_on
 
 
 def unhashed(field: CronField, text: str, hash_key: str) -> str:
@@ -793,7 +793,7 @@ class CronTrigger(Trigger):
             )
 
     def _make_croniter(self, numbers: list[set[int]]) -> Any:
-        """Return a croniter of numbers alone, which all since 1.0 read alike."""
+        """Return a croniter that is given numbers alone, which all since 1.0 read alike."""
         try:
             from croniter import croniter
         except ImportError:
@@ -805,7 +805,7 @@ class CronTrigger(Trigger):
             "*" if len(each) == field.size else ",".join(map(str, sorted(each)))
             for field, each in zip(CRON_FIELDS, [seconds, *numbers[-5:]], strict=True)
         ]
-        # Either of two days, when one is any day, is any day.
+        # "The 13th or any weekday" is any day.  A croniter is not asked what it makes of that.
         if not self._both_days and "*" in (texts[3], texts[5]):
             texts[3] = texts[5] = "*"
         # The sixth field is the seconds, whatever the version.
@@ -813,16 +813,17 @@ class CronTrigger(Trigger):
         return croniter(normal, 0.0, day_or=not self._both_days)
 
     def _next_wall(self, wall: datetime) -> datetime:
-        until = wall + GIVE_UP_AFTER
-        while wall < until:
+        start = wall
+        while wall - start < GIVE_UP_AFTER:
             seconds = (wall - WALL_EPOCH) // SECOND
             with self._guard:
                 found = self._croniter.get_next(float, start_time=float(seconds))
             wall = WALL_EPOCH + timedelta(seconds=found)
             if not (self._day.rules or self._weekday.rules) or self._names(wall):
                 return wall
+            # The rest of a day that is not meant costs no further question.
             wall = wall.replace(hour=23, minute=59, second=59)
-        raise ValueError("no date in 50 years has that day")
+        raise ValueError("no date in 50 years is meant")
 
     def _names(self, day: date) -> bool:
         on_day = self._day.holds(day, day.day)
@@ -831,7 +832,7 @@ class CronTrigger(Trigger):
 
 
 def _from_quartz(match: re.Match[str]) -> str:
-    """Return an expression without its year; with a ``?`` in it, its weekday 1 is Sunday."""
+    """Drop the year of an expression; one with a ``?`` counts weekdays from Sunday, the 1."""
     *others, weekday = match[1].split()
     if "?" in match[1]:
         days = r"(?<![#/\d])[1-7](?!\d)"
@@ -839,8 +840,8 @@ def _from_quartz(match: re.Match[str]) -> str:
     return " ".join([*others, weekday])
 
 
-# What other schedulers read: why it is not read here, how it looks, and what stands for it.
-YEAR = r"\s+(?:19|20)[0-9]{2}[0-9,/*-]*$"
+# What other schedulers read: why this one does not, how it looks, and what to write for it.
+YEAR = r"^(.+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*$"
 SPELLINGS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("a blank ends a field", r"\s*,\s*", ","),
     ("R differs between processes, H does not", r"(?<!\S)R(?=[(/\s]|$)", "H"),
@@ -849,7 +850,7 @@ SPELLINGS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("* beside other numbers is all of them", r"(?<!\S)\S+,\*(?=[,\s]|$)\S*", "*"),
     ("an alias begins with @", r"^(?=[A-Z]+$)", "@"),
     ("a comment stands behind it", r"\s+#.*$", ""),
-    ("no schedule has a year", rf"^(.+?){YEAR}", _from_quartz),
+    ("no schedule has a year, so raise SkipRun in others", YEAR, _from_quartz),
     ("no schedule has a year", r"^(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", _from_quartz),
 )
 LENGTH = re.compile(
@@ -858,7 +859,7 @@ LENGTH = re.compile(
 
 
 def advice_on(expression: str, reason: str) -> str:
-    """Return why an expression is refused, and what to write for what others mean by it."""
+    """Return why an expression is refused and, where another scheduler reads it, what to write."""
     text = expression.strip()
     lines = [line.strip() for line in text.splitlines()]
     if len(lines) > 1 and all(map(_accepted, lines)):
@@ -881,7 +882,7 @@ def advice_on(expression: str, reason: str) -> str:
 
 def _accepted(text: str) -> bool:
     try:
-        read_cron(text, "")  # First, so that what is wrong with it is not explained in turn.
+        read_cron(text, "")  # First: it gives no advice in turn.
         CronTrigger(text)
     except ConfigurationError:
         return False
@@ -889,7 +890,7 @@ def _accepted(text: str) -> bool:
 
 
 def _length_of(text: str) -> str:
-    """Return what to write for ``5m``, ``1h30m`` or ``10 minutes``; nothing for no length."""
+    """Return what to write for ``5m``, ``1h30m`` or ``10 minutes``; or ""."""
     lengths = {
         next(each for each in UNITS if each.startswith(unit[0])): int(number or "1")
         for number, unit in LENGTH.findall(text)
@@ -905,7 +906,7 @@ def _length_of(text: str) -> str:
 
 
 def _advice_on_more(text: str) -> str:
-    """Say what stands before or behind an expression and where it belongs; else nothing."""
+    """Say where a zone or a command before or behind an expression belongs; or ""."""
     before = re.fullmatch(r"(?:(?:CRON_)?TZ=)?(\S+)\s+(.+)", text, re.IGNORECASE)
     if before and (zone := _zone_in(before[1])) and _accepted(before[2]):
         return f"a zone stands before it; write schedule={before[2]!r}, timezone={zone!r}"
@@ -957,7 +958,10 @@ class IntervalTrigger(Trigger):
         self, schedule: ScheduleBuilder | timedelta, timezone: str = "UTC", hash_key: str = ""
     ) -> None:
         if isinstance(schedule, timedelta):
-            self._check_length(schedule)
+            if not SECOND <= schedule <= GIVE_UP_AFTER or schedule % SECOND:
+                raise ConfigurationError(
+                    f"schedule {schedule!r} is not in whole seconds, from 1 second to 50 years"
+                )
             self.period = schedule // SECOND
             self._phase = hashed_number(f"{hash_key}\0timedelta") % self.period
             text = f"{as_written(schedule)} + {timedelta(seconds=self._phase)}"
@@ -976,15 +980,6 @@ class IntervalTrigger(Trigger):
             raise ConfigurationError(
                 f"schedule {self.text!r} never comes: the interval is too long"
             )
-
-    @staticmethod
-    def _check_length(length: timedelta) -> None:
-        if length < SECOND or length % SECOND:
-            raise ConfigurationError(
-                f"schedule {length!r} is not a whole number of seconds, 1 or more"
-            )
-        if length > GIVE_UP_AFTER:
-            raise ConfigurationError(f"schedule {length!r} never comes: it is over 50 years")
 
     @staticmethod
     def _check_builder(builder: ScheduleBuilder) -> None:
@@ -1039,7 +1034,7 @@ def is_schedule_builder(value: object) -> bool:
 
 
 def is_hashed(schedule: object) -> bool:
-    """Tell whether a schedule's ticks depend on a hash key, be it in a part of it."""
+    """Tell whether the ticks of a schedule, or of a part of it, depend on a hash key."""
     if isinstance(schedule, str):
         return HASHED.search(schedule) is not None
     if isinstance(schedule, list | tuple):
@@ -1048,7 +1043,7 @@ def is_hashed(schedule: object) -> bool:
 
 
 def as_written(schedule: object) -> str:
-    """Return a schedule that is one as text, for lists, without what is hashed."""
+    """Return the text of a valid schedule for lists, without what a hash key adds."""
     if isinstance(schedule, list | tuple):
         return UNION.join(map(as_written, schedule))
     if isinstance(schedule, str):
@@ -1203,7 +1198,7 @@ class Task:
     def _check_schedule(self) -> None:
         listed = isinstance(self.schedule, list | tuple)
         parts = cast(Sequence[object], self.schedule) if listed else [self.schedule]
-        left = [part for part in parts if str(part).strip().lower() != "@reboot"]
+        left = [part for part in parts if not _is_reboot(part)]
         if len(left) < len(parts):
             object.__setattr__(self, "schedule", left if listed and left else None)
             object.__setattr__(self, "startup", self.startup or True)
@@ -1227,6 +1222,10 @@ class Task:
     def schedule_text(self) -> str:
         """The schedule as it was written, for lists; empty when there is none."""
         return "" if self.schedule is None else as_written(self.schedule)
+
+
+def _is_reboot(schedule: object) -> bool:
+    return isinstance(schedule, str) and schedule.strip().lower() == "@reboot"
 
 
 TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -3940,11 +3939,9 @@ def _part_in_cronsim(field: CronField, part: str) -> str:
         if part in ("L", "LW"):
             return part
         raise ConfigurationError(f"Sentry does not know the day of month {part!r}")
-    if field.name == "weekday":
-        if match := NTH_WEEKDAY.fullmatch(part):
-            return f"{field.number(match['day'])}#{match['nth']}"
-        if match := LAST_WEEKDAY.fullmatch(part):
-            return f"{field.number(match['day'] or match['named']) % 7}L"
+    if field.name == "weekday" and WEEKDAY_OF_MONTH.fullmatch(part):
+        name, number, nth = part.partition("#")
+        return f"{field.number(name.strip('L')) % 7}{number}{nth}" + "L" * (not nth)
     if re.fullmatch(r"\*(/[0-9]+)?|[0-9]+", part):
         return part
     numbers = sorted(field.numbers(part))

@@ -118,7 +118,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"run": work, "schedule": False}, "schedule False is neither a cron expression"),
     ({"run": work, "schedule": {"@daily"}}, "schedule {'@daily'} is neither a cron expression"),
-    ({"run": work, "schedule": timedelta(0)}, "schedule datetime.timedelta(0) is not a whole num"),
+    (
+        {"run": work, "schedule": timedelta(0)},
+        "schedule datetime.timedelta(0) is not in whole sec",
+    ),
     ({"run": work, "schedule": []}, "schedule [] is not a list of schedules"),
     ({"run": work, "timezone": "Berlin"}, "timezone 'Berlin'"),
     ({"run": work, "timezone": ""}, "timezone ''"),

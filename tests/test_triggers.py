@@ -1066,7 +1066,10 @@ def test_a_step_goes_on_evenly_where_a_range_wraps_round(
 
 
 def test_the_last_tick_before_the_year_10000_is_followed_by_none() -> None:
-    assert hk.CronTrigger("0 0 1 1 *").next_after(utc(9999, 1, 1)) is None
+    yearly = hk.CronTrigger("0 0 1 1 *")
+    assert yearly.next_after(utc(9998, 6, 1)) == utc(9999, 1, 1)
+    assert yearly.next_after(utc(9999, 1, 1)) is None
+    assert hk.CronTrigger("0 0 L * *").next_after(utc(9998, 12, 1)) == utc(9998, 12, 31)
 
 
 # H, which hashes.
@@ -1576,11 +1579,14 @@ def test_a_timedelta_is_a_plain_length(length: timedelta, text: str) -> None:
 @pytest.mark.parametrize(
     ("length", "reason"),
     [
-        (timedelta(0), "is not a whole number of seconds, 1 or more"),
-        (timedelta(seconds=-5), "is not a whole number of seconds, 1 or more"),
-        (timedelta(seconds=1.5), "is not a whole number of seconds, 1 or more"),
-        (timedelta(days=366 * 50 + 1), "never comes: it is over 50 years"),
-        (timedelta.max - timedelta(microseconds=999_999), "never comes: it is over 50 years"),
+        (timedelta(0), "is not in whole seconds, from 1 second to 50 years"),
+        (timedelta(seconds=-5), "is not in whole seconds, from 1 second to 50 years"),
+        (timedelta(seconds=1.5), "is not in whole seconds, from 1 second to 50 years"),
+        (timedelta(days=366 * 50 + 1), "is not in whole seconds, from 1 second to 50 years"),
+        (
+            timedelta.max - timedelta(microseconds=999_999),
+            "is not in whole seconds, from 1 second to 50 years",
+        ),
     ],
 )
 def test_a_length_that_is_none_is_refused(length: timedelta, reason: str) -> None:
