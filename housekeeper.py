@@ -22,7 +22,7 @@ Contents (search for the number and the name):
 
     1. Errors: what Housekeeper raises on purpose
     2. Clock: the only place that reads or waits on time
-    3. Triggers: when a task is due
+    3. Schedules: text to numbers, triggers, intervals, union
     4. Tasks: what is to be done
     5. Runs: one recorded occurrence of a task
     6. Ledgers: the store of runs, and the claim that makes a tick run once
@@ -256,22 +256,13 @@ class SystemClock:
 
 
 # ================================================================================================
-# 3. Triggers: when a task is due.  Pure: they never read the clock.
+# 3. Schedules: text to numbers, triggers, intervals, union.  Pure: they never read the clock.
 # ================================================================================================
 
 ONE_DAY = timedelta(days=1)
 GIVE_UP_AFTER = timedelta(days=50 * 366)
 WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall-clock time has no zone
 
-ALIASES = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
 LOCALTIME, LOCAL_NAME = "/etc/localtime", "/etc/timezone"
 # What people write for the zone of a place.
 ABBREVIATIONS = {
@@ -612,6 +603,15 @@ CRON_FIELDS = (
     CronField("month", 1, 12, MONTHS),
     CronField("weekday", 0, 6, WEEKDAYS),
 )
+ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
 LONGEST_CRON = 256  # characters
 HASHED = re.compile(r"(^|\s)H($|[\s(/])", re.IGNORECASE)
 WEEKDAY_OF_MONTH = re.compile("[^L#]+#[1-5]|L[^L#]+|[^L#]+L")
@@ -853,8 +853,9 @@ SPELLINGS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("no schedule has a year, so raise SkipRun in others", YEAR, _from_quartz),
     ("no schedule has a year", r"^(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", _from_quartz),
 )
+# Each blank has one place in it, so that no text takes long to refuse.
 LENGTH = re.compile(
-    r"([0-9]{0,5})\s*([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z])\s*"
+    "(?:([0-9]{1,5}) ?)?([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
 )
 
 
@@ -866,7 +867,7 @@ def advice_on(expression: str, reason: str) -> str:
         return f"it has {len(lines)} lines; write schedule={lines!r}"
     if text.lower() == "@reboot":
         return "a start is not an instant; write startup=True"
-    every = re.fullmatch(rf"@?every\s+((?:{LENGTH.pattern})+)", text.lower())
+    every = re.fullmatch(f"@?every ((?:{LENGTH.pattern})+)", " ".join(text.lower().split()))
     if every and (length := _length_of(every[1])):
         return f"a length of time is a timedelta; write {length}"
     for known, word in zip(CRON_FIELDS[-len(text.split()) :], text.split(), strict=False):
@@ -901,7 +902,8 @@ def _length_of(text: str) -> str:
     for unit, whole, cron in (("minutes", 60, "*/{} * * * *"), ("hours", 24, "0 */{} * * *")):
         number = lengths.get(unit, whole)
         if len(lengths) == 1 and number < whole and whole % number == 0:
-            return f"schedule={cron.format(number)!r} or schedule=timedelta({length})"
+            same = cron.format(number).replace("*/1 ", "* ")
+            return f"schedule={same!r} or schedule=timedelta({length})"
     return f"schedule=timedelta({length})"
 
 

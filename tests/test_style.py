@@ -66,7 +66,7 @@ def test_what_is_public_has_a_docstring_that_is_a_sentence(name: str) -> None:
 
 def test_only_the_clock_reads_or_waits_on_time() -> None:
     start = SOURCE.index("# 2. Clock")
-    end = SOURCE.index("# 3. Triggers")
+    end = SOURCE.index("# 3. Schedules")
     outside = SOURCE[:start] + SOURCE[end:]
     for forbidden in ("time.time(", "time.sleep(", "time.monotonic(", "datetime.now("):
         code = [line for line in outside.splitlines() if forbidden in line and '"' not in line]

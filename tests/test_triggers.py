@@ -901,7 +901,10 @@ ADVICE = [
     ("@every 90s", "schedule=timedelta(seconds=90)"),
     ("@every 2h", "schedule='0 */2 * * *' or schedule=timedelta(hours=2)"),
     ("every 5 minutes", "schedule='*/5 * * * *' or schedule=timedelta(minutes=5)"),
-    ("Every 36 hours", "schedule=timedelta(hours=36)"),
+    ("Every  36 hours", "schedule=timedelta(hours=36)"),
+    ("every hour", "schedule='0 * * * *' or schedule=timedelta(hours=1)"),
+    ("@every 1m", "schedule='* * * * *' or schedule=timedelta(minutes=1)"),
+    ("@every 1d 12h", "schedule=timedelta(days=1, hours=12)"),
     ("*/90 * * * *", "schedule=timedelta(minutes=90)"),
     ("0 */48 * * *", "schedule=timedelta(hours=48)"),
     ("*/120 * * * * *", "schedule=timedelta(seconds=120)"),
@@ -969,6 +972,14 @@ def test_whatever_a_refusal_says_to_write_is_accepted() -> None:
                 assert hk.Task("sweep", **action, **options)
                 written += 1
     assert written > 150
+
+
+@pytest.mark.parametrize(
+    "text", ["every " + "h   " * 60 + "x", "1," * 120 + "x", "? " * 120 + "*"]
+)
+def test_no_text_takes_long_to_refuse(text: str) -> None:
+    with pytest.raises(hk.ConfigurationError):
+        hk.CronTrigger(text)
 
 
 def test_a_wildcard_in_a_gap_of_every_year_never_comes_but_a_fixed_time_does() -> None:
