@@ -621,17 +621,20 @@ DayRule = Callable[[date], bool]
 
 
 class Meaning(NamedTuple):
-    """What a field of a cron expression means."""
+    """What a field of a cron expression means.  Shared by all that say the same: never changed."""
 
     numbers: set[int]  # all that it may name
     rules: list[DayRule]  # of its days, when numbers alone do not tell: one of them has to hold
     starred: bool
 
     def holds(self, day: date, number: int) -> bool:
-        """Tell whether the field names a day, of which it knows the number."""
-        return any(rule(day) for rule in self.rules) if self.rules else number in self.numbers
+        """Tell whether the field names a day, which has this number in it."""
+        if number not in self.numbers:
+            return False
+        return not self.rules or any(rule(day) for rule in self.rules)
 
 
+@functools.lru_cache(maxsize=256)
 def meaning_of(field: CronField, text: str) -> Meaning:
     """Return what a field's text means; raises ConfigurationError when it means nothing."""
     if text == "?" and field.name in ("day of month", "weekday"):
@@ -821,8 +824,12 @@ class CronTrigger(Trigger):
             wall = WALL_EPOCH + timedelta(seconds=found)
             if not (self._day.rules or self._weekday.rules) or self._names(wall):
                 return wall
-            # The rest of a day that is not meant costs no further question.
-            wall = wall.replace(hour=23, minute=59, second=59)
+            # croniter costs more to ask than a month of days to look at.
+            for _ in range(31):
+                wall = wall.replace(hour=23, minute=59, second=59)
+                if self._names(wall + SECOND):
+                    break
+                wall += ONE_DAY
         raise ValueError("no date in 50 years is meant")
 
     def _names(self, day: date) -> bool:
