@@ -22,7 +22,7 @@ Contents (search for the number and the name):
 
     1. Errors: what Housekeeper raises on purpose
     2. Clock: the only place that reads or waits on time
-    3. Triggers: when a task is due
+    3. Schedules: text to numbers, triggers, intervals, union
     4. Tasks: what is to be done
     5. Runs: one recorded occurrence of a task
     6. Ledgers: the store of runs, and the claim that makes a tick run once
@@ -93,7 +93,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from datetime import datetime, timedelta, timezone, tzinfo
+from datetime import date, datetime, timedelta, timezone, tzinfo
 from datetime import time as wall_time
 from enum import Enum
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -111,7 +111,7 @@ from typing import (
     TypeVar,
     cast,
 )
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 # argparse, croniter, difflib, hashlib, hmac, http, ipaddress, secrets and shutil are imported
 # where they are used: who needs them not, or not yet, is spared a third of what the import takes.
@@ -272,22 +272,28 @@ class SystemClock:
 
 
 # ================================================================================================
-# 3. Triggers: when a task is due.  Pure: they never read the clock.
+# 3. Schedules: text to numbers, triggers, intervals, union.  Pure: they never read the clock.
 # ================================================================================================
 
 ONE_DAY = timedelta(days=1)
 GIVE_UP_AFTER = timedelta(days=50 * 366)
 WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall-clock time has no zone
 
-ALIASES = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
+LOCALTIME, LOCAL_NAME = "/etc/localtime", "/etc/timezone"
+# What people write for the zone of a place.
+ABBREVIATIONS = {
+    "PST": "America/Los_Angeles",
+    "PDT": "America/Los_Angeles",
+    "CST": "America/Chicago",
+    "CDT": "America/Chicago",
+    "EDT": "America/New_York",
+    "BST": "Europe/London",
+    "Z": "UTC",
+    "CEST": "Europe/Berlin",
+    "IST": "Asia/Kolkata",
+    "JST": "Asia/Tokyo",
 }
+known_zones = functools.cache(available_timezones)
 
 
 def zone_named(name: object) -> tzinfo:
@@ -299,19 +305,80 @@ def zone_named(name: object) -> tzinfo:
         raise ConfigurationError(
             f"timezone {name!r} is not a string; write a name such as 'Europe/Berlin'"
         )
+    name = zone_name(name)
     if name == "UTC":
         return UTC
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        known = available_timezones()
-        if not known:
+        meant, known = zone_meant(name), known_zones()
+        if not known and not meant:
             raise ConfigurationError(
                 f"timezone {name!r} cannot be looked up: this machine has no zone database;"
                 " install it with `pip install tzdata`"
             ) from error
         hint = did_you_mean(name, known, "write a name such as 'Europe/Berlin'")
+        hint = f"write {meant!r}" if meant else hint
         raise ConfigurationError(f"timezone {name!r} is not known; {hint}") from error
+
+
+def zone_meant(text: str) -> str:
+    """Return the IANA name that a text in any case, an offset or an abbreviation means, or ""."""
+    wanted = text.strip().upper()
+    if offset := re.fullmatch("(?:UTC|GMT)?([+-])0?([0-9]{1,2})(?::?00)?", wanted):
+        # POSIX counts the hours to UTC, and people those from it.
+        wanted = f"ETC/GMT{'-' if offset[1] == '+' else '+'}{offset[2]}"
+    names = {each.upper(): each for each in (*known_zones(), "UTC")}
+    return names.get(wanted) or names.get(ABBREVIATIONS.get(wanted, "").upper(), "")
+
+
+def zone_name(name: str) -> str:
+    """Return the IANA name of a zone; ``local`` is the zone of this host."""
+    return local_zone_name() if name == "local" else name
+
+
+@functools.cache
+def local_zone_name() -> str:
+    """Return the IANA name of this host's zone as cron finds it: from TZ, else /etc/localtime.
+
+    The process looks once.  Raises ConfigurationError when the zone has no name.
+    """
+    told = os.environ.get("TZ", LOCALTIME).strip().removeprefix(":") or "UTC"
+    name = _zone_of_file(told) if told.startswith("/") else told
+    if name in ("UTC", "Etc/UTC", "UTC0"):
+        return "UTC"
+    try:
+        zone_named(name or told)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"timezone 'local' has no name here: {error}") from error
+    return name
+
+
+def _zone_of_file(path: str) -> str:
+    """Return the zone that a file holds, by the links to it or else by its content; or ""."""
+    link = path
+    for _ in range(8):
+        if named := re.search("zoneinfo/(?:posix/|right/)?([A-Z].*)", link):
+            return named[1]
+        if os.path.islink(link):
+            link = os.path.join(os.path.dirname(link), os.readlink(link))
+    if os.name == "posix" and not os.path.exists(path):
+        return "UTC"  # So says the C library, and with it cron.
+
+    def read(*parts: str) -> bytes:
+        with contextlib.suppress(OSError):
+            return Path(*parts).read_bytes()
+        return b""
+
+    rules, written = read(path), read(LOCAL_NAME).decode("ascii", "replace").strip()
+    for folder in TZPATH if rules else ():
+        # Several names share a content; the table has those that are not mere aliases.
+        table = read(folder, "zone1970.tab").decode("utf-8", "replace")
+        names = sorted(known_zones(), key=lambda name: (f"\t{name}" not in table, name))
+        for name in (written, "UTC", *names):
+            if name and read(folder, name) == rules:
+                return name
+    return ""
 
 
 def offset_at(zone: tzinfo, instant: datetime) -> timedelta:
@@ -385,8 +452,8 @@ class Trigger:
 
     def __init__(self, text: str, timezone: str, *, fixed: bool) -> None:
         self.text = text
-        self.timezone = timezone
         self.zone = zone_named(timezone)
+        self.timezone = zone_name(timezone)
         self._fixed = fixed
         self._memo: tuple[tuple[datetime, datetime | None], ...] = ()
 
@@ -486,160 +553,195 @@ class Trigger:
         return number
 
 
-@functools.cache
-def croniter_class() -> Any:
-    """Return croniter.croniter; raises ConfigurationError for one that is missing or not tested.
-
-    Others read some expressions otherwise: ``59/15`` was four minutes of an hour in 5 and 6.
-    """
-    from importlib import metadata
-
-    try:
-        from croniter import croniter
-
-        # None, where an installation was interrupted: it says as little as the copy below.
-        version = metadata.version("croniter") or "7"
-    except metadata.PackageNotFoundError:
-        return croniter  # A copy that was not installed says nothing of its version.
-    except ImportError:
-        version = ""
-    if version.partition(".")[0] == "7":
-        return croniter
-    found = f"has another meaning with croniter {version}" if version else "needs croniter"
-    raise ConfigurationError(f"a cron expression {found}; run `pip install 'croniter>=7,<8'`")
-
-
-class CronTrigger(Trigger):
-    """The ticks of a cron expression: five fields, or six with seconds first.
-
-    `hash_key` decides what ``H`` stands for.  Raises ConfigurationError for an expression that is
-    not one, that croniter would read as something else, or that never comes.
-    """
-
-    __slots__ = ("_croniter", "_guard")
-
-    def __init__(self, expression: str, timezone: str = "UTC", hash_key: str = "") -> None:
-        fields = parse_cron(expression, hash_key)
-        fixed = not any(field.startswith("*") for field in fields[:-3])
-        super().__init__(" ".join(fields), timezone, fixed=fixed)
-        # A croniter keeps state: one thread at a time.
-        self._guard = threading.Lock()
-        croniter = croniter_class()
-        try:
-            self._croniter = croniter(
-                self.text, 0.0, implement_cron_bug=True, second_at_beginning=True
-            )
-            if "L" in fields[-3] and self._croniter.expanded[2] == ["*"]:
-                # It has counted 31 values, of which L is one.
-                raise ValueError(
-                    f"day of month {fields[-3]!r} has L beside 30 days; write all days"
-                )
-            comes = self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is not None
-        except ValueError as error:
-            raise ConfigurationError(
-                f"schedule {expression!r} is not a cron expression ({error})"
-            ) from error
-        if not comes:
-            raise ConfigurationError(
-                f"schedule {expression!r} never comes: no date has that day, month and time"
-            )
-
-    def _next_wall(self, wall: datetime) -> datetime:
-        seconds = (wall - WALL_EPOCH) // SECOND
-        with self._guard:
-            found = self._croniter.get_next(float, start_time=float(seconds))
-        return WALL_EPOCH + timedelta(seconds=found)
-
-
-@dataclass(frozen=True, slots=True)
-class CronField:
+class CronField(NamedTuple):
     """One field of a cron expression: its name, its numbers, its words."""
 
     name: str
     low: int
     high: int
     words: tuple[str, ...] = ()
-    wraps: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return self.high - self.low + 1
 
     def number(self, text: str) -> int:
-        """Return the number that a number or a word stands for; raises ConfigurationError."""
-        if text in self.words:
-            return self.words.index(text) + self.low
-        if not re.fullmatch("[0-9]+", text):
-            words = f", or {self.words[0]} to {self.words[-1]}" if self.words else ""
+        """Return the number that digits, or three letters or more of a word, stand for."""
+        allowed = f"{self.low}-{7 if self.words is WEEKDAYS else self.high}"
+        if re.fullmatch("[0-9]+", text):
+            # Weekday 7 is Sunday once more.
+            if not self.low <= int(text) <= int(allowed.partition("-")[2]):
+                raise ConfigurationError(f"{self.name} {text} is not in {allowed}")
+            return int(text)
+        for number, word in enumerate(self.words, start=self.low):
+            if len(text) >= 3 and word.startswith(text):
+                return number
+        words = f", or {self.words[0][:3]} to {self.words[-1][:3]}" if self.words else ""
+        raise ConfigurationError(f"{self.name} {text!r} is not a number in {allowed}{words}")
+
+    def numbers(self, part: str) -> set[int]:
+        """Return the numbers of ``*``, ``a``, ``a-b`` and each of them with ``/step``.
+
+        A range goes round where its end comes before its beginning.
+        """
+        values, slash, step = part.partition("/")
+        if slash and not re.fullmatch("0*[1-9][0-9]*", step):
             raise ConfigurationError(
-                f"{self.name} {text!r} is not a number in {self.low}-{self.high}{words}"
+                f"{self.name} {part!r} has a step that is no number of 1 or more"
             )
-        if not self.low <= int(text) <= self.high:
-            raise ConfigurationError(f"{self.name} {text} is not in {self.low}-{self.high}")
-        return int(text)
+        first, dash, end = values.partition("-")
+        low, high = self.low, self.high
+        if values != "*":
+            low = self.number(first)
+            high = self.number(end) if dash else max(low, high) if slash else low
+        elif slash and int(step) > self.size and f"{self.name}s" in UNITS:
+            raise ConfigurationError(
+                f"{self.name} {part!r} is {self.low} alone, as there are {self.size}"
+            )
+        high += self.size if high < low else 0
+        steps = range(low, high + 1, int(step or "1"))
+        return {(number - self.low) % self.size + self.low for number in steps}
 
 
-HASHED = re.compile(r"(^|[ \t])H($|[ \t(/])", re.IGNORECASE)
-MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+# Not from the calendar module, whose names follow the process's locale.
+MONTHS = (
+    *("JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY"),
+    *("AUGUST", "SEPTEMBER", "OCTOBER", "NOVEMBER", "DECEMBER"),
+)
+WEEKDAYS = ("SUNDAY", "MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY")
+UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
 CRON_FIELDS = (
     CronField("second", 0, 59),
     CronField("minute", 0, 59),
     CronField("hour", 0, 23),
     CronField("day of month", 1, 31),
-    CronField("month", 1, 12, MONTHS, wraps=True),
-    CronField("weekday", 0, 7, WEEKDAYS, wraps=True),
+    CronField("month", 1, 12, MONTHS),
+    CronField("weekday", 0, 6, WEEKDAYS),
 )
+ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+LONGEST_CRON = 256  # characters
+HASHED = re.compile(r"(^|\s)H($|[\s(/])", re.IGNORECASE)
+WEEKDAY_OF_MONTH = re.compile("[^L#]+#[1-5]|L[^L#]+|[^L#]+L")
+DAY_OF_MONTH = re.compile("(?P<day>L(?:-(?P<before>[0-9]+))?|[0-9]+)(?P<nearest>W?)")
+
+DayRule = Callable[[date], bool]
 
 
-def parse_cron(expression: object, hash_key: str) -> list[str]:
-    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
+class Meaning(NamedTuple):
+    """What a field of a cron expression means.  Shared by all that say the same: never changed."""
 
-    Raises ConfigurationError with a sentence that names the field and the value, also for what
-    croniter accepts but reads as something that nobody means (``5-5`` as the whole field).
-    """
-    if not isinstance(expression, str):
-        raise ConfigurationError(f"schedule {expression!r} is not a string")
-    if len(expression) > 256:
-        raise ConfigurationError(
-            f"schedule {expression[:20]!r}... has {len(expression)} characters; the limit is 256"
-        )
-    text = ALIASES.get(expression.strip().lower(), expression).upper()
-    fields = [field for field in re.split("[ \t]+", text) if field]
-    try:
-        if text.strip().startswith("@"):
-            known = ", ".join(ALIASES)
-            hint = "use startup=True" if text.strip() == "@REBOOT" else f"known are {known}"
-            raise ConfigurationError(f"{expression.strip()} is no alias here; {hint}")
-        if len(fields) not in (5, 6):
-            raise ConfigurationError(f"it has {len(fields)} fields; 5, or 6 with seconds first")
-        named = list(zip(CRON_FIELDS[-len(fields) :], fields, strict=True))
-        concrete = [_unhash(field, value, hash_key) for field, value in named]
-        for (field, _), value in zip(named, concrete, strict=True):
-            _check_cron_field(field, value)
-        _check_cron_days(day=concrete[-3], weekday=concrete[-1])
-    except ConfigurationError as error:
-        raise ConfigurationError(
-            f"schedule {expression!r} is not a cron expression ({error})"
-        ) from None
-    return concrete
+    numbers: set[int]  # all that it may name
+    rules: list[DayRule]  # of its days, when numbers alone do not tell: one of them has to hold
+    starred: bool
+
+    def holds(self, day: date, number: int) -> bool:
+        """Tell whether the field names a day, which has this number in it."""
+        if number not in self.numbers:
+            return False
+        return not self.rules or any(rule(day) for rule in self.rules)
 
 
-def _unhash(field: CronField, value: str, hash_key: str) -> str:
+@functools.lru_cache(maxsize=256)
+def meaning_of(field: CronField, text: str) -> Meaning:
+    """Return what a field's text means; raises ConfigurationError when it means nothing."""
+    if text == "?" and field.name in ("day of month", "weekday"):
+        return Meaning(field.numbers("*"), [], starred=True)
+    plain: set[int] = set()
+    special: list[tuple[set[int], DayRule]] = []
+    for position, part in enumerate(text.split(",")):
+        if part == "*" and position > 0:
+            raise ConfigurationError(
+                f"{field.name} {text!r} has a * inside a list; * is all of it"
+            )
+        found = None
+        if field.name == "day of month":
+            found = _day_of_month(field, part)
+        elif field.name == "weekday":
+            found = _weekday_of_month(field, part)
+        if found is None:
+            plain |= field.numbers(part)
+        else:
+            special.append(found)
+    rules = [rule for _, rule in special]
+    if rules and field.name == "day of month":
+        rules.append(lambda day: day.day in plain)
+    elif rules:
+        rules.append(lambda day: day.isoweekday() % 7 in plain)
+    return Meaning(plain.union(*(days for days, _ in special)), rules, text.startswith("*"))
+
+
+def _length_of_month(day: date) -> int:
+    in_the_next = day.replace(day=28) + 4 * ONE_DAY
+    return (in_the_next - in_the_next.day * ONE_DAY).day
+
+
+def _day_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | None:
+    """Return where ``L``, ``L-3``, ``LW``, ``15W`` can fall and where they do; else None."""
+    match = DAY_OF_MONTH.fullmatch(part)
+    if match is None or not (match["nearest"] or part.startswith("L")):
+        return None
+    if part.startswith("L"):
+        before = int(match["before"] or 0)
+        if match["before"] and not 1 <= before <= 30:
+            raise ConfigurationError(f"day of month {part!r} is not in L-1 to L-30")
+        days = range(28 - before, 32 - before)
+    else:
+        before, days = 0, range(field.number(match["day"]), field.number(match["day"]) + 1)
+
+    def falls_on(day: date) -> bool:
+        length = _length_of_month(day)
+        wanted = length - before if part.startswith("L") else days[0]
+        if match["nearest"] and 1 <= wanted <= length:
+            # The working day next to it in the same month: from Saturday back, from Sunday on.
+            weekday = day.replace(day=wanted).isoweekday()
+            if weekday == 6:
+                wanted += -1 if wanted > 1 else 2
+            elif weekday == 7:
+                wanted += 1 if wanted < length else -2
+        return day.day == wanted
+
+    spread = 2 if match["nearest"] else 0
+    around = range(days[0] - spread, days[-1] + spread + 1)
+    return set(around) & field.numbers("*"), falls_on
+
+
+def _weekday_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | None:
+    """Return the weekday of ``FRI#2``, ``L5``, ``5L``, ``FRIL``, and which of them; else None."""
+    if not WEEKDAY_OF_MONTH.fullmatch(part):
+        return None
+    name, _, nth = part.partition("#")
+    weekday = field.number(name.strip("L")) % 7
+
+    def falls_on(day: date) -> bool:
+        if day.isoweekday() % 7 != weekday:
+            return False
+        return (day.day + 6) // 7 == int(nth) if nth else day.day + 7 > _length_of_month(day)
+
+    return {weekday}, falls_on
+
+
+def unhashed(field: CronField, text: str, hash_key: str) -> str:
     """Replace Jenkins' ``H``, ``H/n``, ``H(a-b)``, ``H(a-b)/n`` by what the key makes of them."""
-    if value[0] == "R" and re.match("R($|[(/])", value):
-        raise ConfigurationError(
-            f"{field.name} {value!r} draws anew in each process; write H, which all agree on"
-        )
-    if value[0] != "H":
-        return value
-    match = re.fullmatch(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?", value)
+    match = re.fullmatch(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?", text)
     if match is None:
-        return value
-    # Every month has a day 28, and 7 is Sunday once more.
-    highest = {"day of month": 28, "weekday": 6}.get(field.name, field.high)
+        return text
+    # Every month has a day 28.
+    highest = 28 if field.name == "day of month" else field.high
     low = field.number(match[1]) if match[1] else field.low
     high = field.number(match[2]) if match[2] else highest
     step = int(match[3]) if match[3] else high - low + 1
     if low >= high or not 1 <= step <= high - low + 1:
-        raise ConfigurationError(f"{field.name} {value!r} has no range or step to choose from")
-    first = low + int(digest_of(f"{hash_key}\0{field.name}")[:16], 16) % step
+        raise ConfigurationError(f"{field.name} {text!r} has no range or step to choose from")
+    first = low + hashed_number(f"{hash_key}\0{field.name}") % step
     several = match[3] and first + step <= high
     return f"{first}-{high}/{step}" if several else str(first)
 
@@ -651,68 +753,203 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_cron_field(field: CronField, value: str) -> None:
-    day_field = field.name in ("day of month", "weekday")
-    if value == "?" and day_field:
-        return
-    for position, part in enumerate(value.split(",")):
-        if part.startswith("*") and position > 0:
+def hashed_number(text: str) -> int:
+    """Return a large number that a text has in every process."""
+    return int(digest_of(text)[:16], 16)
+
+
+def read_cron(expression: str, hash_key: str) -> list[tuple[CronField, str, Meaning]]:
+    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
+
+    Raises ConfigurationError that names the field and the value.
+    """
+    if len(expression) > LONGEST_CRON:
+        raise ConfigurationError(
+            f"it has {len(expression)} characters; the limit is {LONGEST_CRON}"
+        )
+    text = expression.strip(" \t\r\n")
+    if text.startswith("@") and text.lower() not in ALIASES:
+        known = did_you_mean(text.lower(), ALIASES, f"known are {', '.join(ALIASES)}")
+        raise ConfigurationError(f"{text} is no alias here; {known}")
+    texts = re.split("[ \t]+", ALIASES.get(text.lower(), text).upper()) if text else []
+    if len(texts) not in (5, 6):
+        raise ConfigurationError(f"it has {len(texts)} fields; 5, or 6 with seconds first")
+    fields = CRON_FIELDS[-len(texts) :]
+    concrete = [unhashed(*each, hash_key) for each in zip(fields, texts, strict=True)]
+    return [(*each, meaning_of(*each)) for each in zip(fields, concrete, strict=True)]
+
+
+class CronTrigger(Trigger):
+    """The ticks of a cron expression: five fields, or six with seconds first.
+
+    `hash_key` decides what ``H`` stands for.  Raises ConfigurationError for an expression that is
+    not one, or that never comes.
+    """
+
+    __slots__ = ("_both_days", "_croniter", "_day", "_guard", "_weekday")
+
+    def __init__(self, expression: str, timezone: str = "UTC", hash_key: str = "") -> None:
+        if not isinstance(expression, str):
+            raise ConfigurationError(f"schedule {expression!r} is not a string")
+        try:
+            fields = read_cron(expression, hash_key)
+        except ConfigurationError as error:
+            shown = expression if len(expression) <= LONGEST_CRON else f"{expression[:20]}..."
             raise ConfigurationError(
-                f"{field.name} {value!r} has a * inside a list; * is all of it"
-            )
-        if field.name == "day of month" and re.fullmatch("L|[0-9]{1,2}W", part):
-            if part != "L":
-                field.number(part[:-1])
-        elif field.name == "weekday" and (match := re.fullmatch("(.+)#([1-5])|L([0-7])", part)):
-            field.number(match[1] or match[3])
-        else:
-            _check_cron_part(field, part)
-
-
-def _check_cron_part(field: CronField, part: str) -> None:
-    """Check ``*``, ``a``, ``a-b`` and each of them with ``/step``."""
-    values, slash, step = part.partition("/")
-    if slash and (not re.fullmatch("[0-9]+", step) or int(step) == 0):
-        raise ConfigurationError(
-            f"{field.name} {part!r} has a step that is no number of 1 or more"
-        )
-    if values == "*":
-        return
-    first, dash, last = values.partition("-")
-    low = field.number(first)
-    if not dash:
-        if slash and field.name == "weekday":
+                f"schedule {shown!r} is not a cron expression ({advice_on(shown, str(error))})"
+            ) from None
+        *times, self._day, _, self._weekday = (meaning for _, _, meaning in fields)
+        fixed = not any(each.starred for each in times)
+        super().__init__(" ".join(text for _, text, _ in fields), timezone, fixed=fixed)
+        # Debian's rule (crontab(5)): both have to fit when one of them is a star, else either.
+        self._both_days = self._day.starred or self._weekday.starred
+        # A croniter keeps state: one thread at a time.
+        self._guard = threading.Lock()
+        self._croniter = self._make_croniter([meaning.numbers for _, _, meaning in fields])
+        if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
             raise ConfigurationError(
-                f"weekday {part!r} is ambiguous; write the range, such as {first}-6/{step}"
+                f"schedule {expression!r} never comes: no date has that day, month and time"
             )
-        return
-    high = field.number(last)
-    if low == high or (low, high) == (7, 0):
-        raise ConfigurationError(f"{field.name} {part!r} begins where it ends; write {first}")
-    if low > high and not field.wraps:
-        raise ConfigurationError(
-            f"{field.name} {part!r} runs backwards; write {first}-{field.high},{field.low}-{last}"
-        )
-    if low > high and slash:
-        raise ConfigurationError(
-            f"{field.name} {part!r} goes round with a step; write its numbers, with commas"
-        )
+
+    def _make_croniter(self, numbers: list[set[int]]) -> Any:
+        """Return a croniter that is given numbers alone, which all since 1.0 read alike."""
+        try:
+            from croniter import croniter
+        except ImportError:
+            raise ConfigurationError(
+                "a cron expression needs croniter; run `pip install 'croniter>=1.0'`"
+            ) from None
+        seconds = {0} if len(numbers) == 5 else numbers[0]
+        texts = [
+            "*" if len(each) == field.size else ",".join(map(str, sorted(each)))
+            for field, each in zip(CRON_FIELDS, [seconds, *numbers[-5:]], strict=True)
+        ]
+        # "The 13th or any weekday" is any day.  A croniter is not asked what it makes of that.
+        if not self._both_days and "*" in (texts[3], texts[5]):
+            texts[3] = texts[5] = "*"
+        # The sixth field is the seconds, whatever the version.
+        normal = " ".join([*texts[1:], texts[0]] if len(numbers) == 6 else texts[1:])
+        return croniter(normal, 0.0, day_or=not self._both_days)
+
+    def _next_wall(self, wall: datetime) -> datetime:
+        start = wall
+        while wall - start < GIVE_UP_AFTER:
+            seconds = (wall - WALL_EPOCH) // SECOND
+            with self._guard:
+                found = self._croniter.get_next(float, start_time=float(seconds))
+            wall = WALL_EPOCH + timedelta(seconds=found)
+            if not (self._day.rules or self._weekday.rules) or self._names(wall):
+                return wall
+            # croniter costs more to ask than a month of days to look at.
+            for _ in range(31):
+                wall = wall.replace(hour=23, minute=59, second=59)
+                if self._names(wall + SECOND):
+                    break
+                wall += ONE_DAY
+        raise ValueError("no date in 50 years is meant")
+
+    def _names(self, day: date) -> bool:
+        on_day = self._day.holds(day, day.day)
+        on_weekday = self._weekday.holds(day, day.isoweekday() % 7)
+        return on_day and on_weekday if self._both_days else on_day or on_weekday
 
 
-def _check_cron_days(day: str, weekday: str) -> None:
-    """Refuse what croniter would drop in silence when both day fields are restricted."""
-    special = "#" in weekday or "L" in re.sub("[A-Z]{3}", "", weekday)
-    if special and not all(re.search("#|^L[0-7]$", part) for part in weekday.split(",")):
-        raise ConfigurationError(f"weekday {weekday!r} mixes # or L with plain weekdays")
-    if "W" in day and "," in day:
-        raise ConfigurationError(f"day of month {day!r} has W inside a list; W stands alone")
-    if special and day not in ("*", "?"):
-        raise ConfigurationError(f"weekday {weekday!r} goes with * as day of month, not {day!r}")
-    if "W" in day and weekday not in ("*", "?"):
-        raise ConfigurationError(f"day of month {day!r} goes with * as weekday, not {weekday!r}")
+def _from_quartz(match: re.Match[str]) -> str:
+    """Drop the year of an expression; one with a ``?`` counts weekdays from Sunday, the 1."""
+    *others, weekday = match[1].split()
+    if "?" in match[1]:
+        days = r"(?<![#/\d])[1-7](?!\d)"
+        weekday = re.sub(days, lambda day: WEEKDAYS[int(day[0]) - 1][:3], weekday)
+    return " ".join([*others, weekday])
 
 
-UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400, "weeks": 604800}
+# What other schedulers read: why this one does not, how it looks, and what to write for it.
+YEAR = r"^(.+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*$"
+SPELLINGS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
+    ("a blank ends a field", r"\s*,\s*", ","),
+    ("R differs between processes, H does not", r"(?<!\S)R(?=[(/\s]|$)", "H"),
+    ("~ differs between processes, H does not", r"(?<!\S)~(?=[/\s]|$)", "H"),
+    ("~ differs between processes, H does not", r"([0-9]+)~([0-9]+)", r"H(\1-\2)"),
+    ("* beside other numbers is all of them", r"(?<!\S)\S+,\*(?=[,\s]|$)\S*", "*"),
+    ("an alias begins with @", r"^(?=[A-Z]+$)", "@"),
+    ("a comment stands behind it", r"\s+#.*$", ""),
+    ("no schedule has a year, so raise SkipRun in others", YEAR, _from_quartz),
+    ("no schedule has a year", r"^(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", _from_quartz),
+)
+# Each blank has one place in it, so that no text takes long to refuse.
+LENGTH = re.compile(
+    "(?:([0-9]{1,5}) ?)?([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
+)
+
+
+def advice_on(expression: str, reason: str) -> str:
+    """Return why an expression is refused and, where another scheduler reads it, what to write."""
+    text = expression.strip()
+    lines = [line.strip() for line in text.splitlines()]
+    if len(lines) > 1 and all(map(_accepted, lines)):
+        return f"it has {len(lines)} lines; write schedule={lines!r}"
+    if text.lower() == "@reboot":
+        return "a start is not an instant; write startup=True"
+    every = re.fullmatch(f"@?every ((?:{LENGTH.pattern})+)", " ".join(text.lower().split()))
+    if every and (length := _length_of(every[1])):
+        return f"a length of time is a timedelta; write {length}"
+    for known, word in zip(CRON_FIELDS[-len(text.split()) :], text.split(), strict=False):
+        for step in re.findall(r"\*/([0-9]{1,5})(?![0-9])", word):
+            if f"{known.name}s" in UNITS and int(step) > known.size:
+                return f"{reason}; write schedule=timedelta({known.name}s={step})"
+    for why, pattern, other in SPELLINGS:
+        spelled = re.sub(pattern, other, text, flags=re.IGNORECASE)
+        if spelled != text and _accepted(spelled):
+            return f"{why}; write schedule={spelled!r}"
+    return _advice_on_more(text) or reason
+
+
+def _accepted(text: str) -> bool:
+    try:
+        read_cron(text, "")  # First: it gives no advice in turn.
+        CronTrigger(text)
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _length_of(text: str) -> str:
+    """Return what to write for ``5m``, ``1h30m`` or ``10 minutes``; or ""."""
+    lengths = {
+        next(each for each in UNITS if each.startswith(unit[0])): int(number or "1")
+        for number, unit in LENGTH.findall(text)
+    }
+    if not SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
+        return ""
+    length = ", ".join(f"{unit}={number}" for unit, number in lengths.items())
+    for unit, whole, cron in (("minutes", 60, "*/{} * * * *"), ("hours", 24, "0 */{} * * *")):
+        number = lengths.get(unit, whole)
+        if len(lengths) == 1 and number < whole and whole % number == 0:
+            same = cron.format(number).replace("*/1 ", "* ")
+            return f"schedule={same!r} or schedule=timedelta({length})"
+    return f"schedule=timedelta({length})"
+
+
+def _advice_on_more(text: str) -> str:
+    """Say where a zone or a command before or behind an expression belongs; or ""."""
+    before = re.fullmatch(r"(?:(?:CRON_)?TZ=)?(\S+)\s+(.+)", text, re.IGNORECASE)
+    if before and (zone := _zone_in(before[1])) and _accepted(before[2]):
+        return f"a zone stands before it; write schedule={before[2]!r}, timezone={zone!r}"
+    for size in (6, 5, 1):
+        *head, rest = text.split(None, size) if len(text.split()) > size else ["", ""]
+        expression = " ".join(head)
+        if not _accepted(expression):
+            continue
+        if zone := _zone_in(rest.partition("#")[0].strip()):
+            return f"a zone stands behind it; write schedule={expression!r}, timezone={zone!r}"
+        if re.search(r"\s|\.|^[/~]", rest) and re.search("[A-Za-z]", rest):
+            command = re.sub(r"^root\s+", "", rest)
+            return f"a command stands behind it; write schedule={expression!r}, {command=!r}"
+    return ""
+
+
+def _zone_in(word: str) -> str:
+    return zone_meant(word) if re.search("[A-Za-z]", word) else ""
 
 
 class ScheduleBuilder(Protocol):
@@ -729,11 +966,12 @@ class ScheduleBuilder(Protocol):
 
 
 class IntervalTrigger(Trigger):
-    """The ticks of a builder of the `schedule` library, such as ``schedule.every(10).minutes``.
+    """The ticks of a timedelta, or of a builder such as ``schedule.every(10).minutes``.
 
-    Seconds, minutes and hours are counted from the epoch in UTC; days, weeks (from Monday) and
-    ``.at()`` on the wall clock, so that every process sees the same ticks.  Raises
-    ConfigurationError for what the library can say and a stateless schedule cannot.
+    A timedelta is counted in UTC from an instant that the hash key chooses.  A builder's seconds,
+    minutes and hours are counted in UTC from the epoch; days, weeks (from Monday) and ``.at()`` on
+    the wall clock.  So all processes see the same ticks.  Raises ConfigurationError for what the
+    `schedule` library can say and a stateless schedule cannot.
     """
 
     __slots__ = ("_phase", "period")
@@ -741,23 +979,35 @@ class IntervalTrigger(Trigger):
     MONDAY = 4 * 86400  # 1970-01-01 was a Thursday
     DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
-    def __init__(self, builder: ScheduleBuilder, timezone: str = "UTC") -> None:
-        self._check(builder)
-        unit, at = str(builder.unit), builder.at_time
-        self.period = builder.interval * UNITS[unit]
+    def __init__(
+        self, schedule: ScheduleBuilder | timedelta, timezone: str = "UTC", hash_key: str = ""
+    ) -> None:
+        if isinstance(schedule, timedelta):
+            if not SECOND <= schedule <= GIVE_UP_AFTER or schedule % SECOND:
+                raise ConfigurationError(
+                    f"schedule {schedule!r} is not in whole seconds, from 1 second to 50 years"
+                )
+            self.period = schedule // SECOND
+            self._phase = hashed_number(f"{hash_key}\0timedelta") % self.period
+            text = f"{as_written(schedule)} + {timedelta(seconds=self._phase)}"
+            super().__init__(text, "UTC", fixed=False)
+            return
+        self._check_builder(schedule)
+        unit, at = str(schedule.unit), schedule.at_time
+        self.period = schedule.interval * UNITS[unit]
         self._phase = at.hour * 3600 + at.minute * 60 + at.second if at else 0
         if unit == "weeks":
-            self._phase += self.MONDAY + 86400 * self.DAYS.index(builder.start_day or "monday")
+            self._phase += self.MONDAY + 86400 * self.DAYS.index(schedule.start_day or "monday")
         on_the_wall = unit in ("days", "weeks")
         zone = timezone if on_the_wall or at else "UTC"
-        super().__init__(self._describe(builder), zone, fixed=on_the_wall)
+        super().__init__(as_written(schedule), zone, fixed=on_the_wall)
         if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
             raise ConfigurationError(
                 f"schedule {self.text!r} never comes: the interval is too long"
             )
 
-    @classmethod
-    def _check(cls, builder: ScheduleBuilder) -> None:
+    @staticmethod
+    def _check_builder(builder: ScheduleBuilder) -> None:
         if builder.unit not in UNITS:
             raise ConfigurationError(
                 f"schedule every({builder.interval!r}) has no unit; write every(10).minutes"
@@ -770,8 +1020,8 @@ class IntervalTrigger(Trigger):
         refused = {
             ".to(): a random interval differs between processes; write"
             " H in a cron expression": builder.latest,
-            ".until(): it would fail at import once it is past; end the task with"
-            " enabled=datetime.now() < ...": builder.cancel_after,
+            ".until(): it would fail at import once it is past; let the task return"
+            " schedule.CancelJob from then on": builder.cancel_after,
             ".at(..., tz): write the zone as Task(timezone=...)": builder.at_time_zone,
             ".do(): write Task(run=...), and end the builder before .do()": builder.job_func,
         }
@@ -779,23 +1029,27 @@ class IntervalTrigger(Trigger):
             if present is not None:
                 raise ConfigurationError(f"schedule every({builder.interval}) has {reason}")
 
-    @staticmethod
-    def _describe(builder: ScheduleBuilder) -> str:
-        unit = builder.start_day or str(builder.unit)
-        if builder.interval > 1:
-            text = f"every {builder.interval} {unit}"
-        else:
-            text = f"every {builder.start_day or unit.removesuffix('s')}"
-        if builder.at_time is None:
-            return text
-        shown = {"minutes": ":%S", "hours": ":%M:%S"}.get(str(builder.unit), "%H:%M:%S")
-        at = builder.at_time.strftime(shown)
-        return f"{text} at {at.removesuffix(':00') if len(at) > 3 else at}"
-
     def _next_wall(self, wall: datetime) -> datetime:
         seconds = (wall - WALL_EPOCH) // SECOND
         periods = (seconds - self._phase) // self.period + 1
         return WALL_EPOCH + timedelta(seconds=self._phase + periods * self.period)
+
+
+class UnionTrigger(Trigger):
+    """The ticks of several triggers: a tick of any of them is a tick."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Iterable[Trigger], timezone: str) -> None:
+        self._parts = {part.text: part for part in parts}
+        super().__init__(UNION.join(self._parts), timezone, fixed=False)
+
+    def _compute_next(self, instant: datetime) -> datetime | None:
+        ticks = [part.next_after(instant) for part in self._parts.values()]
+        return min((tick for tick in ticks if tick is not None), default=None)
+
+
+UNION = " | "  # between the texts of a union's parts
 
 
 def is_schedule_builder(value: object) -> bool:
@@ -804,18 +1058,35 @@ def is_schedule_builder(value: object) -> bool:
     return library is not None and isinstance(value, library.Job)
 
 
-def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger:
-    """Return the trigger of a schedule; equal cron expressions share one.
+def is_hashed(schedule: object) -> bool:
+    """Tell whether the ticks of a schedule, or of a part of it, depend on a hash key."""
+    if isinstance(schedule, str):
+        return HASHED.search(schedule) is not None
+    if isinstance(schedule, list | tuple):
+        return any(map(is_hashed, schedule))
+    return isinstance(schedule, timedelta)
 
-    Raises ConfigurationError, see CronTrigger and IntervalTrigger.
-    """
-    if is_schedule_builder(schedule):
-        return IntervalTrigger(cast(ScheduleBuilder, schedule), timezone)
-    if not isinstance(schedule, str):
-        raise ConfigurationError(
-            f"schedule {schedule!r} is neither a cron expression nor schedule.every(...)"
-        )
-    return _shared_cron_trigger(schedule, timezone, hash_key if HASHED.search(schedule) else "")
+
+def as_written(schedule: object) -> str:
+    """Return the text of a valid schedule for lists, without what a hash key adds."""
+    if isinstance(schedule, list | tuple):
+        return UNION.join(map(as_written, schedule))
+    if isinstance(schedule, str):
+        return " ".join(schedule.split())
+    if isinstance(schedule, timedelta):
+        unit = next(each for each in reversed(UNITS) if not schedule // SECOND % UNITS[each])
+        return _every_so(schedule // SECOND // UNITS[unit], unit)
+    builder = cast(ScheduleBuilder, schedule)
+    text = _every_so(builder.interval, builder.start_day or str(builder.unit))
+    if builder.at_time is None:
+        return text
+    shown = {"minutes": ":%S", "hours": ":%M:%S"}.get(str(builder.unit), "%H:%M:%S")
+    at = builder.at_time.strftime(shown)
+    return f"{text} at {at.removesuffix(':00') if len(at) > 3 else at}"
+
+
+def _every_so(number: int, unit: str) -> str:
+    return f"every {number} {unit}" if number > 1 else f"every {unit.removesuffix('s')}"
 
 
 # Kept while a task has one: to make it costs more than all else that a start does for a task.
@@ -823,12 +1094,31 @@ _cron_triggers: weakref.WeakValueDictionary[tuple[str, str, str], CronTrigger]
 _cron_triggers = weakref.WeakValueDictionary()
 
 
-def _shared_cron_trigger(expression: str, timezone: str, hash_key: str) -> CronTrigger:
-    wanted = (expression, timezone, hash_key)
-    trigger = _cron_triggers.get(wanted)
-    if trigger is None:
-        trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
-    return trigger
+def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger:
+    """Return the trigger of a schedule; equal cron expressions share one.
+
+    Raises ConfigurationError, see CronTrigger and IntervalTrigger.
+    """
+    if isinstance(schedule, str):
+        key = hash_key if HASHED.search(schedule) else ""
+        wanted = (schedule, zone_name(timezone), key)
+        trigger = _cron_triggers.get(wanted)
+        if trigger is None:
+            trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
+        return trigger
+    if isinstance(schedule, timedelta) or is_schedule_builder(schedule):
+        return IntervalTrigger(cast(ScheduleBuilder, schedule), timezone, hash_key)
+    if not isinstance(schedule, list | tuple):
+        raise ConfigurationError(
+            f"schedule {schedule!r} is neither a cron expression, a timedelta, schedule.every(...)"
+            " nor a list of them"
+        )
+    if not schedule or any(isinstance(part, list | tuple) for part in schedule):
+        raise ConfigurationError(
+            f"schedule {schedule!r} is not a list of schedules: it is empty or holds a list"
+        )
+    parts = [make_trigger(part, timezone, hash_key) for part in schedule]
+    return parts[0] if len(parts) == 1 else UnionTrigger(parts, timezone)
 
 
 # ================================================================================================
@@ -850,9 +1140,10 @@ class Task:
     run: a function of no argument, or of one named ``app``.  Or, in its place,
     command: a string for ``/bin/sh -c`` or a list of arguments, run in the folder `cwd` with `env`
         added to the environment.  It fails when it exits with anything but 0.
-    schedule: a cron expression, or a builder of the `schedule` library; None: only by hand.
+    schedule: a cron expression, a timedelta, a builder of the `schedule` library, or a list of
+        them, of which each tick counts; None: only by hand.
     startup: run once at each start of the application: True, or after so many seconds.
-    timezone: of the schedule; None: the Housekeeper's.
+    timezone: of the schedule; ``local``: this host's; None: the Housekeeper's.
     enabled: False lists the task and leaves it to be run by hand.
     grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
@@ -937,11 +1228,16 @@ class Task:
                 raise ConfigurationError("startup inf never comes, and JSON does not know it")
 
     def _check_schedule(self) -> None:
-        if isinstance(self.schedule, str) and self.schedule.strip().lower() == "@reboot":
-            object.__setattr__(self, "schedule", None)
+        listed = isinstance(self.schedule, list | tuple)
+        parts = cast(Sequence[object], self.schedule) if listed else [self.schedule]
+        left = [part for part in parts if not _is_reboot(part)]
+        if len(left) < len(parts):
+            object.__setattr__(self, "schedule", left if listed and left else None)
             object.__setattr__(self, "startup", self.startup or True)
         if self.timezone is not None:
             zone_named(self.timezone)
+            # From here on it is the same wherever it is shown.
+            object.__setattr__(self, "timezone", zone_name(self.timezone))
         if self.schedule is not None:
             trigger = make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
             object.__setattr__(self, "_trigger", trigger)
@@ -957,9 +1253,11 @@ class Task:
     @property
     def schedule_text(self) -> str:
         """The schedule as it was written, for lists; empty when there is none."""
-        if self._trigger is None:
-            return ""
-        return self.schedule if isinstance(self.schedule, str) else self._trigger.text
+        return "" if self.schedule is None else as_written(self.schedule)
+
+
+def _is_reboot(schedule: object) -> bool:
+    return isinstance(schedule, str) and schedule.strip().lower() == "@reboot"
 
 
 TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -3805,6 +4103,8 @@ def sentry_schedule(trigger: Trigger) -> dict[str, object]:
 
     Raises ConfigurationError with the reason when they cannot say it.
     """
+    if isinstance(trigger, UnionTrigger):
+        raise ConfigurationError(f"Sentry knows one schedule a monitor, not {trigger.text!r}")
     if isinstance(trigger, IntervalTrigger):
         unit, seconds = ("minute", 60) if trigger.period % 86400 else ("day", 86400)
         if trigger.period % 60:
@@ -3817,26 +4117,25 @@ def sentry_schedule(trigger: Trigger) -> dict[str, object]:
     return {"type": "crontab", "value": " ".join(itertools.starmap(_in_cronsim, named))}
 
 
-def _in_cronsim(field: CronField, value: str) -> str:
-    if value == "?":
-        return "*"
-    return ",".join(_part_in_cronsim(field, part) for part in value.split(","))
+def _in_cronsim(field: CronField, text: str) -> str:
+    """Write a field as cronsim takes it: numbers, ranges that run upwards, ``5L``."""
+    parts = "*" if text == "?" else text
+    return ",".join(_part_in_cronsim(field, part) for part in parts.split(","))
 
 
 def _part_in_cronsim(field: CronField, part: str) -> str:
-    """Rewrite what cronsim does not take, where it has another way to say it."""
-    if part.endswith("W") and field.name == "day of month":
+    if field.name == "day of month" and re.search("[LW]", part):
+        if part in ("L", "LW"):
+            return part
         raise ConfigurationError(f"Sentry does not know the day of month {part!r}")
-    if match := re.fullmatch("L([0-7])", part):
-        return f"{int(match[1]) % 7}L"
-    first, dash, last = part.partition("-")
-    # A range with a step never goes round: see _check_cron_part().
-    if not dash or "/" in last or field.number(first) <= field.number(last):
+    if field.name == "weekday" and WEEKDAY_OF_MONTH.fullmatch(part):
+        name, number, nth = part.partition("#")
+        return f"{field.number(name.strip('L')) % 7}{number}{nth}" + "L" * (not nth)
+    if re.fullmatch(r"\*(/[0-9]+)?|[0-9]+", part):
         return part
-    highest = 6 if field.name == "weekday" else field.high
-    numbers = [*range(field.number(first), highest + 1)]
-    numbers += range(field.low, field.number(last) + 1)
-    return ",".join(map(str, numbers))
+    numbers = sorted(field.numbers(part))
+    whole = len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]
+    return f"{numbers[0]}-{numbers[-1]}" if whole else ",".join(map(str, numbers))
 
 
 def import_sentry_sdk() -> Any:
@@ -4307,10 +4606,6 @@ def place_of_this_process() -> str:
 
 
 # STAND-INS
-
-
-def is_hashed(schedule: object) -> bool:
-    return isinstance(schedule, str) and HASHED.search(schedule) is not None
 
 
 def end_group(group: str) -> bool:
@@ -7410,7 +7705,7 @@ def create_housekeeper(
         app=app,
         enabled=bool(enabled) and not is_switched_off(),
         sentry_enabled=sentry_enabled,
-        timezone=timezone,
+        timezone=zone_name(timezone),
         tasks_dir=None if tasks_dir is None else here / tasks_dir,
         ledger=ledger_from_url(ledger, here, clock),
         namespace=namespace,
@@ -9460,15 +9755,21 @@ def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
 
 
 def schedule_in_words(text: str) -> str | None:
-    """Say a cron expression in words, when a few words say exactly when it comes; else None."""
+    """Say a trigger's text in words, when a few words say exactly when it comes; else None."""
+    if UNION in text:
+        parts = [schedule_in_words(part) for part in text.split(UNION)]
+        return _joined(filter(None, parts)) if all(parts) else None
+    if length := re.fullmatch(r"(every .+) \+ .+", text):
+        return length[1]
     fields = text.replace("?", "*").split()
     if len(fields) == 6 and fields[1:] == ["*"] * 5:
         return _every(fields[0], "second", 60)
     if len(fields) == 6 and fields[0] == "0":
         del fields[0]
-    if len(fields) != 5:
-        return None
-    minute, hour, *dates = fields
+    return _cron_in_words(*fields) if len(fields) == 5 else None
+
+
+def _cron_in_words(minute: str, hour: str, *dates: str) -> str | None:
     days, times = _days_in_words(*dates), _times_in_words(minute, hour)
     often = _every(minute, "minute", 60) if hour == "*" else None
     if re.fullmatch("[0-9]+", minute):
@@ -9513,12 +9814,12 @@ def _days_in_words(day: str, month: str, weekday: str) -> str | None:
         rest = "th" if 10 < number < 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
         which = "each month" if number < 29 else "each month that has it"
         return f"on the {number}{rest} of {which}"
-    name = MONTH_NAMES.get(month)
+    name = _named(CRON_FIELDS[-2], month)
     return f"on {number} {name}" if name else None
 
 
 def _weekdays_in_words(text: str) -> str | None:
-    names = [[WEEKDAY_NAMES.get(day) for day in part.split("-")] for part in text.split(",")]
+    names = [[_named(CRON_FIELDS[-1], day) for day in part.split("-")] for part in text.split(",")]
     if not all(all(part) for part in names) or (len(names) > 1 and max(map(len, names)) > 1):
         return None
     if len(names[0]) > 1:
@@ -9526,22 +9827,12 @@ def _weekdays_in_words(text: str) -> str | None:
     return _joined(f"{day}s" for (day,) in names)
 
 
-# Not from the calendar module, whose names follow the process's locale.
-LONG_MONTHS = (
-    *("January", "February", "March", "April", "May", "June", "July"),
-    *("August", "September", "October", "November", "December"),
-)
-LONG_WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
-MONTH_NAMES = {
-    text: name
-    for number, name in enumerate(LONG_MONTHS, start=1)
-    for text in (str(number), f"{number:02d}", MONTHS[number - 1])
-}
-WEEKDAY_NAMES = {
-    text: LONG_WEEKDAYS[number % 7]
-    for number in range(8)
-    for text in (str(number), WEEKDAYS[number % 7])
-}
+def _named(field: CronField, text: str) -> str | None:
+    """Return the name of a month or weekday; None for several."""
+    try:
+        return field.words[(field.number(text) - field.low) % field.size].title()
+    except ConfigurationError:
+        return None
 
 
 # The door of --http: wsgiref with limits, a request a connection, a thread a request.
@@ -11058,7 +11349,7 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
     tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
     if text in tasks:
         ticks = housekeeper.next_runs(text, count)
-        if not ticks and HASHED.search(str(tasks[text]["schedule"])):
+        if not ticks and tasks[text]["schedule"] and not housekeeper.ledger.exists():
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
         return str(tasks[text]["timezone"]), ticks
     if not re.search(r"\s", text.strip()) and not text.startswith("@"):

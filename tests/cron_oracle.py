@@ -2,12 +2,15 @@
 
 The tests of the triggers compare with it.  It shares nothing with housekeeper.py and does not use
 croniter.  It knows numbers, names, lists, ranges (also wrapped round) and steps, in five fields,
-in zones whose offsets are whole minutes: all of them since 1973.
+in zones whose offsets are whole minutes: all of them since 1973.  Of dates it also knows what
+Quartz added: L, LW, L-3, 15W, FRI#2, 5L.
 """
 
 from __future__ import annotations
 
+import calendar
 import functools
+import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -79,6 +82,51 @@ def numbers(text: str, low: int, high: int, words: tuple[str, ...] = ()) -> froz
         # Sunday is 7 as well as 0.
         found |= {(value - low) % size + low for value in range(first, last + 1, int(step or "1"))}
     return frozenset(found)
+
+
+def dates(day: str, month: str, weekday: str, year: int) -> list[date]:
+    """Return the dates of a year that three fields name, by looking at each month's calendar."""
+    both = day[0] in "*?" or weekday[0] in "*?"
+    found = []
+    for number in sorted(numbers(month, 1, 12, MONTHS)):
+        weeks = calendar.Calendar(calendar.SUNDAY).monthdatescalendar(year, number)
+        month_days = [each for week in weeks for each in week if each.month == number]
+        by_day = days_of_month(day, month_days)
+        by_weekday = days_by_weekday(weekday, month_days)
+        found += sorted(by_day & by_weekday if both else by_day | by_weekday)
+    return found
+
+
+def days_of_month(text: str, month: list[date]) -> set[date]:
+    """Return the dates of a month that a day field names."""
+    found: set[date] = set()
+    working = [each for each in month if each.isoweekday() < 6]
+    for part in text.replace("?", "*").split(","):
+        name, nearest = part.removesuffix("W"), part.endswith("W")
+        if name.startswith("L"):
+            back = int(name[2:] or "0")
+            named = month[-1 - back :][:1] if back < len(month) else []
+        else:
+            named = [each for each in month if each.day in numbers(name, 1, 31)]
+        if nearest:
+            # No other working day is at the same distance.
+            named = [min(working, key=lambda each: abs(each - day)) for day in named]
+        found |= set(named)
+    return found
+
+
+def days_by_weekday(text: str, month: list[date]) -> set[date]:
+    """Return the dates of a month that a weekday field names."""
+    found: set[date] = set()
+    for part in text.replace("?", "*").split(","):
+        name = re.sub("#[1-5]$", "", part).strip("L")
+        on = [each for each in month if each.isoweekday() % 7 in numbers(name, 0, 6, WEEKDAYS)]
+        if "#" in part:
+            on = on[int(part[-1]) - 1 :][:1]
+        elif "L" in part:
+            on = on[-1:]
+        found |= set(on)
+    return found
 
 
 @dataclass(frozen=True)

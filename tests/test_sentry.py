@@ -874,7 +874,7 @@ FIELDS = (
     (0, 23, ()),
     (1, 31, ()),
     (1, 12, hk.MONTHS),
-    (0, 7, hk.WEEKDAYS),
+    (0, 7, (*hk.WEEKDAYS, "SUN")),
 )
 
 
@@ -900,9 +900,11 @@ def random_part(draw: random.Random, index: int) -> str:
         lambda: f"{number()}-{number()},{number()}",
     ]
     if index == 2:
-        kinds += [lambda: "L", lambda: f"{draw.randint(1, 28)}W", lambda: "?"]
+        kinds += [lambda: "L", lambda: "LW", lambda: "?", lambda: f"{draw.randint(1, 28)}W"]
+        kinds += [lambda: f"L-{draw.randint(1, 9)}", lambda: f"L,{number()}"]
     if index == 4:
         kinds += [lambda: f"{number()}#{draw.randint(1, 5)}", lambda: f"L{draw.randint(0, 7)}"]
+        kinds += [lambda: f"{number()}L", lambda: f"{number()}/{draw.randint(1, 3)}"]
     return draw.choice(kinds)()
 
 
@@ -922,7 +924,7 @@ def test_the_server_accepts_500_random_schedules_and_means_the_same_ticks() -> N
         try:
             config = config_of(task)
         except hk.ConfigurationError:
-            unsayable = re.search(r"\d+W|^\*/20 ", expression)
+            unsayable = re.search(r"\d+W|L-\d|^\*/20 ", expression)
             refused += bool(unsayable)
             if not unsayable:
                 raise
@@ -944,8 +946,15 @@ def test_the_server_accepts_500_random_schedules_and_means_the_same_ticks() -> N
     [
         ("0 2 * * *", "0 2 * * *"),
         ("@hourly", "0 * * * *"),
-        ("0 9 * * fri-mon", "0 9 * * 5,6,0,1"),
-        ("0 9 1 nov-feb *", "0 9 1 11,12,1,2 *"),
+        ("0 9 * * fri-mon", "0 9 * * 0,1,5,6"),
+        ("0 9 1 nov-feb *", "0 9 1 1,2,11,12 *"),
+        ("0 9 * * monday-friday", "0 9 * * 1-5"),
+        ("0 9 * * 1/2", "0 9 * * 1,3,5"),
+        ("5-5 22-2 * * *", "5 0,1,2,22,23 * * *"),
+        ("0 9 1,*/10 * *", "0 9 1,*/10 * *"),
+        ("0 9 LW * *", "0 9 LW * *"),
+        ("0 9 * * FRIL", "0 9 * * 5L"),
+        ("0 9 * * fri#2,monday", "0 9 * * 5#2,1"),
         ("0 9 ? * 1", "0 9 * * 1"),
         ("0 9 * * L5", "0 9 * * 5L"),
         ("0 9 * * L7", "0 9 * * 0L"),
@@ -971,8 +980,28 @@ def test_intervals_are_sent_in_whole_minutes_or_days() -> None:
     ]:
         trigger = hk.make_trigger(builder, "Europe/Berlin")
         assert hk.sentry_schedule(trigger) == {"type": "interval", "value": value, "unit": unit}
-    with pytest.raises(hk.ConfigurationError, match="not in whole minutes"):
-        hk.sentry_schedule(hk.make_trigger(every(90).seconds, "UTC"))
+    for length, value, unit in [(90, 90, "minute"), (1440, 1, "day"), (20160, 14, "day")]:
+        trigger = hk.make_trigger(timedelta(minutes=length), "Europe/Berlin", "key")
+        assert hk.sentry_schedule(trigger) == {"type": "interval", "value": value, "unit": unit}
+    for uneven in (every(90).seconds, timedelta(seconds=90)):
+        with pytest.raises(hk.ConfigurationError, match="not in whole minutes"):
+            hk.sentry_schedule(hk.make_trigger(uneven, "UTC"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        (
+            ["0 9 * * *", "0 12 * * 6"],
+            r"one schedule a monitor, not '0 9 \* \* \* | 0 12 \* \* 6'",
+        ),
+        ("0 9 L-3 * *", "Sentry does not know the day of month 'L-3'"),
+        ("0 9 1,15W * *", "Sentry does not know the day of month '15W'"),
+    ],
+)
+def test_what_sentry_cannot_say_has_no_monitor_and_a_reason(schedule: Any, reason: str) -> None:
+    with pytest.raises(hk.ConfigurationError, match=re.escape(reason.replace("\\", ""))):
+        config_of(Task("sweep", fail, schedule=schedule))
 
 
 @pytest.mark.parametrize(

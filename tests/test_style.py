@@ -145,6 +145,7 @@ def test_only_the_clock_reads_or_waits_on_time() -> None:
 
 
 def test_the_environment_is_read_by_the_command_line_and_in_few_more_places() -> None:
+    where_the_host_is = 'os.environ.get("TZ", '
     a_command_inherits_it, sentry_may_be_set_up_later = (
         "os.environ,",
         'os.environ.get("SENTRY_DSN"):',
@@ -166,6 +167,7 @@ def test_the_environment_is_read_by_the_command_line_and_in_few_more_places() ->
     before = SOURCE[: SOURCE.index("# 16. Command line")]
     found = [line[line.index("os.environ") :] for line in before.splitlines() if "os.env" in line]
     expected = [
+        where_the_host_is,
         a_command_inherits_it,
         sentry_may_be_set_up_later,
         what_this_process_was_told,

@@ -8,6 +8,7 @@ import gc
 import inspect
 import math
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
@@ -111,9 +112,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"run": work, "schedule": ""}, "schedule '' is not a cron expression"),
     ({"run": work, "schedule": "0 0 30 2 *"}, "schedule '0 0 30 2 *'"),
     ({"run": work, "schedule": "@reboot please"}, "schedule '@reboot please'"),
-    ({"run": work, "schedule": 600}, "schedule 600 is neither a cron expression nor schedule."),
+    (
+        {"run": work, "schedule": 600},
+        "schedule 600 is neither a cron expression, a timedelta, sch",
+    ),
     ({"run": work, "schedule": False}, "schedule False is neither a cron expression"),
-    ({"run": work, "schedule": timedelta(1)}, "schedule datetime.timedelta(days=1) is neither"),
+    ({"run": work, "schedule": {"@daily"}}, "schedule {'@daily'} is neither a cron expression"),
+    (
+        {"run": work, "schedule": timedelta(0)},
+        "schedule datetime.timedelta(0) is not in whole sec",
+    ),
+    ({"run": work, "schedule": []}, "schedule [] is not a list of schedules"),
     ({"run": work, "timezone": "Berlin"}, "timezone 'Berlin'"),
     ({"run": work, "timezone": ""}, "timezone ''"),
     ({"run": work, "timezone": 2}, "timezone 2"),
@@ -355,6 +364,48 @@ def test_reboot_means_at_startup(text: str) -> None:
     assert Task("sweep", work, schedule=text, startup=30).startup == 30
 
 
+def test_reboot_may_be_one_of_several_schedules() -> None:
+    task = Task("sweep", work, schedule=["@reboot", "0 2 * * *"])
+    assert (task.schedule, task.startup, task.schedule_text) == (["0 2 * * *"], True, "0 2 * * *")
+    assert Task("sweep", work, schedule=("@Reboot",)).schedule is None
+
+
+def test_a_zone_that_is_this_hosts_is_named_once_and_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hk.local_zone_name.cache_clear()
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    try:
+        assert Task("sweep", work, schedule="0 2 * * *", timezone="local").timezone == "Asia/Tokyo"
+        assert Task("sweep", work, timezone="local").timezone == "Asia/Tokyo"
+    finally:
+        hk.local_zone_name.cache_clear()
+
+
+def test_a_task_runs_at_each_tick_of_each_of_its_schedules() -> None:
+    clock, hits = VirtualClock(START), []
+    task = Task(
+        "sweep",
+        lambda: hits.append(current_run().scheduled_for),
+        schedule=["0 2 * * *", timedelta(hours=7), "H 12 * * *"],
+    )
+    simulation = simulated(clock, task)
+    simulation.run_until(utc(2024, 1, 8))
+    # The list shows what is hashed.
+    (listed,) = simulation.list_tasks()
+    shown = r"0 2 \* \* \* \| every 7 hours \+ ([0-6]):(\d\d):(\d\d) \| (\d+) 12 \* \* \*"
+    match = re.fullmatch(shown, str(listed["schedule"]))
+    assert match
+    hours, minutes, seconds, minute = map(int, match.groups())
+    phase = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    epoch, length = utc(1970, 1, 1), timedelta(hours=7)
+    first = epoch + phase + ((START - epoch - phase) // length + 1) * length
+    ticks = {first + number * length for number in range(24)}
+    ticks |= {utc(2024, 1, day, 2) for day in range(1, 8)}
+    ticks |= {utc(2024, 1, day, 12, minute) for day in range(1, 8)}
+    assert hits == sorted(ticks)
+
+
 def test_a_reboot_task_runs_once_at_the_start() -> None:
     clock, reasons = VirtualClock(START), []
     task = Task("sweep", lambda: reasons.append(current_run().reason), schedule="@reboot")
@@ -377,7 +428,11 @@ def test_a_startup_delay_is_in_seconds() -> None:
         ("*/10 * * * *", "*/10 * * * *"),
         ("@daily", "@daily"),
         ("H 3 * * *", "H 3 * * *"),
+        (" 0 3 * * *\n", "0 3 * * *"),
         (schedule.every(3).days.at("09:00"), "every 3 days at 09:00"),
+        (timedelta(minutes=90), "every 90 minutes"),
+        (timedelta(hours=1), "every hour"),
+        (["0 9 * * mon-fri", timedelta(hours=7)], "0 9 * * mon-fri | every 7 hours"),
     ],
 )
 def test_the_schedules_text_is_what_was_written(written: object, text: str) -> None:

@@ -21,7 +21,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 from wsgiref.util import setup_testing_defaults
@@ -922,12 +922,31 @@ def test_a_full_pool_shows_in_the_workload(make) -> None:
         ("*/7 * * * * *", None),
         ("0 30 2 * * *", "every day at 02:30"),
         ("15 30 2 * * *", None),
+        ("0 4 * * monday", "Mondays at 04:00"),
+        ("0 4 * * fri-sunday", "Friday to Sunday at 04:00"),
+        ("0 4 24 december *", "on 24 December at 04:00"),
+        ("0 22-2 * * *", None),
+        ("0 4 LW * *", None),
     ],
 )
 def test_schedules_are_said_in_words_when_words_are_exact(
     expression: str, words: str | None
 ) -> None:
     assert hk.schedule_in_words(hk.CronTrigger(expression).text) == words
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (timedelta(minutes=90), "every 90 minutes"),
+        (timedelta(days=2, hours=1), "every 49 hours"),
+        (["0 4 * * *", "0 12 * * sat"], "every day at 04:00 and Saturdays at 12:00"),
+        (["0 4 * * *", timedelta(hours=7)], "every day at 04:00 and every 7 hours"),
+        (["0 4 * * *", "0 4 L * *"], None),
+    ],
+)
+def test_lengths_and_lists_are_said_in_words_too(schedule: object, words: str | None) -> None:
+    assert hk.schedule_in_words(hk.make_trigger(schedule, "UTC", "key").text) == words
 
 
 def test_what_is_no_cron_expression_is_not_said_in_words() -> None:
