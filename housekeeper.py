@@ -1523,6 +1523,28 @@ def frame_of(thread_id: int | None) -> FrameType | None:
         return sys._current_frames().get(thread_id or 0)
 
 
+@contextlib.contextmanager
+def _at_a_random_moment(clock: Clock) -> Iterator[float]:
+    """Stop the other threads of the interpreter wherever they are; yield when that began.
+
+    Another thread gets the interpreter's lock when the one that holds it waits for something, or
+    after a switch interval (5 ms).  So it would see a thread that waits often only where that
+    waits, which may be in a lock each time: the interval is made short until the lock is got.
+    From then on, the others do not get on for as long as the interval was.
+    """
+    with _nothing_collected():
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            clock.wait(threading.Event(), 0.001)
+        finally:
+            sys.setswitchinterval(interval)
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.0003:
+            pass  # Who asked for the lock under the short interval gets it here.
+        yield time.perf_counter()
+
+
 # An interrupt that breaks into these can leave a lock held which every thread needs.
 MODULES_WITH_LOCKS = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
 
@@ -1565,8 +1587,10 @@ def _is_interruptible(frame: FrameType | None, entry: FrameType | None) -> bool:
         frames.pop()
     if frame is None or any(each.f_globals is globals() for each in frames):
         return False
-    if frames and (frames[0].f_code, frames[0].f_lineno) in _blocking_lines():
-        return True
+    codes = [each.f_code for each in frames]
+    if frames and (codes[0], frames[0].f_lineno) in _blocking_lines():
+        # A thread that is being started has the number of this one for a moment.
+        return threading.Thread.start.__code__ not in codes
     modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
     return not modules & MODULES_WITH_LOCKS
 
@@ -1751,7 +1775,7 @@ class LiveRun(Run):
 
     def stack(self) -> str:
         """Return what the run's thread is doing now; empty when it has left the task."""
-        with self._guard:
+        with _nothing_collected(), self._guard:
             frame = frame_of(self._thread_id)
             return "".join(traceback.format_stack(frame)) if frame else ""
 
@@ -1768,17 +1792,13 @@ class LiveRun(Run):
         """Interrupt an attempt, if its thread is in nobody's lock; False when it has to wait."""
         if self._thread_id == threading.get_ident():
             return True  # It hears in obey().
-        # Another thread can take the interpreter's lock from this one only when it has waited for
-        # 5 ms since this one got it: within 2 ms what is seen still holds when it is sent.
-        self.clock.wait(threading.Event(), 0.001)
-        woke = time.perf_counter()
-        with self._guard, _nothing_collected():
+        with _at_a_random_moment(self.clock) as began, self._guard:
             if self.attempt != attempt or self._stage is not Stage.INSIDE or self._sent:
                 return True
             frame = sys._current_frames().get(self._thread_id or 0)
             if frame is None or frame.f_globals is globals():
                 return False
-            if not _is_interruptible(frame, self._entry) or time.perf_counter() - woke > 0.002:
+            if not _is_interruptible(frame, self._entry) or time.perf_counter() - began > 0.002:
                 return False
             _raise_in_thread(cast(int, self._thread_id), cast(Any, self._interrupt))
             self._sent = True

@@ -312,14 +312,41 @@ def test_no_text_that_somebody_else_wrote_makes_a_search_take_for_ever(statement
     subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=True)
 
 
-def test_a_timeout_that_is_late_does_not_break_into_the_next_attempt(make, monkeypatch) -> None:
-    run = start(make(), Task("tried-again", lambda: None))
-    interrupted: list[int] = []
-    monkeypatch.setattr(hk.LiveRun, "stop", lambda *_: lambda: setattr(run, "attempt", 2))
-    monkeypatch.setattr(hk.LiveRun, "interrupt", lambda _, __, number: interrupted.append(number))
-    ended(run).attempt = 2
-    make()._stop_run(run, Status.TIMED_OUT, "it ran longer than its timeout", 1)
-    assert interrupted == [1]
+def new_run(task: Task, **values: Any) -> hk.LiveRun:
+    """Return a run that no ledger knows."""
+    values = {"clock": hk.SystemClock(), "key": f"/{task.name}", "id": "1", **values}
+    return hk.LiveRun(definition=task, reason=hk.Reason.MANUAL, **values)
+
+
+def attempt(run: hk.LiveRun, number: int = 1) -> hk.LiveRun:
+    """Make an attempt of a run in this thread."""
+    assert run.begin_attempt(number)
+    hk.make_attempt(run.definition, run, None, None)
+    return run
+
+
+def in_a_thread(function: Callable[[], object]) -> None:
+    """Call a function in another thread, and wait for its end."""
+    helper = threading.Thread(target=function)
+    helper.start()
+    helper.join(PATIENCE)
+    assert not helper.is_alive()
+
+
+def test_a_timeout_that_is_late_does_not_break_into_the_next_attempt() -> None:
+    see_to_it: list[Any] = []
+
+    def work() -> None:
+        if run.attempt == 1:
+            see_to_it.append(run.stop(Status.TIMED_OUT, "it ran longer than its timeout", 1))
+            return
+        in_a_thread(see_to_it[0])
+        sum(range(1_000_000))
+
+    run = new_run(Task("tried-again", work))
+    assert attempt(run).status is Status.TIMED_OUT
+    run.await_retry()
+    assert attempt(run, 2).status is Status.SUCCEEDED
 
 
 def test_a_command_that_is_cancelled_just_before_it_starts_ends_as_soon_as_it_gets_sigterm(
@@ -438,7 +465,7 @@ def test_two_hundred_megabytes_without_a_newline_are_cut_and_take_no_memory(make
 
 
 def test_a_long_line_is_kept_to_its_limit_and_the_next_lines_are_kept_whole(make) -> None:
-    longest = hk.CommandLines.LONGEST
+    longest = hk.Output.LONGEST
     script = f"print('a' * {longest}); print('b' * {longest + 1}); print('c' * 200000); print('d')"
     housekeeper = make(Task("long", command=[sys.executable, "-c", script]))
     output = housekeeper.run_task_manually("long").output
@@ -448,7 +475,7 @@ def test_a_long_line_is_kept_to_its_limit_and_the_next_lines_are_kept_whole(make
 
 
 def test_a_password_that_the_cut_of_a_line_parts_from_its_at_is_masked(make) -> None:
-    filler = "x" * (hk.CommandLines.LONGEST - 30)
+    filler = "x" * (hk.Output.LONGEST - 30)
     line = f"{filler} postgres://app:geheim-und-so-weiter@host/db"
     housekeeper = make(Task("long", command=["echo", line]))
     output = housekeeper.run_task_manually("long").output
@@ -685,13 +712,7 @@ def test_each_attempt_has_its_own_timeout_and_waits_for_its_delay(make) -> None:
 
 def test_a_late_call_back_of_one_attempt_calls_nothing_of_the_next(make) -> None:
     called: list[str] = []
-    run = hk.LiveRun(
-        definition=Task("twice", lambda: None),
-        clock=hk.SystemClock(),
-        key="/twice",
-        id="1",
-        reason=hk.Reason.MANUAL,
-    )
+    run = new_run(Task("twice", lambda: None))
     run.begin_attempt(1)
     run.on_cancel(lambda: called.append("the first attempt's"))
     call_back = run.stop(Status.TIMED_OUT, "too long", attempt=1)
@@ -753,7 +774,6 @@ def test_a_run_that_ended_is_never_interrupted_nor_asked_to_stop(make) -> None:
     answers: list[object] = []
 
     def work() -> None:
-        first.interrupt(RunTimedOut, first.attempt)
         answers.append(first.stop(Status.TIMED_OUT, "too late", first.attempt))
         answers.append(first.stop(Status.CANCELLED, "too late"))
         for _ in range(100_000):
@@ -1511,12 +1531,3 @@ def test_a_second_run_by_hand_is_refused_with_the_live_run(make, tmp_path: Path)
     let_go.set()
     ended(run)
     assert there.run_task_manually("long").status is Status.SUCCEEDED
-
-
-def test_current_run_is_an_error_outside_a_run(make) -> None:
-    with pytest.raises(hk.HousekeeperError, match="outside a run"):
-        current_run()
-    housekeeper = make(Task("one", current_run))
-    assert housekeeper.run_task_manually("one").status is Status.SUCCEEDED
-    with pytest.raises(hk.HousekeeperError, match="outside a run"):
-        current_run()
