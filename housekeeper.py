@@ -1742,18 +1742,25 @@ class LiveRun(Run):
         return self._interrupt is not None
 
     def _see_to_stop(self, note: str, attempt: int, callbacks: list[Callable[[], object]]) -> None:
+        _watch_swallowed_interrupts()
         rest: Callable[[], object] = int  # nothing
         if self._interrupt is not None and not self._send_interrupt(attempt):
             # On another thread, because the callbacks may block for as long as they like.
-            rest = functools.partial(self._await_interrupt, attempt)
-            with contextlib.suppress(RuntimeError):
-                threading.Thread(target=rest, name="housekeeper-stop", daemon=True).start()
-                rest = int
+            rest = self._await_interrupt_apart(attempt)
         try:
             logger.warning("Task %s was asked to stop: %s", self.task, note)
         finally:
             self._call_back_all(callbacks)
             rest()
+
+    def _await_interrupt_apart(self, attempt: int) -> Callable[[], object]:
+        """Await the interrupt on a thread; return what remains to do when there is none."""
+        work = functools.partial(self._await_interrupt, attempt)
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:
+            return work
+        return int
 
     def _call_back_all(self, callbacks: list[Callable[[], object]]) -> None:
         while True:
@@ -1793,20 +1800,27 @@ class LiveRun(Run):
         if self._thread_id == threading.get_ident():
             return True  # It hears in obey().
         with _at_a_random_moment(self.clock) as began, self._guard:
-            if self.attempt != attempt or self._stage is not Stage.INSIDE or self._sent:
+            over = self.attempt != attempt or self._stage is not Stage.INSIDE
+            if over or self._sent or self._interrupt is None:
                 return True
             frame = sys._current_frames().get(self._thread_id or 0)
             if frame is None or frame.f_globals is globals():
                 return False
             if not _is_interruptible(frame, self._entry) or time.perf_counter() - began > 0.002:
                 return False
-            _raise_in_thread(cast(int, self._thread_id), cast(Any, self._interrupt))
+            _raise_in_thread(cast(int, self._thread_id), self._interrupt)
             self._sent = True
             return True
 
     def _await_interrupt(self, attempt: int) -> None:
         while not self._send_interrupt(attempt):
             self.clock.wait(threading.Event(), 0.01)
+
+    def interrupt_again(self) -> None:
+        """Send the interrupt once more, because it came where nothing can be raised."""
+        with self._guard:
+            self._sent = False
+        self._await_interrupt_apart(self.attempt)
 
     def obey(self) -> None:
         """Raise what the task's thread is to be stopped with, where it holds nobody's lock.
@@ -1846,6 +1860,26 @@ def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread_id), ctypes.py_object(exception)
     )
+
+
+def _watch_swallowed_interrupts() -> None:
+    """Send an interrupt again that came inside a ``__del__`` or a callback of a weak reference.
+
+    Python only reports what is raised there, and goes on.
+    """
+    existing = sys.unraisablehook
+    if getattr(existing, "sends_again", False):
+        return
+
+    def send_again(report: Any) -> None:
+        run = _current_run.get()
+        if run is not None and issubclass(report.exc_type, (RunTimedOut, RunCancelled)):
+            run.interrupt_again()
+        else:
+            existing(report)
+
+    send_again.sends_again = True  # type: ignore[attr-defined]
+    sys.unraisablehook = send_again
 
 
 def _catch_pending_interrupt() -> None:

@@ -8,10 +8,12 @@ Afterwards no lock may be held, and each run has its outcome.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import queue
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -22,7 +24,7 @@ from pathlib import Path
 
 import housekeeper as hk
 
-PATIENCE = 6.0
+PATIENCE = 20.0
 FOLDER = Path(tempfile.mkdtemp())
 log = logging.getLogger("interrupted")
 numbers: queue.Queue[int] = queue.Queue()
@@ -62,10 +64,8 @@ def queues() -> None:
 def awaits_a_queue() -> None:
     empty: queue.Queue[int] = queue.Queue()
     while True:
-        try:
+        with contextlib.suppress(queue.Empty):
             empty.get(timeout=0.003)
-        except queue.Empty:
-            pass
 
 
 def awaits_an_event() -> None:
@@ -98,10 +98,8 @@ def asks_the_ledger() -> None:
 
 def writes_to_the_ledger() -> None:
     while True:
-        try:
+        with contextlib.suppress(hk.AlreadyRunning, hk.RunFailed):
             housekeeper.run_task_manually("noted")
-        except (hk.AlreadyRunning, hk.RunFailed):
-            pass
 
 
 def logs_to_a_queue_that_is_full() -> None:
@@ -111,10 +109,8 @@ def logs_to_a_queue_that_is_full() -> None:
                 self.flush()
 
         def emit(self, record: logging.LogRecord) -> None:
-            try:
+            with contextlib.suppress(queue.Full):
                 full.put(record, timeout=0.003)
-            except queue.Full:
-                pass
 
     full: queue.Queue[object] = queue.Queue(1)
     full.put(None)
@@ -220,7 +216,7 @@ def main(count: int) -> None:
 
 if __name__ == "__main__":
     result = sys.stdout
-    nowhere = open(FOLDER / "log", "w", buffering=1)
+    nowhere = open(FOLDER / "log", "w", buffering=1)  # noqa: SIM115
     sys.stdout = nowhere
     logging.basicConfig(level=logging.INFO, stream=nowhere)
     hk.capture_prints()
@@ -231,5 +227,8 @@ if __name__ == "__main__":
     housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=f"sqlite:///{FOLDER}/ledger.db")
     housekeeper.register_task(hk.Task("noted", lambda: None))
     housekeeper.initialize()
-    main(int(sys.argv[1]))
+    try:
+        main(int(sys.argv[1]))
+    finally:
+        shutil.rmtree(FOLDER)
     sys.exit(bool(wrong))
