@@ -1374,7 +1374,7 @@ class Output:
 
 
 LINE_CUT = " [... line cut ...]"
-ERASE_LINE = re.compile(r"\x1b\[[02]?K")
+ERASE_LINE = re.compile(r"\x1b\[([02]?)K")
 
 
 def overwritten(line: str) -> str:
@@ -1383,10 +1383,14 @@ def overwritten(line: str) -> str:
         return line
     shown: list[str] = []
     for part in line.split("\r"):
-        text, erased = ERASE_LINE.subn("", part)
-        if erased:
-            shown.clear()
-        shown[: len(text)] = text
+        column = 0
+        for number, piece in enumerate(ERASE_LINE.split(part)):
+            if number % 2 == 0:
+                shown[column : column + len(piece)] = piece
+                column += len(piece)
+            else:  # from the column on, or the line as a whole
+                column = 0 if piece == "2" else column
+                del shown[column:]
     return "".join(shown)
 
 
@@ -1414,7 +1418,7 @@ NAMED_SECRET = re.compile(
           \\?["']\s*:\s*
         | --[\w-]{0,40}? (?: passw(?:or)?d | secret | token | key ) \s+(?!-) )
         # In libpq's quotes, in those of a shell, of Python or of JSON in JSON, or in none.
-        (?: '(?:[^'\\]|\\.)*' | \\"[^"\n]*" | "(?:[^"\\\n]|\\.)*" | [^\s&'"]+ )""",
+        (?!\*\*\*) (?: '(?:[^'\\]|\\.)*' | \\"[^"\n]*" | "(?:[^"\\\n]|\\.)*" | [^\s&'"]+ )""",
     re.IGNORECASE | re.VERBOSE,
 )
 AUTHORIZATION = re.compile(
