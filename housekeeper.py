@@ -1427,7 +1427,11 @@ AUTHORIZATION = re.compile(
 )
 BEARER = re.compile(r"(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
 AWS_KEY = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b")
-SECRET_WORDS = ("passw", "secret", "token", "key", "auth", "bearer", "akia", "asia")
+# Without any of these there is nothing to look for, which is quicker known than by looking.
+SECRET_WORDS = (
+    *("passw", "secret", "authorization", "bearer", "akia", "asia", "--", "keyid", "key_id"),
+    *("token=", 'token"', "token'", "token\\", "key=", 'key"', "key'", "key\\"),
+)
 # To the last @ of the word; and, with blanks in it, to the first one of the line that is near.
 PASSWORD_IN_URL = re.compile(r"""(://[^\s:/]*:)(?:(?!://|["'][,:)}\]])\S)*@""")
 PASSWORD_WITH_BLANKS = re.compile(
@@ -3631,17 +3635,16 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
     Never raises, and always sets them to texts that a ledger can store, whatever the task raises,
     SystemExit and KeyboardInterrupt included.
     """
-    process = os.getpid()
+    process, outer = os.getpid(), _current_run.get()
     outcome: Outcome = Status.FAILED, "what it ended with could not be put into words", ""
     try:
-        # In a context of its own: what the task sets there ends with it.
-        error, result = contextvars.copy_context().run(_attempt, task, run, app, around_run)
-        outcome = _outcome_of(run, error, result)
+        outcome = _outcome_of(run, *_attempt(task, run, app, around_run))
     except BaseException as error:
         run.exception = error
     finally:
         if os.getpid() != process:
             end_forked(None)
+        _current_run.set(outer)
         run.settle()
         run.status, run.note, run.error = outcome
 
@@ -3649,9 +3652,9 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
 def _attempt(
     task: Task, run: LiveRun, app: object, around_run: AroundRun | None
 ) -> tuple[BaseException | None, object]:
-    """Call a task in its surroundings; return what it raised, or what it returned."""
-    _current_run.set(run)
+    """Call a task in its surroundings; return what it raised, and what it returned."""
     try:
+        _current_run.set(run)
         capture_logging()
         try:
             run.enter()
@@ -3971,12 +3974,12 @@ class CommandProcess:
                 selector.register(exited, selectors.EVENT_READ)
                 interval = 0.5
             while self._goes_on():
-                for key, _ in selector.select(interval):
-                    if key.fileobj is not pipe:
-                        interval = 0.05
-                    elif self._read(pipe):
-                        continue
-                    selector.unregister(key.fileobj)
+                ready = [key.fileobj for key, _ in selector.select(interval)]
+                if pipe in ready and not self._read(pipe):
+                    selector.unregister(pipe)
+                if ready and pipe not in ready:
+                    selector.unregister(exited)
+                    interval = 0.05
             signal_group(self.group, signal.SIGKILL)
             # What the dead have written is in the pipe already.
             for _ in range(64):

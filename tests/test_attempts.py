@@ -183,14 +183,6 @@ def test_an_error_while_an_outcome_is_worded_leaves_a_failed_run(monkeypatch: An
     assert run.stop(Status.CANCELLED, "too late") is None
 
 
-def test_what_a_task_sets_in_its_context_ends_with_it() -> None:
-    import decimal
-
-    before = decimal.getcontext().prec
-    assert outcome_of(lambda: decimal.setcontext(decimal.Context(prec=3))).note == ""
-    assert decimal.getcontext().prec == before
-
-
 # What it returns.
 
 
