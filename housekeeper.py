@@ -1309,6 +1309,12 @@ def _plain(value: object) -> object:
     return value.value if isinstance(value, Enum) else value
 
 
+def storable(text: str) -> str:
+    """Return a text as each database takes it: a plain str, no NUL, no half surrogate pair."""
+    # Not text.encode(): a subclass of str may have one of its own.
+    return str.encode(text, "utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
 class Output:
     """What a run has printed and logged, as a terminal shows it: the head and the tail of it."""
 
@@ -1328,6 +1334,7 @@ class Output:
 
     def add(self, text: str) -> list[str]:
         """Add text; return the lines that it has completed, with secrets masked."""
+        text = storable(text)
         with self._lock:
             *whole, rest = (self._line + text).split("\n")
             lines = [self._as_kept(line) for line in whole]
@@ -1403,12 +1410,6 @@ ESCAPES = re.compile(
 def printable(text: str) -> str:
     """Return a text for a terminal: without escape sequences and other control characters."""
     return ESCAPES.sub("", text)
-
-
-def storable(text: str) -> str:
-    """Return a text as each database takes it: a plain str, no NUL, no half surrogate pair."""
-    # Not text.encode(): a subclass of str may have one of its own.
-    return str.encode(text, "utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 NAMED_SECRET = re.compile(
@@ -1805,18 +1806,21 @@ class LiveRun(Run):
 
     def _send_interrupt(self, attempt: int) -> bool:
         """Interrupt an attempt, if its thread is in nobody's lock; False when it has to wait."""
-        if self._thread_id == threading.get_ident():
+        thread_id = self._thread_id
+        if thread_id == threading.get_ident():
             return True  # It hears in obey().
+        if frame_of(thread_id) is None:
+            return thread_id is not None  # Not there yet; or a greenlet, which nothing can reach.
         with _at_a_random_moment(self.clock) as began, self._guard:
             over = self.attempt != attempt or self._stage is not Stage.INSIDE
             if over or self._sent or self._interrupt is None:
                 return True
-            frame = sys._current_frames().get(self._thread_id or 0)
-            if frame is None or frame.f_globals is globals():
+            frame = sys._current_frames().get(thread_id or 0)
+            if thread_id != self._thread_id or frame is None or frame.f_globals is globals():
                 return False
             if not _is_interruptible(frame, self._entry) or time.perf_counter() - began > 0.002:
                 return False
-            _raise_in_thread(cast(int, self._thread_id), self._interrupt)
+            _raise_in_thread(cast(int, thread_id), self._interrupt)
             self._sent = True
             return True
 
@@ -3752,7 +3756,7 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
         return stopped, storable(run.note), storable(f"{run.error}\n{trace}".strip()[-16384:])
     if error is None:
         return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
-    return _status_after(error), in_a_line(error), trace[-16384:]
+    return _status_after(error), _in_a_line(error), trace[-16384:]
 
 
 def _status_after(error: BaseException) -> Status:
@@ -3781,7 +3785,7 @@ def worded(
         return otherwise
 
 
-def in_a_line(error: BaseException) -> str:
+def _in_a_line(error: BaseException) -> str:
     """Return an error's type and text in a line, as a note; never raises."""
     kind = type(error)
     text = worded(_text_of, error)
@@ -3808,7 +3812,7 @@ def _traceback_of(error: BaseException) -> str:
         return "".join(trace.format())
     except BaseException:
         # A SyntaxError with a text of bytes, a __cause__ that is none: where it was will do.
-        return f"{''.join(traceback.format_tb(error.__traceback__))}{in_a_line(error)}\n"
+        return f"{''.join(traceback.format_tb(error.__traceback__))}{_in_a_line(error)}\n"
 
 
 def _note_of(result: object) -> str:
@@ -3875,7 +3879,7 @@ class LogFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line of a record."""
         run = _current_run.get()
-        if run is not None and record.name.partition(".")[0] != logger.name:
+        if run is not None and str(record.name).partition(".")[0] != logger.name:
             record = copy.copy(record)
             record.message = f"Task {run.task}: {record.message}"
         return super().formatMessage(record)
@@ -3931,9 +3935,10 @@ def run_command(task: Task, run: LiveRun) -> str:
     try:
         run.kill = functools.partial(signal_group, command.group, signal.SIGKILL)
         run.group = f"{command.group}:{birth_of(command.group)}"
-        if run.on_group is not None:
-            run.on_group(run)
         forget = run.on_cancel(functools.partial(signal_group, command.group, signal.SIGTERM))
+        if run.on_group is not None:
+            with contextlib.suppress(Exception):  # It matters only if this process dies.
+                run.on_group(run)
         command.attend()
     finally:
         command.end()
@@ -4058,9 +4063,10 @@ def birth_of(pid: int) -> str:
     return stat[19].decode() if stat else ""
 
 
-def _processes_with(mark: bytes) -> Iterator[int]:
+def _processes_with(mark: bytes, above: int = 0) -> Iterator[int]:
     """Return the processes that have inherited a text in their environment, and may be read."""
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+    for pid in filter(above.__lt__, pids):
         with contextlib.suppress(OSError):
             if mark in Path(f"/proc/{pid}/environ").read_bytes():
                 yield pid
@@ -4069,7 +4075,8 @@ def _processes_with(mark: bytes) -> Iterator[int]:
 def _left_behind(run_id: str, group: int) -> str:
     """Return in words which processes of a run's command go on in a session of their own."""
     try:
-        marked = _processes_with(f"HOUSEKEEPER_RUN={run_id}\0".encode())
+        # What it has started has a higher number, unless they have begun anew since.
+        marked = _processes_with(f"HOUSEKEEPER_RUN={run_id}\0".encode(), above=group)
         pids = [pid for pid in marked if _stat_of(pid)[2:3] not in ([], [b"%d" % group])]
     except OSError:  # There is no /proc.
         return ""
@@ -4247,7 +4254,7 @@ def unharmed(method: Callable[P, None]) -> Callable[P, None]:
         try:
             method(*args, **options)
         except Exception as error:
-            logger.warning("Sentry could not be told: %s", in_a_line(error))
+            logger.warning("Sentry could not be told: %s", _in_a_line(error))
 
     return call
 
@@ -4376,7 +4383,7 @@ class SentryReporter:
                 scopes.enter_context(self._scopes.use_isolation_scope(report.scope.fork()))
                 scopes.enter_context(self._scopes.use_scope(current))
             except Exception as error:
-                logger.warning("Sentry could not be told: %s", in_a_line(error))
+                logger.warning("Sentry could not be told: %s", _in_a_line(error))
             yield
             report.context = contextvars.copy_context()
 
@@ -4507,7 +4514,7 @@ class SentryReporter:
                 if number % self.BURST == 0:
                     self._sdk.flush(timeout=10.0)
             except BaseException as error:
-                logger.warning("Sentry could not be told: %s", in_a_line(error))
+                logger.warning("Sentry could not be told: %s", _in_a_line(error))
 
 
 def _transport(sdk: Any) -> object:
@@ -7060,7 +7067,7 @@ def _load_into(found: Discovered, path: Path) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        problem = f"{path}{_line_of(error, path)}: it does not import ({in_a_line(error)})"
+        problem = f"{path}{_line_of(error, path)}: it does not import ({_in_a_line(error)})"
     for task in tasks:
         if task.name in found.tasks:
             first = found.tasks[task.name][1]
@@ -9012,7 +9019,7 @@ def load_application(text: str) -> Housekeeper:
             for name in path.split("."):
                 found = getattr(found, name)
     except Exception as error:
-        raise ConfigurationError(f"--app {text}: {in_a_line(error)}") from error
+        raise ConfigurationError(f"--app {text}: {_in_a_line(error)}") from error
     if not isinstance(found, Housekeeper):
         raise ConfigurationError(f"--app {text} is {found!r}, not a Housekeeper")
     return found
