@@ -842,7 +842,8 @@ class Task:
     """What is to be done, and when.
 
     name: letters, digits, dots, dashes and underscores; unique among the application's tasks.
-    run: a function of no argument, or of one named ``app``.  Or, in its place,
+    run: a function of no argument, or of one named ``app``.  What it returns is the run's note
+        when it is a text, a number or a small dict.  Or, in its place,
     command: a string for ``/bin/sh -c`` or a list of arguments, run in the folder `cwd` with `env`
         added to the environment.  It fails when it exits with anything but 0.
     schedule: a cron expression, or a builder of the `schedule` library; None: only by hand.
@@ -851,7 +852,8 @@ class Task:
     enabled: False lists the task and leaves it to be run by hand.
     grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
-        at its next Python instruction, which can leave a lock of some library held.
+        as soon as it is in no lock of logging, threading, queue, the import system or Housekeeper;
+        that can leave a lock of some other library held.
     retries: how often a failed run is tried again, after `retry_delay` seconds that double each
         time up to an hour; a retry that could not start before the next tick is not made.
     each_host: each host that shares the ledger runs each tick, instead of one of them.
@@ -1426,6 +1428,12 @@ AUTHORIZATION = re.compile(
     r"""(authorization\\?["']?\s*[:=]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)[^\s"'\\][^"'\\\r\n]*""",
     re.IGNORECASE,
 )
+# What libpq repeats of a URL that it cannot read, and what is a password often enough.
+UNREADABLE = re.compile(
+    r"""((?:percent-encoded\ token | spaces\ found\ in | missing\ "="\ after
+        | (?:integer|port)\ \w+ ):?\ )"[^"\n]*\"""",
+    re.VERBOSE,
+)
 BEARER = re.compile(r"(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
 AWS_KEY = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b")
 # Without any of these there is nothing to look for, which is quicker known than by looking.
@@ -1449,6 +1457,8 @@ def mask_secrets(text: str) -> str:
     if "://" in text and "@" in text:
         text = PASSWORD_IN_URL.sub(r"\1***@", text)
         text = PASSWORD_WITH_BLANKS.sub(r"\1***@", text)
+    if '"' in text:
+        text = UNREADABLE.sub(r'\1"***"', text)
     lower = text.lower()
     if any(word in lower for word in SECRET_WORDS):
         text = NAMED_SECRET.sub(r"\1***", text)
