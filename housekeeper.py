@@ -3971,6 +3971,7 @@ class CommandProcess:
         self._run = run
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._kill_at: float | None = None
+        self._group_lives = True  # A number that nobody has any more may be another group's soon.
 
     def attend(self) -> None:
         """Read the output until the command has exited.
@@ -3990,12 +3991,12 @@ class CommandProcess:
                 interval = 0.5
             while self._goes_on():
                 ready = [key.fileobj for key, _ in selector.select(interval)]
-                if pipe in ready and not self._read(pipe):
+                if pipe in ready and self._read(pipe) == b"":
                     selector.unregister(pipe)
                 if ready and pipe not in ready:
                     selector.unregister(exited)
                     interval = 0.05
-            signal_group(self.group, signal.SIGKILL)
+            self._kill_group()
             # What the dead have written is in the pipe already.
             for _ in range(64):
                 if not self._read(pipe):
@@ -4010,20 +4011,22 @@ class CommandProcess:
         now = self._run.clock.monotonic()
         self._kill_at = self._kill_at or now + TERM_TO_KILL
         # A shell that was asked to stop is gone at once; what it started has its time as well.
-        if self.process.poll() is not None and not signal_group(self.group, 0):
+        if self.process.poll() is not None:
+            self._group_lives = signal_group(self.group, 0)
+        if not self._group_lives:
             return False
         if now >= self._kill_at:
             logger.warning("Task %s: its command ignored SIGTERM and was killed", self._run.task)
         return now < self._kill_at
 
-    def _read(self, pipe: IO[bytes]) -> bool:
-        """Take a piece of output; False when there is none, now or for good."""
+    def _read(self, pipe: IO[bytes]) -> bytes | None:
+        """Take a piece of output, empty at the end of the pipe; None when there is none now."""
         try:
             chunk = os.read(pipe.fileno(), 65536)
         except BlockingIOError:
-            return False
+            return None
         self._tell(self._decoder.decode(chunk))
-        return bool(chunk)
+        return chunk
 
     def _tell(self, text: str) -> None:
         self._log(self._run.buffer.add(text))
@@ -4032,13 +4035,18 @@ class CommandProcess:
         for line in lines:
             self.last_lines.append(line[:200])
             # Outside the run's context, which would add it to the output once more.
-            contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, line)
+            with contextlib.suppress(Exception):  # A filter that raises ends no command.
+                contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, line)
 
     def end(self) -> None:
         """Kill what is left of the group, and wait for the command itself."""
         if self.process.returncode is None:
-            signal_group(self.group, signal.SIGKILL)
+            self._kill_group()
         self.process.wait()
+
+    def _kill_group(self) -> None:
+        if self._group_lives:
+            signal_group(self.group, signal.SIGKILL)
 
 
 def _has_exited(process: subprocess.Popen[bytes]) -> bool:

@@ -1969,6 +1969,21 @@ def test_a_command_ends_although_no_thread_can_be_started(monkeypatch) -> None:
     assert run.buffer.text() == "done\n"
 
 
+def test_a_log_filter_that_raises_ends_no_command(make) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ValueError(record.msg)
+
+    housekeeper, before = make(), hk.logger.level
+    hk.logger.setLevel(logging.INFO)
+    hk.logger.addFilter(refuse)
+    try:
+        run = ended(start(housekeeper, Task("says", command="echo one; echo two")))
+    finally:
+        hk.logger.removeFilter(refuse)
+        hk.logger.setLevel(before)
+    assert (run.status, run.output) == (Status.SUCCEEDED, "one\ntwo\n")
+
+
 def test_a_command_ends_where_nobody_tells_of_its_exit(make, monkeypatch) -> None:
     monkeypatch.delattr(os, "pidfd_open")
     monkeypatch.delattr(os, "waitid")
