@@ -56,9 +56,11 @@ if sys.version_info < (3, 10):  # noqa: UP036
 import ast
 import atexit
 import bisect
+import codecs
 import concurrent.futures.thread
 import contextlib
 import contextvars
+import copy
 import ctypes
 import faulthandler
 import functools
@@ -72,6 +74,8 @@ import itertools
 import json
 import logging
 import math
+import numbers
+import operator
 import os
 import queue
 import re
@@ -125,6 +129,7 @@ __all__ = [
     "CommandFailed",
     "ConfigurationError",
     "CronTrigger",
+    "CurrentRun",
     "Housekeeper",
     "HousekeeperError",
     "IntervalTrigger",
@@ -146,9 +151,18 @@ Action = Callable[[], object]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger("housekeeper")
+
+def _own_logger(name: str) -> logging.Logger:
+    """Return a logger that stays on: dictConfig() disables those that it does not name."""
+    made = logging.getLogger(name)
+    stays_on = property(lambda _: False, lambda _, value: None)
+    made.__class__ = type("Logger", (type(made),), {"disabled": stays_on})
+    return made
+
+
+logger = _own_logger("housekeeper")
 # Sentry is told of outcomes as such, and not once more of their lines: see SentryReporter.start().
-outcome_logger = logging.getLogger("housekeeper.outcome")
+outcome_logger = _own_logger("housekeeper.outcome")
 
 # ================================================================================================
 # 1. Errors: what Housekeeper raises on purpose.
@@ -1130,6 +1144,7 @@ TaskFunction = Callable[..., object]
 task_made: contextvars.ContextVar[Callable[[Task], None] | None] = contextvars.ContextVar(
     "housekeeper_task_made", default=None
 )
+NO_APP = object()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -1137,7 +1152,8 @@ class Task:
     """What is to be done, and when.
 
     name: letters, digits, dots, dashes and underscores; unique among the application's tasks.
-    run: a function of no argument, or of one named ``app``.  Or, in its place,
+    run: a function of no argument, or of one named ``app``.  What it returns is the run's note
+        when it is a text, a number or a small dict.  Or, in its place,
     command: a string for ``/bin/sh -c`` or a list of arguments, run in the folder `cwd` with `env`
         added to the environment.  It fails when it exits with anything but 0.
     schedule: a cron expression, a timedelta, a builder of the `schedule` library, or a list of
@@ -1147,7 +1163,8 @@ class Task:
     enabled: False lists the task and leaves it to be run by hand.
     grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
-        at its next Python instruction, which can leave a lock of some library held.
+        as soon as it is in no lock of logging, threading, queue, the import system or Housekeeper;
+        that can leave a lock of some other library held.
     retries: how often a failed run is tried again, after `retry_delay` seconds that double each
         time up to an hour; a retry that could not start before the next tick is not made.
     each_host: each host that shares the ledger runs each tick, instead of one of them.
@@ -1241,6 +1258,20 @@ class Task:
         if self.schedule is not None:
             trigger = make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
             object.__setattr__(self, "_trigger", trigger)
+
+    def __call__(self, app: object = NO_APP) -> object:
+        """Run the task here and now, without a ledger: for tests and shells.
+
+        Return what the function returns or the command prints; raises what the function raises,
+        CommandFailed, and HousekeeperError for a function that needs the application.
+        """
+        if self.run is None:
+            return _output_of(self)
+        if app is NO_APP and self._app_parameter is not None:
+            if self._app_parameter.default is inspect.Parameter.empty:
+                raise HousekeeperError(f"task {self.name!r} needs the application: call task(app)")
+            return self.run()
+        return self.call(app)
 
     def call(self, app: object) -> object:
         """Call `run`, with the application when it has a parameter ``app``."""
@@ -1389,6 +1420,67 @@ def _check_function(function: object) -> inspect.Parameter | None:
             f"run={function!r} needs arguments; it may take none, or one named app"
         )
     return parameters.get("app")
+
+
+def start_command(task: Task, run_id: str = "") -> subprocess.Popen[bytes]:
+    """Start a task's command in a session and a process group of its own.
+
+    All that it starts inherits the run's id in HOUSEKEEPER_RUN.  Raises CommandFailed.
+    """
+    shell = isinstance(task.command, str)
+    arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        raise CommandFailed(
+            "the process ignores SIGCHLD, so nobody would hear how a command ends;"
+            " call signal.signal(signal.SIGCHLD, signal.SIG_DFL)",
+            127,
+        )
+    environment = {**os.environ, "HOUSEKEEPER_RUN": run_id}
+    environment.pop("HOUSEKEEPER_TOKEN", None)
+    # A thread may block signals, a server's for one, and what it starts would never get them.
+    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        return subprocess.Popen(
+            arguments,
+            cwd=task.cwd,
+            env={**environment, **(task.env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        place = f" in {task.cwd}" if task.cwd is not None else ""
+        raise CommandFailed(
+            f"the command {arguments[0]!r} could not be started{place}: {error.strerror}", 127
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def how_it_ended(code: int, last_lines: Iterable[str]) -> str:
+    """Return in a line how a command ended, with its last words."""
+    if code < 0:
+        names = {known.value: known.name for known in signal.Signals}
+        how = f"the command was ended by {names.get(-code, f'signal {-code}')}"
+    else:
+        how = f"the command exited with {code}"
+    return f"{how}: {' | '.join(last_lines)}" if last_lines else how
+
+
+def _output_of(task: Task) -> str:
+    """Run a task's command, and return what it printed; raises CommandFailed."""
+    process = start_command(task)
+    try:
+        output = process.communicate()[0].decode("utf-8", "backslashreplace")
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)  # Ctrl-C does not reach another session.
+        process.wait()
+        raise
+    if process.returncode != 0:
+        words = how_it_ended(process.returncode, output.splitlines()[-3:])
+        raise CommandFailed(words, process.returncode)
+    return output
 
 
 def task(
@@ -1543,59 +1635,161 @@ def _plain(value: object) -> object:
     return value.value if isinstance(value, Enum) else value
 
 
-class Output:
-    """What a run has printed and logged: the head and the tail of it, the cut marked."""
+def storable(text: str) -> str:
+    """Return a text as each database takes it: a plain str, no NUL, no half surrogate pair."""
+    # Not text.encode(): a subclass of str may have one of its own.
+    return str.encode(text, "utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
-    __slots__ = ("_cut", "_head", "_kept", "_lock", "_tail")
+
+class Output:
+    """What a run has printed and logged, as a terminal shows it: the head and the tail of it."""
+
+    __slots__ = ("_cut", "_head", "_kept", "_line", "_lock", "_tail")
 
     HEAD, TAIL = 4 * 1024, 28 * 1024  # characters
+    LONGEST = 8192  # characters of a line; the rest of a longer one is dropped
 
     def __init__(self) -> None:
+        # Guards all below: the threads of a task print at once, and others read meanwhile.
         self._lock = threading.Lock()
+        self._line = ""  # the last line, which has no end yet
         self._head = ""
         self._tail: deque[str] = deque()
         self._kept = 0
         self._cut = 0
 
-    def add(self, text: str) -> None:
-        """Add text, with passwords in URLs masked."""
-        text = mask_secrets(text)
+    def add(self, text: str) -> list[str]:
+        """Add text; return the lines that it has completed, with secrets masked."""
+        text = storable(text)
         with self._lock:
-            room = self.HEAD - len(self._head)
-            if room > 0:
-                self._head, text = self._head + text[:room], text[room:]
-            self._tail.append(text)
-            self._kept += len(text)
-            while self._kept > self.TAIL:
-                self._drop(self._kept - self.TAIL)
+            *whole, rest = (self._line + text).split("\n")
+            lines = [self._as_kept(line) for line in whole]
+            self._line = self._shortened(rest)
+            for line in lines:
+                self._keep(f"{line}\n")
+            return lines
 
-    def _drop(self, excess: int) -> None:
-        first = self._tail.popleft()
-        if len(first) > excess:
-            self._tail.appendleft(first[excess:])
-        dropped = min(len(first), excess)
-        self._kept -= dropped
-        self._cut += dropped
+    def end_line(self) -> list[str]:
+        """End the last line, if it has no end yet; return it."""
+        return self.add("\n") if self._line else []
 
     def text(self) -> str:
-        """Return what was kept."""
+        """Return what was kept, the cut marked."""
         with self._lock:
             cut = f"\n[... {self._cut:,} characters cut ...]\n" if self._cut else ""
-            return self._head + cut + "".join(self._tail)
+            return self._head + cut + "".join(self._tail) + self._as_kept(self._line)
+
+    def _as_kept(self, line: str) -> str:
+        line = overwritten(line)
+        if len(line) <= self.LONGEST:
+            return mask_secrets(line)
+        # A password that the cut has parted from its @ is known by what stands before it.
+        return CUT_PASSWORD.sub(r"\1***", mask_secrets(line[: self.LONGEST])) + LINE_CUT
+
+    def _shortened(self, line: str) -> str:
+        """Return the beginning of a line without what is overwritten or too long already."""
+        before, back, last = line.rpartition("\r")
+        most = self.LONGEST + 1  # by one more than is kept, to know that there was more
+        return overwritten(before)[:most] + back + last[:most]
+
+    def _keep(self, text: str) -> None:
+        room = self.HEAD - len(self._head)
+        if room > 0:
+            self._head, text = self._head + text[:room], text[room:]
+        self._tail.append(text)
+        self._kept += len(text)
+        while (excess := self._kept - self.TAIL) > 0:
+            first = self._tail.popleft()
+            if len(first) > excess:
+                self._tail.appendleft(first[excess:])
+            self._kept -= min(len(first), excess)
+            self._cut += min(len(first), excess)
 
 
-PASSWORD_IN_URL = re.compile(r"\b(\w+://[^\s:/@]*):[^\s/]+@")
-# In libpq's quotes, in those of a shell or of Python, or in none.
-PASSWORD_IN_DSN = re.compile(
-    r"""(password\s*=\s*)('(?:[^'\\]|\\.)*'|"(?:[^"\\\n]|\\.)*"|[^\s&'"]+)""", re.IGNORECASE
+LINE_CUT = " [... line cut ...]"
+ERASE_LINE = re.compile(r"\x1b\[([02]?)K")
+
+
+def overwritten(line: str) -> str:
+    """Return what a terminal shows of a line in which carriage returns go back to its start."""
+    if "\r" not in line:
+        return line
+    shown: list[str] = []
+    for part in line.split("\r"):
+        column = 0
+        for number, piece in enumerate(ERASE_LINE.split(part)):
+            if number % 2 == 0:
+                shown[column : column + len(piece)] = piece
+                column += len(piece)
+            else:  # from the column on, or the line as a whole
+                column = 0 if piece == "2" else column
+                del shown[column:]
+    return "".join(shown)
+
+
+ESCAPES = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 
 
+def printable(text: str) -> str:
+    """Return a text for a terminal: without escape sequences and other control characters."""
+    return ESCAPES.sub("", text)
+
+
+NAMED_SECRET = re.compile(
+    r"""( (?: passw(?:or)?d | aws_secret_access_key ) \s*=\s*(?!=)
+        | (?: secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) =(?!=)
+        | (?: passw(?:or)?d | secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? )
+          \\?["']\s*:\s*
+        | --[\w-]{0,40}? (?: passw(?:or)?d | secret | token | key ) \s+(?!-) )
+        # In libpq's quotes, in those of a shell, of Python or of JSON in JSON, or in none.
+        (?!\*\*\*) (?: '(?:[^'\\]|\\.)*' | \\"[^"\n]*" | "(?:[^"\\\n]|\\.)*" | [^\s&'"]+ )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+AUTHORIZATION = re.compile(
+    r"""(authorization\\?["']?\s*[:=]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)[^\s"'\\][^"'\\\r\n]*""",
+    re.IGNORECASE,
+)
+# What libpq repeats of a URL that it cannot read, and what is a password often enough.
+UNREADABLE = re.compile(
+    r"""((?:percent-encoded\ token | spaces\ found\ in | missing\ "="\ after
+        | (?:integer|port)\ \w+ ):?\ )"[^"\n]*\"""",
+    re.VERBOSE,
+)
+BEARER = re.compile(r"(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
+AWS_KEY = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b")
+# Without any of these there is nothing to look for, which is quicker known than by looking.
+SECRET_WORDS = (
+    *("passw", "secret", "authorization", "bearer", "akia", "asia", "--", "keyid", "key_id"),
+    *("token=", 'token"', "token'", "token\\", "key=", 'key"', "key'", "key\\"),
+)
+# To the last @ of the word; and, with blanks in it, to the first one of the line that is near.
+PASSWORD_IN_URL = re.compile(r"""(://[^\s:/]*:)(?:(?!://|["'][,:)}\]])\S)*@""")
+PASSWORD_WITH_BLANKS = re.compile(
+    r"""(://[^\s:/]*:)(?!\d*(?:[/?#\s"'),;}\]>]|$))(?:(?!://)[^@\n]){1,200}@"""
+)
+CUT_PASSWORD = re.compile(r"(://[^\s:/]*:)(?!\d*/)[^\s@]*$")
+
+
 def mask_secrets(text: str) -> str:
-    """Return a text with the passwords of URLs and of ``password=...`` replaced by ***."""
-    if "://" in text:
-        text = PASSWORD_IN_URL.sub(r"\1:***@", text)
-    return PASSWORD_IN_DSN.sub(r"\1***", text) if "assword" in text.lower() else text
+    """Return a text in which *** stands for passwords, tokens and keys.
+
+    It takes time in proportion to the text, whoever wrote that.
+    """
+    if "://" in text and "@" in text:
+        text = PASSWORD_IN_URL.sub(r"\1***@", text)
+        text = PASSWORD_WITH_BLANKS.sub(r"\1***@", text)
+    if '"' in text:
+        text = UNREADABLE.sub(r'\1"***"', text)
+    lower = text.lower()
+    if any(word in lower for word in SECRET_WORDS):
+        text = NAMED_SECRET.sub(r"\1***", text)
+        text = AUTHORIZATION.sub(r"\1***", text)
+        text = BEARER.sub(r"\1***", text)
+        text = AWS_KEY.sub(r"\1***", text)
+    return text
 
 
 class Flag:
@@ -1648,8 +1842,9 @@ class Stage(Enum):
 _looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
 
 
-def frame_of(thread_id: int | None) -> FrameType | None:
-    """Return what a thread is executing now, or None when it has ended.
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Keep garbage from being collected while the frames of other threads are looked at.
 
     Some releases of Python 3.10 to 3.12 hold a lock meanwhile that each new thread needs, and hang
     for ever when garbage is collected in there whose end lets another thread go on, such as an
@@ -1659,19 +1854,99 @@ def frame_of(thread_id: int | None) -> FrameType | None:
         collects = gc.isenabled()
         gc.disable()
         try:
-            return sys._current_frames().get(thread_id or 0)
+            yield
         finally:
             if collects:
                 gc.enable()
 
 
+def frame_of(thread_id: int | None) -> FrameType | None:
+    """Return what a thread is executing now, or None when it has ended."""
+    with _nothing_collected():
+        return sys._current_frames().get(thread_id or 0)
+
+
+@contextlib.contextmanager
+def _at_a_random_moment(clock: Clock) -> Iterator[float]:
+    """Stop the other threads of the interpreter wherever they are; yield when that began.
+
+    Another thread gets the interpreter's lock when the one that holds it waits for something, or
+    after a switch interval (5 ms).  So it would see a thread that waits often only where that
+    waits, which may be in a lock each time: the interval is made short until the lock is got.
+    From then on, the others do not get on for as long as the interval was.
+    """
+    with _nothing_collected():
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            clock.wait(threading.Event(), 0.001)
+        finally:
+            sys.setswitchinterval(interval)
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.0003:
+            pass  # Who asked for the lock under the short interval gets it here.
+        yield time.perf_counter()
+
+
+# An interrupt that breaks into these can leave a lock held which every thread needs.
+MODULES_WITH_LOCKS = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
+
+
+@functools.cache
+def _blocking_lines() -> set[tuple[CodeType, int]]:
+    """Return where `threading` waits for others, holding nothing that is not given back then.
+
+    Without them a task that only ever waits there, for an event with a timeout, for example,
+    could never be interrupted.
+    """
+    lines = set()
+    for name, call in (
+        ("Condition.wait", ".acquire("),
+        ("Thread._wait_for_tstate_lock", ".acquire("),  # join(), up to Python 3.12
+        ("Thread.join", "._handle.join("),
+    ):
+        # Missing, or replaced by gevent: then it counts as any other place.
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            function = operator.attrgetter(name)(threading)
+            source, first = inspect.getsourcelines(function)
+            lines |= {
+                (function.__code__, number)
+                for number, line in enumerate(source, start=first)
+                if call in line
+            }
+    return lines
+
+
+def _is_interruptible(frame: FrameType | None, entry: FrameType | None) -> bool:
+    """Tell whether a thread, at a frame inside an attempt, is in nobody's lock.
+
+    `entry` is the attempt's own frame.  It and what it calls in this file do not count.
+    """
+    frames = []
+    while frame is not None and frame is not entry:
+        frames.append(frame)
+        frame = frame.f_back
+    while frames and frames[-1].f_globals is globals():
+        frames.pop()
+    if frame is None or any(each.f_globals is globals() for each in frames):
+        return False
+    codes = [each.f_code for each in frames]
+    if frames and (codes[0], frames[0].f_lineno) in _blocking_lines():
+        # A thread that is being started has the number of this one for a moment.
+        return threading.Thread.start.__code__ not in codes
+    modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
+    return not modules & MODULES_WITH_LOCKS
+
+
 class LiveRun(Run):
-    """A run that goes on in this process: what current_run() gives to a task."""
+    """A run that goes on in this process."""
 
     __slots__ = (
         "_callbacks",
+        "_entry",
         "_guard",
         "_interrupt",
+        "_sent",
         "_stage",
         "_stop",
         "_thread_id",
@@ -1683,10 +1958,12 @@ class LiveRun(Run):
         "ended",
         "exception",
         "kill",
+        "on_group",
     )
 
     def __init__(self, *, definition: Task, clock: Clock, key: str, **values: Any) -> None:
-        super().__init__(task=definition.name, status=Status.RUNNING, key=key, **values)
+        values = {"task": definition.name, "status": Status.RUNNING, "key": key, **values}
+        super().__init__(**values)
         self.definition = definition
         self.clock = clock
         self.buffer = Output()
@@ -1695,15 +1972,18 @@ class LiveRun(Run):
         self.exception: BaseException | None = None
         self.ended = Flag()
         self.kill: Callable[[], object] | None = None  # ends a command's processes at once
+        self.on_group: Callable[[LiveRun], object] | None = None  # told when that is known
         self._stop = Flag()
         self._callbacks: list[Callable[[], object]] = []
         # Guards all below: whether and how the run is asked to stop, and which thread it is in.
         self._guard = threading.Lock()
         self._stage = Stage.WAITING
         self._thread_id: int | None = None
-        self._interrupt: type[BaseException] | None = None
+        self._entry: FrameType | None = None
+        self._interrupt: type[BaseException] | None = None  # what its thread is to be stopped with
+        self._sent = False
 
-    # What a task calls.
+    # What a task calls, through CurrentRun.
 
     @property
     def cancelled(self) -> bool:
@@ -1724,11 +2004,7 @@ class LiveRun(Run):
         return self.cancelled
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call a function, from another thread, when the run is asked to stop.
-
-        At once when it already was; not after the attempt has ended.  Returns a function that
-        takes the callback back.
-        """
+        """Call a function when the run is asked to stop: see CurrentRun.on_cancel()."""
         with self._guard:
             callbacks, late = self._callbacks, self.cancelled
             if not late:
@@ -1745,7 +2021,7 @@ class LiveRun(Run):
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far the run has come; shown by `list`, `history` and `run`."""
         whole = None if total is None else _finite(total)
-        self.progress_made = Progress(_finite(done), whole, str(unit))
+        self.progress_made = Progress(_finite(done), whole, storable(str(unit))[:100])
 
     # What the scheduler calls.
 
@@ -1772,33 +2048,59 @@ class LiveRun(Run):
         """Make the run one that can be stopped again, after an attempt that failed."""
         with self._guard:
             self._stage = Stage.WAITING
-            self._interrupt = None
+            self._interrupt, self._sent = None, False
             if self.stop_reason == Status.TIMED_OUT:
                 self.stop_reason, self.stop_asked_at = "", None
                 self._stop.clear()
 
     def stop(
-        self, reason: Status, note: str, attempt: int | None = None
+        self, reason: Status, note: str, attempt: int | None = None, *, insist: bool = True
     ) -> Callable[[], None] | None:
-        """Ask the run to stop; return a function that calls the on_cancel callbacks.
+        """Ask the run to stop; return a function that sees to it, for a thread of its own.
 
-        None when it was asked before, or when it, or the attempt that is named, is over.
+        Insisting, that interrupts the task's function; it logs, and calls the on_cancel callbacks.
+        None when the run was asked before, or when it, or the attempt that is named, is over.
         """
         stack = self.stack()
         with self._guard:
-            named = attempt is None or (attempt == self.attempt and self._stage is Stage.INSIDE)
+            inside = self._stage is Stage.INSIDE
+            named = attempt is None or (attempt == self.attempt and inside)
             if self.cancelled or self._stage is Stage.SETTLED or not named:
                 return None
             self.stop_reason, self.note = reason.value, note
             self.stop_asked_at = self.clock.now()
             self.error = mask_secrets(f"{note}; it was at\n{stack}" if stack else note)
+            if insist and inside and self.definition.run is not None:
+                timed_out = reason is Status.TIMED_OUT
+                self._interrupt = RunTimedOut if timed_out else RunCancelled
             self._stop.set()
-            return functools.partial(self._call_back_all, self._callbacks)
+            return functools.partial(self._see_to_stop, note, self.attempt, self._callbacks)
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run's thread was not only asked, but made to stop."""
+        """Whether the run's thread is not only asked, but made to stop."""
         return self._interrupt is not None
+
+    def _see_to_stop(self, note: str, attempt: int, callbacks: list[Callable[[], object]]) -> None:
+        _watch_swallowed_interrupts()
+        rest: Callable[[], object] = int  # nothing
+        if self._interrupt is not None and not self._send_interrupt(attempt):
+            # On another thread, because the callbacks may block for as long as they like.
+            rest = self._await_interrupt_apart(attempt)
+        try:
+            logger.warning("Task %s was asked to stop: %s", self.task, note)
+        finally:
+            self._call_back_all(callbacks)
+            rest()
+
+    def _await_interrupt_apart(self, attempt: int) -> Callable[[], object]:
+        """Await the interrupt on a thread; return what remains to do when there is none."""
+        work = functools.partial(self._await_interrupt, attempt)
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:
+            return work
+        return int
 
     def _call_back_all(self, callbacks: list[Callable[[], object]]) -> None:
         while True:
@@ -1820,7 +2122,7 @@ class LiveRun(Run):
 
     def stack(self) -> str:
         """Return what the run's thread is doing now; empty when it has left the task."""
-        with self._guard:
+        with _nothing_collected(), self._guard:
             frame = frame_of(self._thread_id)
             return "".join(traceback.format_stack(frame)) if frame else ""
 
@@ -1829,39 +2131,64 @@ class LiveRun(Run):
     # only while the thread id is set, and leave() catches what was sent and has not arrived.
 
     def enter(self) -> None:
-        """Declare that this thread is now inside the task."""
+        """Declare that this thread is now inside the task, whose attempt the caller makes."""
         with self._guard:
-            self._thread_id = threading.get_ident()
+            self._thread_id, self._entry = threading.get_ident(), sys._getframe(1)
 
-    def interrupt(self, exception: type[BaseException], attempt: int) -> None:
-        """Raise an exception in the thread that is inside this attempt of the task."""
+    def _send_interrupt(self, attempt: int) -> bool:
+        """Interrupt an attempt, if its thread is in nobody's lock; False when it has to wait."""
+        thread_id = self._thread_id
+        if thread_id == threading.get_ident():
+            return True  # It hears in obey().
+        if frame_of(thread_id) is None:
+            return thread_id is not None  # Not there yet; or a greenlet, which nothing can reach.
+        with _at_a_random_moment(self.clock) as began, self._guard:
+            over = self.attempt != attempt or self._stage is not Stage.INSIDE
+            if over or self._sent or self._interrupt is None:
+                return True
+            frame = sys._current_frames().get(thread_id or 0)
+            if thread_id != self._thread_id or frame is None or frame.f_globals is globals():
+                return False
+            if not _is_interruptible(frame, self._entry) or time.perf_counter() - began > 0.002:
+                return False
+            _raise_in_thread(cast(int, thread_id), self._interrupt)
+            self._sent = True
+            return True
+
+    def _await_interrupt(self, attempt: int) -> None:
+        while not self._send_interrupt(attempt):
+            self.clock.wait(threading.Event(), 0.01)
+
+    def interrupt_again(self) -> None:
+        """Send the interrupt once more, because it came where nothing can be raised."""
         with self._guard:
-            if self.attempt != attempt or self._interrupt is not None:
+            self._sent = False
+        self._await_interrupt_apart(self.attempt)
+
+    def obey(self) -> None:
+        """Raise what the task's thread is to be stopped with, where it holds nobody's lock.
+
+        Called by what a task calls, in its thread: there it would be seen inside of that only,
+        because it is while it writes that it lets another thread look.
+        """
+        if self._interrupt is None or self._thread_id != threading.get_ident():
+            return
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame.f_globals is vars(logging):
+            frame = frame.f_back
+        with self._guard:
+            late = self._sent or self._stage is not Stage.INSIDE
+            if late or not _is_interruptible(frame, self._entry):
                 return
-            self._interrupt = exception
-            if self._thread_id is not None:
-                _raise_in_thread(self._thread_id, exception)
+            self._sent = True
+        raise self._interrupt(self.note)
 
     def leave(self) -> None:
         """Declare that this thread has left the task; no interrupt arrives after this."""
         with self._guard:
-            self._thread_id = None
-        if self._interrupt is not None:
+            self._thread_id = self._entry = None
+        if self._sent:
             _catch_pending_interrupt()
-
-    @contextlib.contextmanager
-    def uninterrupted(self) -> Iterator[None]:
-        """Keep interrupts off what the scheduler itself does in the task's thread."""
-        if self._thread_id != threading.get_ident():
-            yield  # A thread that the task has started: nothing interrupts it.
-            return
-        self.leave()
-        try:
-            yield
-        finally:
-            self.enter()
-            if self._interrupt is not None:
-                raise self._interrupt(self.note)
 
 
 def _finite(value: float) -> float:
@@ -1876,6 +2203,26 @@ def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread_id), ctypes.py_object(exception)
     )
+
+
+def _watch_swallowed_interrupts() -> None:
+    """Send an interrupt again that came inside a ``__del__`` or a callback of a weak reference.
+
+    Python only reports what is raised there, and goes on.
+    """
+    existing = sys.unraisablehook
+    if getattr(existing, "sends_again", False):
+        return
+
+    def send_again(report: Any) -> None:
+        run = _current_run.get()
+        if run is not None and issubclass(report.exc_type, (RunTimedOut, RunCancelled)):
+            run.interrupt_again()
+        else:
+            existing(report)
+
+    send_again.sends_again = True  # type: ignore[attr-defined]
+    sys.unraisablehook = send_again
 
 
 def _catch_pending_interrupt() -> None:
@@ -1895,16 +2242,67 @@ _current_run: contextvars.ContextVar[LiveRun | None] = contextvars.ContextVar(
 )
 
 
-def current_run() -> LiveRun:
+def _of_run(name: str, doc: str) -> Any:
+    return property(operator.attrgetter(f"_run.{name}"), doc=doc)
+
+
+class CurrentRun:
+    """What a task sees of its run.  Nothing of it can be set; instants are UTC."""
+
+    __slots__ = ("_run",)
+    _run: LiveRun
+
+    task: str = _of_run("task", "The task's name; empty outside a run.")
+    id: str = _of_run("id", "The run's id, as `history` shows it.")
+    reason: Reason = _of_run("reason", "Why there is a run.")
+    scheduled_for: datetime | None = _of_run("scheduled_for", "The tick, if it has one.")
+    started_at: datetime | None = _of_run("started_at", "When the run began.")
+    attempt: int = _of_run("attempt", "1, and more in a retry.")
+    deadline: datetime | None = _of_run("deadline", "When the attempt times out, if it does.")
+    cancelled: bool = _of_run("cancelled", "Whether the run has been asked to stop.")
+
+    def __init__(self, run: LiveRun) -> None:
+        object.__setattr__(self, "_run", run)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{name!r} of a run cannot be set")
+
+    def check_cancelled(self) -> None:
+        """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
+        self._run.check_cancelled()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but wake when asked to stop; tell whether it was."""
+        return self._run.wait(seconds)
+
+    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call a function, from another thread, when the run is asked to stop.
+
+        At once when it already was; not after the attempt has ended.  Returns a function that
+        takes the callback back.
+        """
+        return self._run.on_cancel(callback)
+
+    def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
+        """Say how far the run has come; shown by `list`, `history` and `run`."""
+        self._run.progress(done, total, unit)
+
+
+_NO_TASK = Task("none", lambda: None)
+
+
+def current_run() -> CurrentRun:
     """Return the run that the calling code belongs to.
 
-    Raises HousekeeperError outside a run.  Threads started by a task belong to its run when they
-    are given a copy of its context (``contextvars.copy_context().run``).
+    Outside a run it is one of no task, which nobody stops and nothing records, so that a task's
+    function can be called anywhere.  Threads started by a task belong to its run when they are
+    given a copy of its context (``contextvars.copy_context().run``).
     """
     run = _current_run.get()
     if run is None:
-        raise HousekeeperError("current_run() was called outside a run")
-    return run
+        options: dict[str, Any] = {"task": "", "id": "", "reason": Reason.MANUAL}
+        run = LiveRun(definition=_NO_TASK, clock=SystemClock(), key="", **options)
+    return CurrentRun(run)
 
 
 # ================================================================================================
@@ -2179,16 +2577,6 @@ def first_of(runs: Sequence[Run]) -> Run | None:
     return runs[0] if runs else None
 
 
-def _storable(text: str) -> str:
-    """Return a text as databases take it: without NUL, and without half a surrogate pair.
-
-    That is of a file name that is no UTF-8.
-    """
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-
-
 def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | None:
     """Return when a run began that was claimed then: with its tick, if that was to come soon.
 
@@ -2446,8 +2834,8 @@ class MemoryLedger:
             if row.status is Status.RUNNING:
                 task.running = None
                 row.status, row.finished_at, row.attempt = run.status, self.now(), run.attempt
-                row.note, row.error = _storable(run.note), _storable(run.error)
-                row.output, row.progress_made = _storable(run.output), run.progress_made
+                row.note, row.error = storable(run.note), storable(run.error)
+                row.output, row.progress_made = storable(run.output), run.progress_made
                 row.stop_reason = run.stop_reason
             return row.status is run.status
 
@@ -2803,7 +3191,7 @@ class Database:
         if isinstance(value, Enum):
             return value.value
         if isinstance(value, str):
-            return _storable(value)
+            return storable(value)
         return json.dumps(value) if isinstance(value, list | Progress) else value
 
     def _version_of(self, found: Sequence[Any] | None) -> int:
@@ -3636,7 +4024,7 @@ class PostgresLedger(SqlLedger):
 def _selector() -> selectors.BaseSelector:
     # poll() takes one call of the system, and epoll() four; Windows has neither, and gevent takes
     # it away: so it is looked for each time.
-    return getattr(selectors, "PollSelector", selectors.DefaultSelector)()  # type: ignore[no-any-return]
+    return getattr(selectors, "PollSelector", selectors.DefaultSelector)()
 
 
 def _addresses_of(parameters: Mapping[str, str], clock: Clock, until: float) -> dict[str, str]:
@@ -3721,117 +4109,203 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
 TERM_TO_KILL = 10.0  # seconds that a command's processes have between SIGTERM and SIGKILL
 
 AroundRun = Callable[[], AbstractContextManager[object]]
+Outcome = tuple[Status, str, str]  # status, note and error
 
 
 def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | None) -> None:
     """Call a task once, and set the run's status, note and error by what came of it.
 
-    Nothing that the task raises leaves this function, SystemExit and KeyboardInterrupt included.
+    Never raises, and always sets them to texts that a ledger can store, whatever the task raises,
+    SystemExit and KeyboardInterrupt included.
     """
-    token = _current_run.set(run)
-    capture_logging()
-    caught: BaseException | None = None
+    process, outer = os.getpid(), _current_run.get()
+    outcome: Outcome = Status.FAILED, "what it ended with could not be put into words", ""
     try:
+        outcome = _outcome_of(run, *_attempt(task, run, app, around_run))
+    except BaseException as error:
+        run.exception = error
+    finally:
+        if os.getpid() != process:
+            end_forked(None)
+        _current_run.set(outer)
+        run.settle()
+        run.status, run.note, run.error = outcome
+
+
+def _attempt(
+    task: Task, run: LiveRun, app: object, around_run: AroundRun | None
+) -> tuple[BaseException | None, object]:
+    """Call a task in its surroundings; return what it raised, and what it returned."""
+    try:
+        _current_run.set(run)
+        capture_logging()
         try:
             run.enter()
-            with ExitStack() as surroundings:
-                if callable(context := getattr(app, "app_context", None)):
-                    surroundings.enter_context(context())
-                if around_run is not None:
-                    surroundings.enter_context(_around(around_run, run))
-                _call(task, run, app)
+            context = getattr(app, "app_context", None)
+            around_app = context() if callable(context) else contextlib.nullcontext()
+            with around_app, Around(around_run, run):
+                return None, _call(task, run, app)
+            return None, None  # The application's context has swallowed an exception.
         finally:
             run.leave()
     except BaseException as error:
         # It may be an interrupt that came while leave() waited for its guard: leave for good.
         run.leave()
-        caught = error
-    _current_run.reset(token)
-    _settle(run, caught)
+        return error, None
 
 
-@contextlib.contextmanager
-def _around(factory: AroundRun, run: LiveRun) -> Iterator[None]:
-    """Enter the application's context manager; its own failures are logged and change nothing."""
-    manager = None
-    try:
-        made = factory()
-        made.__enter__()
-        manager = made
-    except (RunTimedOut, RunCancelled):
-        raise
-    except BaseException:
-        logger.exception("Task %s: around_run failed before the run", run.task)
-    try:
-        yield
-    finally:
+class Around:
+    """The application's context manager; its own failures are logged and change nothing."""
+
+    def __init__(self, factory: AroundRun | None, run: LiveRun) -> None:
+        self._factory = factory
+        self._run = run
+        self._manager: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        if self._factory is None:
+            return
         try:
-            if manager is not None:
-                manager.__exit__(*sys.exc_info())
+            made = self._factory()
+            made.__enter__()
+            self._manager = made
         except (RunTimedOut, RunCancelled):
             raise
         except BaseException:
-            logger.exception("Task %s: around_run failed after the run", run.task)
+            logger.exception("Task %s: around_run failed before the run", self._run.task)
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if self._manager is not None:
+                self._manager.__exit__(*error)
+        except (RunTimedOut, RunCancelled):
+            raise
+        except BaseException:
+            logger.exception("Task %s: around_run failed after the run", self._run.task)
 
 
-def _call(task: Task, run: LiveRun, app: object) -> None:
-    if task.run is None:
-        run_command(task, run)
-        return
-    result = task.call(app)
+def _call(task: Task, run: LiveRun, app: object) -> object:
+    process = os.getpid()
+    try:
+        result = run_command(task, run) if task.run is None else task.call(app)
+    except BaseException as error:
+        if os.getpid() != process:
+            end_forked(error)
+        raise
+    if os.getpid() != process:
+        end_forked(None)
     if inspect.iscoroutine(result):
         result.close()
         raise ConfigurationError("run= returned a coroutine; wrap it: lambda: asyncio.run(...)")
     library = sys.modules.get("schedule")
     if library is not None and (result is library.CancelJob or type(result) is library.CancelJob):
         run.cancels_schedule = True
+    return result
 
 
-def _settle(run: LiveRun, error: BaseException | None) -> None:
-    """Set what became of an attempt."""
+def end_forked(error: BaseException | None) -> NoReturn:
+    """End a process that a task forked and that came back from the task's function.
+
+    With the exit code that it would have as a program, but without anybody's exit handlers: what
+    they would end is the process that runs the task.
+    """
+    code = 0 if error is None else 1
+    try:
+        if error is not None and issubclass(type(error), SystemExit):
+            said = cast(SystemExit, error).code
+            code = said & 0xFF if isinstance(said, int) else int(said is not None)
+            if isinstance(said, str):
+                print(said, file=sys.stderr)
+        elif error is not None:
+            traceback.print_exception(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
+    """Return what became of an attempt; from here on it cannot be stopped."""
     asked_to_stop = run.settle()
     run.exception = error
-    if error is not None:
-        before = run.error if asked_to_stop else ""
-        run.error = mask_secrets(f"{before}\n{_traceback_of(error)}".strip())[-16384:]
+    trace = worded(_traceback_of, error) if error is not None else ""
     if asked_to_stop:
         # Whatever it raised or returned on being asked to stop.
-        run.status = Status(run.stop_reason)
-    elif error is None:
-        run.status, run.note, run.error = Status.SUCCEEDED, "", ""
-    else:
-        run.status, run.note = _status_after(error), _in_a_line(error)
+        stopped = Status(run.stop_reason)
+        return stopped, storable(run.note), storable(f"{run.error}\n{trace}".strip()[-16384:])
+    if error is None:
+        return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
+    return _status_after(error), _in_a_line(error), trace[-16384:]
 
 
 def _status_after(error: BaseException) -> Status:
-    if isinstance(error, SkipRun):
+    # By its type: isinstance() would ask the error, which may raise on being asked.
+    kind = type(error)
+    if issubclass(kind, SkipRun):
         return Status.SKIPPED
-    if isinstance(error, RunCancelled):
+    if issubclass(kind, RunCancelled):
         return Status.CANCELLED
-    return Status.TIMED_OUT if isinstance(error, RunTimedOut) else Status.FAILED
+    return Status.TIMED_OUT if issubclass(kind, RunTimedOut) else Status.FAILED
+
+
+T = TypeVar("T")
+
+
+def worded(
+    words: Callable[[T], str], value: T, otherwise: str = "its text cannot be shown"
+) -> str:
+    """Return what a function says of a value: storable, without secrets; or else other words.
+
+    Never raises: what is worded may be of the task's own making, and do anything on being asked.
+    """
+    try:
+        return storable(mask_secrets(storable(words(value))))
+    except BaseException:
+        return otherwise
+
+
+def _in_a_line(error: BaseException) -> str:
+    """Return an error's type and text in a line, as a note; never raises."""
+    kind = type(error)
+    text = worded(_text_of, error)
+    if not issubclass(kind, (SkipRun, CommandFailed, SystemExit)):
+        name = worded(lambda kind: kind.__name__, kind, otherwise="an error without a name")
+        text = f"{name}: {text}" if text else name
+    return text[:300]
+
+
+def _text_of(error: BaseException) -> str:
+    if issubclass(type(error), SystemExit):
+        return f"the task called sys.exit({cast(SystemExit, error).code!r})"
+    return storable(str(error)).partition("\n")[0][:4096]
 
 
 def _traceback_of(error: BaseException) -> str:
     """Return an error's traceback from the task's own code on; none when that has not failed."""
-    if isinstance(error, SkipRun | CommandFailed):
+    if issubclass(type(error), (SkipRun, CommandFailed)):
         return ""
-    trace = traceback.TracebackException.from_exception(error)
-    own = [number for number, frame in enumerate(trace.stack) if frame.filename != __file__]
-    del trace.stack[: own[0] if own else 0]
-    return "".join(trace.format())
-
-
-def _in_a_line(error: BaseException) -> str:
     try:
-        if isinstance(error, SystemExit):
-            text = f"the task called sys.exit({error.code!r})"
-        else:
-            text = str(error).partition("\n")[0]
-    except Exception:
-        text = "its text cannot be shown"
-    if not isinstance(error, SkipRun | CommandFailed | SystemExit):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return mask_secrets(text)[:300]
+        trace = traceback.TracebackException.from_exception(error)
+        own = [number for number, frame in enumerate(trace.stack) if frame.filename != __file__]
+        del trace.stack[: own[0] if own else 0]
+        return "".join(trace.format())
+    except BaseException:
+        # A SyntaxError with a text of bytes, a __cause__ that is none: where it was will do.
+        return f"{''.join(traceback.format_tb(error.__traceback__))}{_in_a_line(error)}\n"
+
+
+def _note_of(result: object) -> str:
+    """Return what a task's result says in a line; empty when it is no text, number or few."""
+    if isinstance(result, dict) and len(result) <= 10:
+        pairs = [(key, _note_of(value)) for key, value in result.items()]
+        said = ", ".join(f"{key}={text}" for key, text in pairs if isinstance(key, str) and text)
+        return said[:300]
+    if isinstance(result, bool) or not isinstance(result, (str, numbers.Number)):
+        return ""
+    return storable(str(result)).strip().partition("\n")[0][:300]
+
+
+_making_record = threading.local()
 
 
 def capture_logging() -> None:
@@ -3846,103 +4320,214 @@ def capture_logging() -> None:
         return
 
     def keep_output(*args: Any, **values: Any) -> logging.LogRecord:
-        record = existing(*args, **values)
-        run = _current_run.get()
-        # Once, although a later factory may call an earlier one of ours.
-        if run is not None and "kept_by" not in record.__dict__:
-            record.__dict__["kept_by"] = run.id
+        # A later factory may call an earlier one of ours: the outermost keeps the record.
+        outermost = not getattr(_making_record, "inside", False)
+        _making_record.inside = True
+        try:
+            record = existing(*args, **values)
+        finally:
+            _making_record.inside = not outermost
+        if outermost and (run := _current_run.get()) is not None:
+            run.obey()
             with contextlib.suppress(Exception):
-                run.buffer.add(OUTPUT_FORMAT.format(record) + "\n")
-                # The format has kept its traceback there; the application's has its own form.
-                record.exc_text = None
+                _keep_record(run, record)
         return record
 
     keep_output.keeps_output = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(keep_output)
 
 
-OUTPUT_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+KEPT = logging.Formatter()
 
 
-def run_command(task: Task, run: LiveRun) -> None:
-    """Run a task's command in its own process group, its output going line by line to the run.
+def _keep_record(run: LiveRun, record: logging.LogRecord) -> None:
+    """Keep a log record's line in a run's output; the record stays as it is."""
+    if not isinstance(record.name, str) or not isinstance(record.levelno, int):
+        return  # Some libraries make records only to format something.
+    text = f"{KEPT.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}\n"
+    if record.exc_info:
+        text += f"{KEPT.formatException(record.exc_info)}\n"
+    if record.stack_info:
+        text += f"{record.stack_info}\n"
+    run.buffer.add(text)
 
-    Asked to stop, the group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves behind
-    in its group when it ends is killed.  Raises CommandFailed when it exits with anything but 0.
+
+class LogFormatter(logging.Formatter):
+    """Says of what is logged inside a run which task it is of, without a change to the record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line of a record."""
+        run = _current_run.get()
+        if run is not None and str(record.name).partition(".")[0] != logger.name:
+            record = copy.copy(record)
+            record.message = f"Task {run.task}: {record.message}"
+        return super().formatMessage(record)
+
+
+class KeptStream:
+    """A stream that also adds what is printed inside a run to the run's output."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stream)
+
+    def write(self, text: str) -> int:
+        """Write a text, and keep it, unless it is a log line: those are kept already."""
+        run = _current_run.get()
+        if run is not None:
+            run.obey()
+            if isinstance(text, str) and sys._getframe(1).f_globals is not vars(logging):
+                run.buffer.add(text)
+        return self._stream.write(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write and keep several texts."""
+        for line in lines:
+            self.write(line)
+
+
+def capture_prints() -> None:
+    """Keep in a run's output what is printed inside it: for a process that is Housekeeper's own.
+
+    To be called after logging has been set up, whose handlers then keep the stream itself.
     """
-    process = _start_command(task)
-    ended = threading.Event()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, KeptStream):
+            setattr(sys, name, KeptStream(stream))
 
-    def end_it() -> None:
-        work = functools.partial(_end_group, process.pid, run, ended)
-        try:
-            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
-        except RuntimeError:  # Python 3.12 starts none while the interpreter exits.
-            work()
 
-    run.kill = functools.partial(_signal_group, process.pid, signal.SIGKILL)
-    forget: Callable[[], None] = run.on_cancel(end_it)
+def run_command(task: Task, run: LiveRun) -> str:
+    """Run a task's command, its output going to the run and line by line to the log.
+
+    Asked to stop, its process group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves
+    behind in its group when it ends is killed; what it leaves in a session of its own is named in
+    the text that is returned.  Raises CommandFailed when it exits with anything but 0.
+    """
+    command = CommandProcess(task, run)
+    forget: Callable[[], object] = int
     try:
-        last_lines = _pump(process, run)
+        run.kill = functools.partial(signal_group, command.group, signal.SIGKILL)
+        run.group = f"{command.group}:{birth_of(command.group)}"
+        forget = run.on_cancel(functools.partial(signal_group, command.group, signal.SIGTERM))
+        if run.on_group is not None:
+            with contextlib.suppress(Exception):  # It matters only if this process dies.
+                run.on_group(run)
+        command.attend()
     finally:
+        command.end()
         run.kill = None
-        _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
-        ended.set()
         forget()
-    if process.returncode != 0:
-        raise CommandFailed(_how_it_ended(process.returncode, last_lines), process.returncode)
+    left, code = _left_behind(run.id, command.group), command.process.returncode
+    if code != 0:
+        words = how_it_ended(code, command.last_lines)
+        raise CommandFailed("; ".join(filter(None, (words, left))), code)
+    return left
 
 
-def _start_command(task: Task) -> subprocess.Popen[bytes]:
-    shell = isinstance(task.command, str)
-    arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
-    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        raise CommandFailed(
-            "the process ignores SIGCHLD, so nobody would hear how a command ends;"
-            " call signal.signal(signal.SIGCHLD, signal.SIG_DFL)",
-            127,
-        )
-    # A thread may block signals, a server's for one, and what it starts would never get them.
-    blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+class CommandProcess:
+    """A task's command from its start to its end, which needs no thread but the run's."""
+
+    def __init__(self, task: Task, run: LiveRun) -> None:
+        self.process = start_command(task, run.id)
+        self.group = self.process.pid
+        self.last_lines: deque[str] = deque(maxlen=3)
+        self._run = run
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        self._kill_at: float | None = None
+        self._group_lives = True  # A number that nobody has any more may be another group's soon.
+
+    def attend(self) -> None:
+        """Read the output until the command has exited.
+
+        Not until the pipe is at its end: what has left the group may hold it open for ever.
+        """
+        with contextlib.ExitStack() as stack:
+            pipe = stack.enter_context(cast(IO[bytes], self.process.stdout))
+            selector = stack.enter_context(selectors.DefaultSelector())
+            os.set_blocking(pipe.fileno(), False)
+            selector.register(pipe, selectors.EVENT_READ)
+            interval = 0.05
+            with contextlib.suppress(AttributeError, OSError):  # Not on each system.
+                exited = os.pidfd_open(self.group)
+                stack.callback(os.close, exited)
+                selector.register(exited, selectors.EVENT_READ)
+                interval = 0.5
+            while self._goes_on():
+                ready = [key.fileobj for key, _ in selector.select(interval)]
+                if pipe in ready and self._read(pipe) == b"":
+                    selector.unregister(pipe)
+                if ready and pipe not in ready:
+                    selector.unregister(exited)
+                    interval = 0.05
+            self._kill_group()
+            # What the dead have written is in the pipe already.
+            for _ in range(64):
+                if not self._read(pipe):
+                    break
+        self._tell(self._decoder.decode(b"", final=True))
+        self._log(self._run.buffer.end_line())
+
+    def _goes_on(self) -> bool:
+        """Tell whether there is something to wait for."""
+        if not self._run.cancelled:
+            return not _has_exited(self.process)
+        now = self._run.clock.monotonic()
+        self._kill_at = self._kill_at or now + TERM_TO_KILL
+        # A shell that was asked to stop is gone at once; what it started has its time as well.
+        if self.process.poll() is not None:
+            self._group_lives = signal_group(self.group, 0)
+        if not self._group_lives:
+            return False
+        if now >= self._kill_at:
+            logger.warning("Task %s: its command ignored SIGTERM and was killed", self._run.task)
+        return now < self._kill_at
+
+    def _read(self, pipe: IO[bytes]) -> bytes | None:
+        """Take a piece of output, empty at the end of the pipe; None when there is none now."""
+        try:
+            chunk = os.read(pipe.fileno(), 65536)
+        except BlockingIOError:
+            return None
+        self._tell(self._decoder.decode(chunk))
+        return chunk
+
+    def _tell(self, text: str) -> None:
+        self._log(self._run.buffer.add(text))
+
+    def _log(self, lines: list[str]) -> None:
+        for line in lines:
+            self.last_lines.append(line[:200])
+            # Outside the run's context, which would add it to the output once more.
+            with contextlib.suppress(Exception):  # A filter that raises ends no command.
+                contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, line)
+
+    def end(self) -> None:
+        """Kill what is left of the group, and wait for the command itself."""
+        if self.process.returncode is None:
+            self._kill_group()
+        self.process.wait()
+
+    def _kill_group(self) -> None:
+        if self._group_lives:
+            signal_group(self.group, signal.SIGKILL)
+
+
+def _has_exited(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a process has exited, without letting its number be used again."""
     try:
-        return subprocess.Popen(
-            arguments,
-            cwd=task.cwd,
-            env={**os.environ, **(task.env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        place = f" in {task.cwd}" if task.cwd is not None else ""
-        raise CommandFailed(
-            f"the command {arguments[0]!r} could not be started{place}: {error.strerror}", 127
-        ) from error
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, process.pid, flags) is not None
+    except (AttributeError, ChildProcessError):
+        return process.poll() is not None
 
 
-def _how_it_ended(code: int, last_lines: Iterable[str]) -> str:
-    if code < 0:
-        names = {known.value: known.name for known in signal.Signals}
-        how = f"the command was ended by {names.get(-code, f'signal {-code}')}"
-    else:
-        how = f"the command exited with {code}"
-    return f"{how}: {' | '.join(last_lines)}" if last_lines else how
-
-
-def _end_group(group: int, run: LiveRun, ended: threading.Event) -> None:
-    """End a command's processes: politely, and then not."""
-    _signal_group(group, signal.SIGTERM)
-    run.clock.wait(ended, TERM_TO_KILL)
-    if not ended.is_set():
-        logger.warning("Task %s: its command ignored SIGTERM and was killed", run.task)
-        _signal_group(group, signal.SIGKILL)
-
-
-def _signal_group(group: int, number: int) -> bool:
+def signal_group(group: int, number: int) -> bool:
     """Send a signal to a process group; tell whether there is one."""
     try:
         os.killpg(group, number)
@@ -3951,86 +4536,74 @@ def _signal_group(group: int, number: int) -> bool:
     return True
 
 
-def _pump(process: subprocess.Popen[bytes], run: LiveRun) -> deque[str]:
-    """Read a command's output until it has exited; return its last lines.
+def _stat_of(pid: int) -> list[bytes]:
+    """Return what /proc/PID/stat says behind the name: state, parent, group, session, ..."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
-    A process that left the group may hold the pipe open for ever, so the command's exit ends the
-    reading, not the end of the pipe: a thread that waits for the exit closes a second pipe.
+
+def birth_of(pid: int) -> str:
+    """Return when a process began, in ticks since the boot; empty when it has ended."""
+    stat = _stat_of(pid)
+    return stat[19].decode() if stat and stat[0] not in (b"Z", b"X") else ""
+
+
+def _processes_with(mark: bytes, above: int = 0) -> Iterator[int]:
+    """Return the processes that have inherited a text in their environment, and may be read."""
+    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+    for pid in filter(above.__lt__, pids):
+        with contextlib.suppress(OSError):
+            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                yield pid
+
+
+def _left_behind(run_id: str, group: int) -> str:
+    """Return in words which processes of a run's command go on in a session of their own."""
+    try:
+        # What it has started has a higher number, unless they have begun anew since.
+        marked = _processes_with(f"HOUSEKEEPER_RUN={run_id}\0".encode(), above=group)
+        pids = [pid for pid in marked if _stat_of(pid)[2:3] not in ([], [b"%d" % group])]
+    except OSError:  # There is no /proc.
+        return ""
+    if not pids:
+        return ""
+    what = "process" if len(pids) == 1 else "processes"
+    return f"it left {what} {', '.join(map(str, pids))} running, in a session of its own"
+
+
+def end_group(group: str, clock: Clock) -> bool:
+    """End the processes that a command of a scheduler that died has left; tell whether there were.
+
+    `group` is what LiveRun.group said on this machine since it was started.  Nothing is sent to
+    processes that are not provably the same.  They get SIGTERM, and SIGKILL after 10 s.
     """
-    assert process.stdout is not None
-    output = process.stdout.fileno()
-    exited, exits = os.pipe()
-
-    def await_exit() -> None:
-        process.wait()
-        # Asked to stop, a shell is gone at once; what it has started has its time as well.
-        until = run.clock.monotonic() + TERM_TO_KILL
-        while run.cancelled and _signal_group(process.pid, 0) and run.clock.monotonic() < until:
-            run.clock.wait(threading.Event(), 0.05)
-        os.close(exits)
-
-    threading.Thread(target=await_exit, name="housekeeper-command", daemon=True).start()
-    lines = CommandLines(run)
-    with process.stdout, open(exited, "rb"), selectors.DefaultSelector() as selector:
-        selector.register(output, selectors.EVENT_READ)
-        selector.register(exited, selectors.EVENT_READ)
-        while exited not in {key.fd for key, _ in selector.select()}:
-            if not lines.feed(os.read(output, 65536)):
-                selector.unregister(output)
-        _signal_group(process.pid, signal.SIGKILL)
-        # What the dead have written is in the pipe already; a daemon that goes on is not awaited.
-        os.set_blocking(output, False)
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(64):
-                if not lines.feed(os.read(output, 65536)):
-                    break
-    lines.flush()
-    return lines.last
+    number, _, birth = group.partition(":")
+    if not number.isdigit() or not birth or not _is_same_group(int(number), birth):
+        return False
+    signal_group(int(number), signal.SIGTERM)
+    until = clock.monotonic() + TERM_TO_KILL
+    while _is_same_group(int(number), birth):
+        if clock.monotonic() >= until:
+            signal_group(int(number), signal.SIGKILL)
+            break
+        clock.wait(threading.Event(), 0.05)
+    return True
 
 
-CUT_PASSWORD = re.compile(r"\b(\w+://[^\s:/@]*):[^\s/@]*$")
-
-
-class CommandLines:
-    """Cuts a command's output into lines, for the run's output and the log."""
-
-    LONGEST = 8192  # bytes; the rest of a longer line is dropped
-
-    def __init__(self, run: LiveRun) -> None:
-        self.last: deque[str] = deque(maxlen=3)
-        self._run = run
-        self._rest = b""
-        self._dropping = False
-
-    def feed(self, chunk: bytes) -> bool:
-        """Take a piece of output; False when it is the end."""
-        *whole, rest = (self._rest + chunk).split(b"\n")
-        for line in whole:
-            self._emit(line)
-        self._rest = rest
-        if len(rest) > self.LONGEST:
-            self._emit(rest)
-            self._rest, self._dropping = b"", True
-        return bool(chunk)
-
-    def flush(self) -> None:
-        """Take the last line, that has no end."""
-        if self._rest:
-            self._emit(self._rest)
-            self._rest = b""
-
-    def _emit(self, line: bytes) -> None:
-        if self._dropping:
-            self._dropping = False
-            return
-        text = mask_secrets(line[: self.LONGEST].decode("utf-8", "backslashreplace").rstrip("\r"))
-        if len(line) > self.LONGEST:
-            # A password that the cut has parted from its @ is known by what stands before it.
-            text = CUT_PASSWORD.sub(r"\1:***", text) + " [... line cut ...]"
-        self._run.buffer.add(text + "\n")
-        self.last.append(text[:200])
-        # Logged outside the run's context, which would add it to the output once more.
-        contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, text)
+def _is_same_group(group: int, birth: str) -> bool:
+    """Tell whether a group lives whose leader was born then."""
+    leader = birth_of(group)
+    if leader and leader != birth:
+        return False  # The number is another process's by now.
+    with contextlib.suppress(OSError):
+        # As long as it has members, the kernel gives its number to no other process.
+        for pid in _processes_with(b"HOUSEKEEPER_RUN="):
+            stat = _stat_of(pid)
+            if stat[2:4] == [b"%d" % group] * 2 and stat[0] != b"Z":
+                return True
+    return False
 
 
 # ================================================================================================
@@ -4582,16 +5155,6 @@ class Metrics:
 # ================================================================================================
 
 
-def birth_of(pid: int) -> str:
-    """Return when a process was begun, as Linux counts; "" when it has ended, and elsewhere."""
-    try:
-        # The program's name, in parentheses, may hold anything.
-        state, *rest = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if state in (b"Z", b"X") else rest[18].decode()
-
-
 def place_of_this_process() -> str:
     """Return what tells this machine's boot and its namespace of process ids from all others.
 
@@ -4603,28 +5166,6 @@ def place_of_this_process() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
-
-
-# STAND-INS
-
-
-def end_group(group: str) -> bool:
-    return False
-
-
-def _stop(run, reason, note, attempt=None, *, insist=True):  # type: ignore
-    call_back = LiveRun.stop(run, reason, note, attempt)
-    if call_back is None:
-        return None
-    logger.warning("Task %s was asked to stop: %s", run.task, note)
-    number = run.attempt if attempt is None else attempt
-
-    def finish() -> None:
-        if insist and run.definition.run is not None:
-            run.interrupt(RunTimedOut if reason is Status.TIMED_OUT else RunCancelled, number)
-        call_back()
-
-    return finish
 
 
 class Watched(Protocol):
@@ -6015,7 +6556,7 @@ class Runner:
         insist: bool = True,
     ) -> None:
         """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
-        finish = _stop(run, reason, note, attempt, insist=insist)
+        finish = run.stop(reason, note, attempt, insist=insist)
         if finish is not None:
             self._backlog.soon(self._mark_stop, run)
             self._apart(finish)
@@ -6470,7 +7011,7 @@ class Upkeep:
     def _bury(self, run: Run) -> None:
         """Record the run of a dead process as crashed; end what its command has left first."""
         note = f"its runner {run.runner} has died"
-        if run.group and end_group(run.group):
+        if run.group and end_group(run.group, self._clock):
             note += "; the processes of its command were ended"
         self._crash(run, note, dead=True)
 
@@ -7078,7 +7619,12 @@ def public(
     @functools.wraps(method)
     def call(self: Housekeeper, /, *args: P.args, **options: P.kwargs) -> R:
         self._check_process()
-        return method(self, *args, **options)
+        try:
+            return method(self, *args, **options)
+        finally:
+            # Frames of this file hold back an interrupt, which is obeyed at their end.
+            if (run := _current_run.get()) is not None:
+                run.obey()
 
     return call
 
@@ -10416,18 +10962,6 @@ def _complain(words: object, code: int = 0) -> int:
     return code
 
 
-ESCAPES = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]",
-    re.DOTALL,
-)
-
-
-def printable(text: str) -> str:
-    """Return a text without escape sequences and control characters, but tabs and line ends."""
-    return ESCAPES.sub("", text)
-
-
 def _words(*lines: str) -> Callable[[Screen], Sequence[str]]:
     return lambda _: lines
 
@@ -10568,21 +11102,12 @@ def _with_its_file(error: UnknownTask, problems: Sequence[str]) -> HousekeeperEr
     return ConfigurationError(f"{error}{shown}")
 
 
-class LogFormat(logging.Formatter):
-    """Time, level and text, and before what a task logs, its name."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        run = _current_run.get()
-        of = "" if run is None or record.name.startswith("housekeeper") else f"Task {run.task}: "
-        return f"{record.asctime} {record.levelname:<7} {of}{record.message}"
-
-
 def _set_up_log(name: str) -> logging.Handler:
     level = logging.getLevelName(name.upper())
     if not isinstance(level, int):
         raise ConfigurationError(f"--log-level {name!r} is none of DEBUG, INFO, WARNING, ERROR")
     handler = logging.StreamHandler()
-    handler.setFormatter(LogFormat("%(asctime)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
     return handler
 
@@ -10777,7 +11302,7 @@ class FailureCommand:
             if process.returncode:
                 wrong = f"it exited with {process.returncode}"
         except subprocess.TimeoutExpired:
-            _signal_group(process.pid, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             process.wait()
             wrong = f"it took longer than {self.LIMIT:g} s and was killed"
         except Exception as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import decimal
+import io
 import itertools
+import json
 import logging
+import logging.handlers
 import os
 import queue
 import random
@@ -312,14 +316,41 @@ def test_no_text_that_somebody_else_wrote_makes_a_search_take_for_ever(statement
     subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=True)
 
 
-def test_a_timeout_that_is_late_does_not_break_into_the_next_attempt(make, monkeypatch) -> None:
-    run = start(make(), Task("tried-again", lambda: None))
-    interrupted: list[int] = []
-    monkeypatch.setattr(hk.LiveRun, "stop", lambda *_: lambda: setattr(run, "attempt", 2))
-    monkeypatch.setattr(hk.LiveRun, "interrupt", lambda _, __, number: interrupted.append(number))
-    ended(run).attempt = 2
-    make()._stop_run(run, Status.TIMED_OUT, "it ran longer than its timeout", 1)
-    assert interrupted == [1]
+def new_run(task: Task, **values: Any) -> hk.LiveRun:
+    """Return a run that no ledger knows."""
+    values = {"clock": hk.SystemClock(), "key": f"/{task.name}", "id": "1", **values}
+    return hk.LiveRun(definition=task, reason=hk.Reason.MANUAL, **values)
+
+
+def attempt(run: hk.LiveRun, number: int = 1) -> hk.LiveRun:
+    """Make an attempt of a run in this thread."""
+    assert run.begin_attempt(number)
+    hk.make_attempt(run.definition, run, None, None)
+    return run
+
+
+def in_a_thread(function: Callable[[], object]) -> None:
+    """Call a function in another thread, and wait for its end."""
+    helper = threading.Thread(target=function)
+    helper.start()
+    helper.join(PATIENCE)
+    assert not helper.is_alive()
+
+
+def test_a_timeout_that_is_late_does_not_break_into_the_next_attempt() -> None:
+    see_to_it: list[Any] = []
+
+    def work() -> None:
+        if run.attempt == 1:
+            see_to_it.append(run.stop(Status.TIMED_OUT, "it ran longer than its timeout", 1))
+            return
+        in_a_thread(see_to_it[0])
+        sum(range(1_000_000))
+
+    run = new_run(Task("tried-again", work))
+    assert attempt(run).status is Status.TIMED_OUT
+    run.await_retry()
+    assert attempt(run, 2).status is Status.SUCCEEDED
 
 
 def test_a_command_that_is_cancelled_just_before_it_starts_ends_as_soon_as_it_gets_sigterm(
@@ -438,7 +469,7 @@ def test_two_hundred_megabytes_without_a_newline_are_cut_and_take_no_memory(make
 
 
 def test_a_long_line_is_kept_to_its_limit_and_the_next_lines_are_kept_whole(make) -> None:
-    longest = hk.CommandLines.LONGEST
+    longest = hk.Output.LONGEST
     script = f"print('a' * {longest}); print('b' * {longest + 1}); print('c' * 200000); print('d')"
     housekeeper = make(Task("long", command=[sys.executable, "-c", script]))
     output = housekeeper.run_task_manually("long").output
@@ -448,7 +479,7 @@ def test_a_long_line_is_kept_to_its_limit_and_the_next_lines_are_kept_whole(make
 
 
 def test_a_password_that_the_cut_of_a_line_parts_from_its_at_is_masked(make) -> None:
-    filler = "x" * (hk.CommandLines.LONGEST - 30)
+    filler = "x" * (hk.Output.LONGEST - 30)
     line = f"{filler} postgres://app:geheim-und-so-weiter@host/db"
     housekeeper = make(Task("long", command=["echo", line]))
     output = housekeeper.run_task_manually("long").output
@@ -685,13 +716,7 @@ def test_each_attempt_has_its_own_timeout_and_waits_for_its_delay(make) -> None:
 
 def test_a_late_call_back_of_one_attempt_calls_nothing_of_the_next(make) -> None:
     called: list[str] = []
-    run = hk.LiveRun(
-        definition=Task("twice", lambda: None),
-        clock=hk.SystemClock(),
-        key="/twice",
-        id="1",
-        reason=hk.Reason.MANUAL,
-    )
+    run = new_run(Task("twice", lambda: None))
     run.begin_attempt(1)
     run.on_cancel(lambda: called.append("the first attempt's"))
     call_back = run.stop(Status.TIMED_OUT, "too long", attempt=1)
@@ -753,7 +778,6 @@ def test_a_run_that_ended_is_never_interrupted_nor_asked_to_stop(make) -> None:
     answers: list[object] = []
 
     def work() -> None:
-        first.interrupt(RunTimedOut, first.attempt)
         answers.append(first.stop(Status.TIMED_OUT, "too late", first.attempt))
         answers.append(first.stop(Status.CANCELLED, "too late"))
         for _ in range(100_000):
@@ -1513,10 +1537,535 @@ def test_a_second_run_by_hand_is_refused_with_the_live_run(make, tmp_path: Path)
     assert there.run_task_manually("long").status is Status.SUCCEEDED
 
 
-def test_current_run_is_an_error_outside_a_run(make) -> None:
-    with pytest.raises(hk.HousekeeperError, match="outside a run"):
-        current_run()
-    housekeeper = make(Task("one", current_run))
-    assert housekeeper.run_task_manually("one").status is Status.SUCCEEDED
-    with pytest.raises(hk.HousekeeperError, match="outside a run"):
-        current_run()
+# Output as a terminal shows it.
+
+
+def kept(*pieces: str) -> str:
+    """Return what an output keeps of texts that come one after another."""
+    output = hk.Output()
+    for piece in pieces:
+        output.add(piece)
+    return output.text()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("10%\r20%\r30%\n", "30%\n"),
+        ("copied 100 files\rdone\n", "doneed 100 files\n"),
+        ("copied 100 files\r\x1b[Kdone\n", "done\n"),
+        ("copied\x1b[2K\rdone\n", "done\n"),
+        ("dos line\r\nanother\r\n", "dos line\nanother\n"),
+        ("\r\r\rone\n\rtwo\r", "one\ntwo"),
+        ("50%\rstill going on", "still going on"),
+        ("x" * 9000 + "\rshort\n", "short" + "x" * 8187 + " [... line cut ...]\n"),
+    ],
+)
+def test_a_carriage_return_overwrites_the_line_however_the_text_is_cut_into_pieces(
+    text: str, shown: str
+) -> None:
+    assert kept(text) == shown
+    assert kept(*text) == shown
+    for size in (2, 3, 7):
+        assert kept(*(text[at : at + size] for at in range(0, len(text), size))) == shown
+
+
+def test_ten_thousand_progress_lines_of_a_command_leave_room_for_its_error(make) -> None:
+    script = (
+        "import sys\n"
+        "for i in range(10_000): sys.stdout.write('\\r%3d%% of the files copied' % (i // 100))\n"
+        "sys.stdout.write('\\rERROR: no space left on /backup\\n'); sys.exit(1)"
+    )
+    housekeeper = make(Task("copy", command=[sys.executable, "-c", script]))
+    with pytest.raises(hk.CommandFailed, match=r"1: ERROR: no space left on /backup$"):
+        housekeeper.run_task_manually("copy")
+    assert row_of(housekeeper, "copy").output == "ERROR: no space left on /backup\n"
+
+
+def test_a_character_whose_bytes_come_in_two_pieces_is_kept_whole(make, tmp_path: Path) -> None:
+    script = (
+        "import os, time\n"
+        "for byte in 'grün €'.encode(): os.write(1, bytes([byte])); time.sleep(0.005)"
+    )
+    housekeeper = make(Task("slow", command=[sys.executable, "-c", script]))
+    assert housekeeper.run_task_manually("slow").output == "grün €\n"
+
+
+def test_a_secret_that_is_cut_into_pieces_is_masked() -> None:
+    text = "to postgres://app:geheim@db and password=geheim2 done\n"
+    assert kept(*text) == kept(text) == "to postgres://app:***@db and password=*** done\n"
+    assert "geheim" not in kept(*text[:-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("\x1b[31mred\x1b[0m \x1b[1;5Hmoved", "red moved"),
+        ("\x1b]0;title\x07text \x1b]8;;http://x\x1b\\link", "text link"),
+        ("\x1b]0;never ended", ""),
+        ("\x1bPq\x1b\\\x1bcreset\x1b(B", "reset"),
+        ("bell\a back\b nul\0 return\r c1\x9b31m del\x7f", "bell back nul return c131m del"),
+        ("grün € \u202etxt.exe", "grün € txt.exe"),
+    ],
+)
+def test_what_a_task_printed_is_shown_without_what_a_terminal_would_obey(
+    text: str, shown: str
+) -> None:
+    assert hk.printable(text) == shown
+
+
+# Secrets.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://shop:geheim%pw@db/shop",
+        "postgresql://shop:geheim pw@/shop?host=/nowhere",
+        "postgresql://shop:x geheim@db",
+        "postgresql://shop:a/geheim@db/shop",
+        "postgresql://shop:1234/geheim@db/shop",
+        "postgresql://shop:a#geheim@db/shop",
+        "postgresql://shop:a@geheim@db/shop",
+        "postgresql://me@corp:geheim@db",
+        "amqp://a:geheim@b,amqp://a:geheim@c",
+        "https://:geheim@host",
+        '{"user": "app", "password": "geheim \\" geheim", "port": 1}',
+        "{'user': 'app', 'password': 'geheim'}",
+        '"{\\"password\\": \\"geheim\\"}"',
+        '{"password":"geheim"}',
+        "mysqldump --password geheim shop",
+        "mysqldump --password=geheim shop",
+        "tool --db-password 'ge geheim'",
+        "tool --token geheim",
+        "api_key=geheim",
+        "client_secret=geheim&grant=x",
+        "HOUSEKEEPER_TOKEN=geheim",
+        "Authorization: Bearer geheim",
+        "authorization: Basic geheim==",
+        "curl -H 'Authorization: Token geheim' http://x",
+        "{'Authorization': 'Bearer geheim'}",
+        "{'Authorization': b'Bearer geheim'}",
+        '{"authorization":"geheim"}',
+        "Authorization: AWS4-HMAC-SHA256 Credential=geheim/2024, Signature=geheim",
+        "sent with bearer 0geheim-1.abc",
+        'invalid dsn: invalid percent-encoded token: "geheim%pw"',
+        'invalid integer value "geheim" for connection option "port"',
+        'invalid port number: "geheim"',
+        'missing "=" after "geheim" in connection info string',
+        'unexpected spaces found in "geheim pw", use percent-encoded spaces (%20) instead',
+        "aws_secret_access_key = geheim",
+        '"SecretAccessKey": "geheim"',
+        "AWS_SECRET_ACCESS_KEY=geheim",
+    ],
+)
+def test_no_part_of_a_secret_is_kept(text: str) -> None:
+    masked = hk.mask_secrets(f"before {text} after")
+    assert "geheim" not in masked
+    assert "***" in masked
+    assert masked.startswith("before ")
+    assert hk.mask_secrets(masked) == masked
+
+
+def test_the_ids_of_aws_keys_are_masked() -> None:
+    assert hk.mask_secrets("with AKIAIOSFODNN7EXAMPLE now") == "with AKIA*** now"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no secret: http://host:80/path and a@b",
+        "http://localhost:8080/ says: ask admin@example.org",
+        "see http://user@host/ and http://host:80",
+        "ssh://git@host:22/x.git",
+        "token = parser.next()  # a line of code",
+        "used 512 tokens, keys=5, monkey=1",
+        "the bearer of news is authenticated",
+        "--password --host db",
+        "FATAL: password authentication failed for user app",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert hk.mask_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "://a:", "://a:b@", "a", "://", ":", "@", "password=", "password='", 'password="', '"',
+        "password", "password ", "--password ", "-", "authorization: ", "bearer ", "key=", "\\",
+        'password\\":\\"', "AKIA", "a.", "http://a:1 ", "token'", "\r", "\x1b[", " ",
+    ],
+)  # fmt: skip
+def test_masking_takes_time_in_proportion_to_the_text(piece: str) -> None:
+    def seconds(length: int) -> float:
+        text = piece * (length // len(piece))
+        best = 9.0
+        for _ in range(3):
+            before = time.process_time()
+            hk.mask_secrets(text)
+            hk.printable(text)
+            hk.Output().add(text)
+            best = min(best, time.process_time() - before)
+        return best
+
+    short = max(seconds(20_000), 0.0005)
+    # Sixteen times the text: quadratic would be 256 times the time.
+    assert seconds(320_000) / short < 80
+
+
+# Logging, whatever the application has.
+
+
+@contextmanager
+def handled(name: str, handler: logging.Handler) -> Iterator[logging.Logger]:
+    """Give a logger a handler of its own."""
+    log = logging.getLogger(name)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield log
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
+
+
+class Records(logging.Handler):
+    """Keeps the records themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def test_capturing_adds_nothing_to_a_record(make) -> None:
+    def work() -> None:
+        try:
+            raise OSError("disk")
+        except OSError:
+            log.exception("it failed for %s", "app")
+
+    with handled("untouched", keeper := Records()) as log:
+        work()
+        run = make(Task("logs", work)).run_task_manually("logs")
+    outside, inside = keeper.records
+    assert vars(inside).keys() == vars(outside).keys()
+    assert inside.exc_text is None
+    assert "ERROR untouched: it failed for app\nTraceback" in run.output
+    assert run.output.count("OSError: disk") == 1
+
+
+def test_structlog_makes_no_junk_lines(make) -> None:
+    structlog = pytest.importorskip("structlog")
+    formatter = structlog.stdlib.ProcessorFormatter(processor=structlog.dev.ConsoleRenderer())
+    handler = logging.StreamHandler(stream := io.StringIO())
+    handler.setFormatter(formatter)
+    with handled("structured", handler) as log:
+        run = make(Task("logs", lambda: log.info("hello"))).run_task_manually("logs")
+    assert run.output.count("\n") == 1
+    assert run.output.endswith("INFO structured: hello\n")
+    assert "hello" in stream.getvalue()
+
+
+def test_json_loggers_see_no_field_of_ours(make) -> None:
+    module = pytest.importorskip("pythonjsonlogger.json")
+    handler = logging.StreamHandler(stream := io.StringIO())
+    handler.setFormatter(module.JsonFormatter())
+    with handled("jsonlike", handler) as log:
+        make(Task("logs", lambda: log.info("hello"))).run_task_manually("logs")
+    assert json.loads(stream.getvalue().partition("\n")[0]) == {"message": "hello"}
+
+
+def test_loguru_that_goes_on_to_logging_is_kept_once(make) -> None:
+    loguru = pytest.importorskip("loguru")
+
+    class Propagates(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logging.getLogger(record.name).handle(record)
+
+    loguru.logger.remove()
+    number = loguru.logger.add(Propagates(), format="{message}")
+    try:
+        task = Task("logs", lambda: loguru.logger.info("hello"))
+        run = make(task).run_task_manually("logs")
+    finally:
+        loguru.logger.remove(number)
+    assert run.output.count("hello") == 1
+
+
+def test_a_queue_handler_and_its_listener_keep_a_line_once(make) -> None:
+    waiting: queue.Queue[logging.LogRecord] = queue.Queue()
+    listener = logging.handlers.QueueListener(waiting, keeper := Records())
+    listener.start()
+    with handled("queued", logging.handlers.QueueHandler(waiting)) as log:
+        run = make(Task("logs", lambda: log.info("hello %s", "you"))).run_task_manually("logs")
+    listener.stop()
+    assert run.output.endswith("INFO queued: hello you\n")
+    assert [record.getMessage() for record in keeper.records] == ["hello you"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_dict_config_with_its_default_silences_nothing(when: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SILENCED, when],
+        cwd=Path(hk.__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert "Task bad failed" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+    assert "Housekeeper" in done.stderr
+
+
+SILENCED = """
+import logging.config, sys
+
+def configure():
+    handler = {"class": "logging.StreamHandler"}
+    root = {"level": "INFO", "handlers": ["h"]}
+    logging.config.dictConfig({"version": 1, "handlers": {"h": handler}, "root": root})
+
+if sys.argv[1] == "before":
+    configure()
+import housekeeper as hk
+if sys.argv[1] == "after":
+    configure()
+housekeeper = hk.create_housekeeper(tasks_dir=None, ledger="memory://")
+housekeeper.register_task(hk.Task("bad", lambda: 1 / 0))
+housekeeper.initialize()
+housekeeper.run_task_manually("bad", wait=False).ended.wait(20)
+housekeeper.shutdown()
+"""
+
+
+def test_the_log_says_which_task_a_line_is_of(make) -> None:
+    handler = logging.StreamHandler(stream := io.StringIO())
+    handler.setFormatter(hk.LogFormatter("%(levelname)s %(message)s"))
+    keeper = Records()
+    with handled("shop", handler) as log, handled("shop", keeper):
+        make(Task("sweep", lambda: log.info("3 files"))).run_task_manually("sweep")
+        log.info("outside")
+    assert stream.getvalue() == "INFO Task sweep: 3 files\nINFO outside\n"
+    assert keeper.records[0].getMessage() == "3 files"
+
+
+# Prints.
+
+
+@contextmanager
+def captured() -> Iterator[list[io.TextIOWrapper]]:
+    """Stand in for the process's streams, captured."""
+    made = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in "oe"]
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = made
+    try:
+        hk.capture_prints()
+        hk.capture_prints()  # twice is harmless
+        yield made
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def written(stream: io.TextIOWrapper) -> str:
+    return stream.buffer.getvalue().decode()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_what_a_task_prints_is_kept_with_its_run_and_passed_on(make) -> None:
+    def work() -> None:
+        print("printed")
+        print("to stderr", file=sys.stderr)
+        sys.stdout.writelines(["two ", "parts\n"])
+        # A task may give a logger a handler on the captured stream.
+        with handled("printed", logging.StreamHandler()) as log:
+            log.warning("logged")
+
+    with captured() as streams:
+        print("outside")
+        run = make(Task("prints", work)).run_task_manually("prints")
+    lines = run.output.splitlines()
+    assert lines[:3] == ["printed", "to stderr", "two parts"]
+    assert lines[3].endswith("WARNING printed: logged")
+    assert len(lines) == 4
+    assert written(streams[0]) == "outside\nprinted\ntwo parts\n"
+    assert written(streams[1]) == "to stderr\nlogged\n"
+
+
+def test_a_captured_stream_is_like_the_stream_itself() -> None:
+    with captured() as streams:
+        assert sys.stdout.encoding == "utf-8"
+        assert sys.stdout.isatty() is False
+        assert sys.stdout.buffer is streams[0].buffer
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        assert sys.stdout.errors == "backslashreplace"
+        with pytest.raises(OSError, match="fileno"):
+            sys.stdout.fileno()
+        assert sys.stdout.write("four") == 4
+        sys.stdout.flush()
+
+
+def test_prints_of_an_application_that_embeds_it_are_its_own(make) -> None:
+    before = sys.stdout
+    run = make(Task("prints", lambda: print("printed"))).run_task_manually("prints")
+    assert sys.stdout is before
+    assert run.output == ""
+
+
+# What commands get, and leave.
+
+
+def test_a_command_gets_no_token_of_ours_but_its_runs_id(make, monkeypatch) -> None:
+    monkeypatch.setenv("HOUSEKEEPER_TOKEN", "hunter2-hunter2-hunter2")
+    script = "echo ${HOUSEKEEPER_TOKEN-none} $HOUSEKEEPER_RUN $MINE"
+    housekeeper = make(Task("env", command=script, env={"MINE": "mine"}))
+    run = housekeeper.run_task_manually("env")
+    assert run.output == f"none {run.id} mine\n"
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_what_a_command_leaves_in_a_session_of_its_own_lives_on_and_the_note_says_so(
+    make, tmp_path: Path, code: int
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    inner = "echo $$ > pid; echo up > pipe; exec sleep 1000 >/dev/null 2>&1"
+    command = f"setsid sh -c '{inner}' & read word < pipe; exit {code}"
+    run = ended(start(make(), Task("forks", command=command, cwd=tmp_path)))
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        os.kill(pid, 0)
+        assert run.note.endswith(f"it left process {pid} running, in a session of its own")
+        assert run.status is (Status.FAILED if code else Status.SUCCEEDED)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_command_ends_although_no_thread_can_be_started(monkeypatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    run = new_run(Task("deaf", command="trap '' TERM; echo up; while :; do sleep 0.1; done"))
+    monkeypatch.setattr(hk, "TERM_TO_KILL", 0.2)
+    helper = threading.Thread(target=attempt, args=(run,))
+    helper.start()
+    eventually(lambda: "up" in run.buffer.text())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        see_to_it = run.stop(Status.CANCELLED, "enough")
+        assert see_to_it is not None
+        see_to_it()
+        helper.join(PATIENCE)
+    assert not helper.is_alive()
+    assert run.status is Status.CANCELLED
+    run = new_run(Task("quick", command="echo done"))
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert attempt(run).status is Status.SUCCEEDED
+    assert run.buffer.text() == "done\n"
+
+
+def test_a_log_filter_that_raises_ends_no_command(make) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ValueError(record.msg)
+
+    housekeeper, before = make(), hk.logger.level
+    hk.logger.setLevel(logging.INFO)
+    hk.logger.addFilter(refuse)
+    try:
+        run = ended(start(housekeeper, Task("says", command="echo one; echo two")))
+    finally:
+        hk.logger.removeFilter(refuse)
+        hk.logger.setLevel(before)
+    assert (run.status, run.output) == (Status.SUCCEEDED, "one\ntwo\n")
+
+
+def test_a_command_ends_where_nobody_tells_of_its_exit(make, monkeypatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.delattr(os, "waitid")
+    housekeeper = make(Task("old", command="echo one; exec >/dev/null 2>&1; sleep 0.1; exit 4"))
+    with pytest.raises(hk.CommandFailed, match="the command exited with 4: one"):
+        housekeeper.run_task_manually("old")
+
+
+# Ending what a scheduler that died has left.
+
+LEFT = """
+import os, subprocess, sys
+import housekeeper as hk
+
+def tell(run):
+    print(run.group, flush=True)
+
+task = hk.Task("left", command=sys.argv[1])
+run = hk.LiveRun(definition=task, clock=hk.SystemClock(), key="/left", id="left-1",
+                 reason=hk.Reason.MANUAL)
+run.on_group = tell
+run.begin_attempt(1)
+hk.make_attempt(task, run, None, None)
+"""
+
+
+@contextmanager
+def left_behind(command: str, tmp_path: Path) -> Iterator[str]:
+    """Kill a process that runs a command; yield the command's group, which goes on."""
+    os.mkfifo(tmp_path / "pipe")
+    dying = subprocess.Popen(
+        [sys.executable, "-c", LEFT, f"cd {tmp_path}; {command}"],
+        cwd=Path(hk.__file__).parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert dying.stdout is not None
+    group = dying.stdout.readline().strip()
+    with open(tmp_path / "pipe") as pipe:
+        assert pipe.read() == "up\n"
+    dying.kill()
+    dying.wait()
+    dying.stdout.close()
+    try:
+        yield group
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(group.partition(":")[0]), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "echo up > pipe; exec sleep 1000",
+        "trap '' TERM; echo up > pipe; while :; do sleep 0.1; done",
+        "sh -c 'echo up > pipe; exec sleep 1000' & exit",
+    ],
+    ids=["one that hears", "one that is deaf", "one whose leader is gone"],
+)
+def test_a_group_that_a_killed_process_left_is_ended(
+    tmp_path: Path, monkeypatch, command: str
+) -> None:
+    monkeypatch.setattr(hk, "TERM_TO_KILL", 0.3)
+    with left_behind(command.replace("& exit", "& sleep 1000"), tmp_path) as group:
+        pgid = int(group.partition(":")[0])
+        if "& exit" in command:
+            os.kill(pgid, signal.SIGKILL)
+        assert hk.end_group(group, hk.SystemClock())
+        eventually(lambda: not hk.end_group(group, hk.SystemClock()))
+
+
+def test_a_group_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    clock = hk.SystemClock()
+    with left_behind("echo up > pipe; exec sleep 1000", tmp_path) as group:
+        pgid, _, birth = group.partition(":")
+        for other in (f"{pgid}:{int(birth) - 1}", f"{pgid}:", "", "x:1", "-1:1", f"0:{birth}"):
+            assert not hk.end_group(other, clock)
+        os.killpg(int(pgid), 0)
+    stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+        assert not hk.end_group(f"{stranger.pid}:{hk.birth_of(stranger.pid)}", clock)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()

@@ -612,3 +612,62 @@ def test_the_decorator_takes_a_partial() -> None:
     assert hk.task(name="sweep")(functools.partial(needs_one, "a")).description == ""
     with pytest.raises(ConfigurationError, match="name"):
         hk.task()(functools.partial(needs_one, "a"))
+
+
+# A task is callable.
+
+
+def test_a_task_that_is_called_runs_its_function_here_and_now() -> None:
+    seen: list[object] = []
+
+    @hk.task(schedule="@daily")
+    def count() -> int:
+        seen.append((current_run().task, current_run().cancelled))
+        current_run().progress(1)
+        return 5
+
+    assert count() == 5
+    assert count("the application") == 5
+    assert seen == [("", False)] * 2
+
+    @hk.task()
+    def fail() -> None:
+        raise hk.SkipRun("nothing to do")
+
+    with pytest.raises(hk.SkipRun, match="nothing to do"):
+        fail()
+
+
+def test_a_task_that_takes_the_application_is_called_with_one() -> None:
+    @hk.task()
+    def needs(app: object) -> object:
+        return app
+
+    @hk.task()
+    def may_have(app: object = "its own") -> object:
+        return app
+
+    assert needs("shop") == needs(app="shop") == may_have("shop") == "shop"
+    assert needs(None) is None
+    assert may_have() == "its own"
+    with pytest.raises(hk.HousekeeperError, match=r"task 'needs' needs .*: call task\(app\)"):
+        needs()
+
+
+def test_a_task_that_is_called_runs_its_command_and_returns_what_it_printed(
+    tmp_path: Path,
+) -> None:
+    assert Task("says", command="echo $WORD; pwd", cwd=tmp_path, env={"WORD": "hello"})() == (
+        f"hello\n{tmp_path}\n"
+    )
+    with pytest.raises(hk.CommandFailed, match="the command exited with 3: no disk") as failure:
+        Task("fails", command="echo no disk; exit 3")()
+    assert failure.value.returncode == 3
+    with pytest.raises(hk.CommandFailed, match="could not be started"):
+        Task("none", command=["/no/such/program"])()
+
+
+def test_a_task_can_be_the_function_of_another_one() -> None:
+    inner = Task("inner", lambda app: f"done for {app}")
+    row = run_once(Task("outer", inner), app="shop")
+    assert (row.status, row.note) == (Status.SUCCEEDED, "done for shop")
