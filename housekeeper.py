@@ -2988,8 +2988,8 @@ class SqliteLedger(SqlLedger):
         if sql.startswith("SELECT"):
             return super()._in_turn(sql, values)
         mine = PendingWrite(sql, values)
-        self._pending.append(mine)
         try:
+            self._pending.append(mine)
             with self._turn() as until:
                 if mine.touched is None:
                     self._write_pending(until)
