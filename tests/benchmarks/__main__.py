@@ -23,7 +23,7 @@ BEGAN = time.monotonic()
 
 def main() -> None:
     options = parsed(sys.argv[1:])
-    with temporary_server() as server, tempfile.TemporaryDirectory() as folder:
+    with temporary_server(durable=True) as server, tempfile.TemporaryDirectory() as folder:
         if options.what == "ledgers":
             ledgers.print_claims(server, Path(folder), options.processes, options.seconds)
         elif options.what == "retention":

@@ -168,7 +168,7 @@ def full(url: str, kind: str, rows: int, seconds: float) -> list[str]:
     cells += [
         f"{milliseconds(work):.1f}"
         for work in (
-            lambda: ledger.prune("/task-7", 3600.0),
+            lambda: prune(ledger, "/task-7"),
             housekeeper.list_tasks,
             housekeeper.history,
             lambda: housekeeper.history("task-8"),
@@ -176,6 +176,11 @@ def full(url: str, kind: str, rows: int, seconds: float) -> list[str]:
     ]
     housekeeper.shutdown()
     return cells
+
+
+def prune(ledger: hk.Ledger, key: str) -> None:
+    now = ledger.now()
+    ledger.prune(key, young=now - timedelta(hours=1), old=now - timedelta(days=90))
 
 
 def with_rows(ledger: hk.Ledger, kind: str, rows: int) -> None:
