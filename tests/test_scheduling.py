@@ -249,11 +249,11 @@ class ShyLedger(hk.MemoryLedger):
         super().__init__("memory://", clock)
         self.parts: list[int] = []
 
-    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, hk.Standing]:
+    def register(self, entries: Sequence[hk.Entry], runner: str = "") -> dict[str, hk.Standing]:
         self.parts.append(len(entries))
         if len(self.parts) == 2:
             raise hk.LedgerUnavailable("away for a moment")
-        return super().register(entries)
+        return super().register(entries, runner)
 
 
 def test_many_tasks_are_entered_in_parts_and_none_is_forgotten_when_one_part_fails(
@@ -281,7 +281,7 @@ class BrokenLedger(hk.MemoryLedger):
         return super().claim(run)
 
 
-def test_a_claim_that_fails_as_nobody_expected_leaves_the_task_to_its_next_tick(
+def test_a_claim_that_fails_as_nobody_expected_is_tried_again_after_a_pause(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, hits = VirtualClock(START), list[datetime | None]()
@@ -289,12 +289,23 @@ def test_a_claim_that_fails_as_nobody_expected_leaves_the_task_to_its_next_tick(
         clock, recorder("minutely", hits, "* * * * *"), ledger=BrokenLedger("memory://", clock)
     )
     simulation.run_until(START + timedelta(minutes=4, seconds=30))
-    assert hits == [START + timedelta(minutes=minute) for minute in (3, 4)]
+    assert hits == [START + timedelta(minutes=minute) for minute in (2, 3, 4)]
     missed = [row for row in rows_of(simulation, "minutely") if row.status is Status.MISSED]
-    assert [row.scheduled_for for row in missed] == [
-        START + timedelta(minutes=minute) for minute in (1, 2)
-    ]
-    assert caplog.messages.count("Task minutely: its claim failed") == 2
+    assert [row.scheduled_for for row in missed] == [START + timedelta(minutes=1)]
+    assert caplog.messages.count("Task minutely: its run failed in Housekeeper") == 2
+
+
+def test_a_claim_that_always_fails_as_nobody_expected_is_no_busy_loop() -> None:
+    clock, hits = VirtualClock(START), list[datetime | None]()
+    ledger = BrokenLedger("memory://", clock)
+    ledger.broken = 10**6
+    simulation = simulated(
+        clock, recorder("broken", hits, "* * * * *"), recorder("works", hits, "0 * * * *")
+    )
+    broken = simulated(clock, recorder("broken", hits, "* * * * *"), ledger=ledger)
+    broken.run_until(START + timedelta(minutes=30))
+    assert 30 <= 10**6 - ledger.broken <= 70
+    assert simulation.health()["status"] == "critical"
 
 
 def test_a_tick_that_passes_just_before_the_lock_is_free_is_run() -> None:
@@ -587,11 +598,8 @@ def test_an_h_schedule_is_listed_as_its_concrete_form_and_survives_a_restart(tmp
 def test_h_differs_between_ledgers_and_hosts_of_each_host_tasks(tmp_path) -> None:
     def schedule_of(number: int, host: str = "one", each_host: bool = False) -> object:
         url = f"sqlite:///{tmp_path}/{number}.db"
-        simulation = simulated(VirtualClock(START), ledger=url, initialize=False)
-        simulation.host = host
         task = Task("tokens", lambda: None, schedule="H H * * *", each_host=each_host)
-        simulation.register_task(task)
-        simulation.initialize()
+        simulation = simulated(VirtualClock(START), task, ledger=url, host=host)
         return simulation.list_tasks()[0]["schedule"]
 
     assert len({schedule_of(number) for number in range(12)}) > 8
@@ -711,11 +719,11 @@ class Flaky(hk.MemoryLedger):
             super().claim(run)
         raise hk.LedgerUnavailable("the connection was lost")
 
-    def get(self, run_id: str) -> hk.Run | None:
+    def runs(self, within: str = "", **asked: Any) -> list[hk.Run]:
         if self.losing > 0:
             self.losing -= 1
             raise hk.LedgerUnavailable("the connection was lost")
-        return super().get(run_id)
+        return super().runs(within, **asked)
 
 
 @pytest.mark.parametrize("committed", [True, False])
