@@ -6162,11 +6162,14 @@ class Upkeep:
         self._runner.on_blocked = functools.partial(self._backlog.soon, self._look_again)
         self._runner.claims.bury_if_dead = self.bury_if_dead
         if scheduling:
-            if opened:
-                with contextlib.suppress(LedgerUnavailable):  # The round says it.
-                    self._beat_runner()
             self._timer.after(BEAT_EVERY, self._backlog.soon, self._prune)
-        self._backlog.soon(self._round if scheduling else self._look_again)
+            entered = False
+            with contextlib.suppress(LedgerUnavailable):  # The round says it.
+                if opened:
+                    self._beat_runner()
+                    entered = True
+            self._timer.after(BEAT_EVERY if entered else 0.0, self._backlog.soon, self._round)
+        self._backlog.soon(self._look_again)
 
     def _round(self) -> None:
         """Give a sign of life, and look round; plan the next time, whatever comes of this one."""

@@ -129,9 +129,7 @@ def restless_interpreter() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def do_something(
-    housekeeper: hk.Housekeeper, tasks: dict[str, Task], dice: random.Random
-) -> None:
+def do_something(housekeeper: hk.Housekeeper, tasks: dict[str, Task], dice: random.Random) -> None:
     """Do one of the things that come between a task's runs, and its ticks."""
     name = dice.choice(list(tasks))
     with contextlib.suppress(hk.AlreadyRunning):
