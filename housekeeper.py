@@ -4438,14 +4438,20 @@ def scheduling_parent() -> int | None:
     return None if _is_reloaded() and not reloaded else pid
 
 
-def tell_children() -> None:
-    """Name this process to all that it starts from now on."""
+_schedulers: set[tuple[int, str]] = set()  # those that schedule, and their processes
+
+
+def tell_children(runner: str) -> None:
+    """Name this process to all that it starts from now on, because a runner schedules in it."""
+    _schedulers.add((os.getpid(), runner))
     os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
-def tell_children_no_more() -> None:
-    """Take this process's name back."""
-    if os.environ.get(SCHEDULER, "").partition(":")[0] == str(os.getpid()):
+def tell_children_no_more(runner: str) -> None:
+    """Take this process's name back when none of its runners schedules any more."""
+    _schedulers.discard((os.getpid(), runner))
+    told = os.environ.get(SCHEDULER, "").partition(":")[0]
+    if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _schedulers):
         del os.environ[SCHEDULER]
 
 
@@ -5048,7 +5054,7 @@ class Roster:
         standings, now = ledger.register(entries, self._runner), ledger.now()
         bound = zip(registrations, tasks, triggers, entries, strict=True)
         for registration, task, trigger, entry in bound:
-            self._sentry.register(entry.key, task, trigger)
+            guarded(self._sentry.register, entry.key, task, trigger)
             # What was entered by a clock that stood in the future does not count.
             since = min(standings[entry.key].floor, now)
             with self._lock:
@@ -5895,6 +5901,7 @@ class Runner:
     def _record(self, hold: Hold) -> None:
         """Write a run's outcome into the ledger, and tell it."""
         run = cast(LiveRun, hold.run)
+        run.id, run.runner = hold.id, self.name
         if not self._ledger.finish(run):
             words = "Task %s ended as %s, but its row was ended by another process"
             guarded(outcome_logger.error, words, run.task, run.status)
@@ -6493,12 +6500,16 @@ class Explanation:
             self.say("The task is disabled (enabled=False): it is run only by hand.")
             return
         absence = absence_at(rows, tick)
-        there = [row.runner for row in rows if was_there(row, tick)]
+        there = [row for row in rows if was_there(row, tick)]
+        names = ", ".join(row.runner for row in there)
         self.say(
             f"Nobody has claimed it: {absence}."
             if absence
-            else f"Nobody has claimed it, although a scheduler was there: {', '.join(there)}."
+            else f"Nobody has claimed it, although a scheduler was there: {names}."
         )
+        for row in there:
+            for problem in row.problems:
+                self.say(f"{row.runner} says: {problem}")
         if (now - tick).total_seconds() > task.grace:
             self.say(
                 f"It is older than the task's grace of {task.grace:g} s: a scheduler that starts"
@@ -6543,7 +6554,11 @@ class HealthReport:
         """Take the runners; `now` is what the ledger's clock shows."""
         self.runners = [_runner_values(row, now) for row in rows]
         alive = [row for row in rows if is_alive(row, now)]
-        mute = [row for row in rows if row not in alive and _is_mute(row, now)]
+        # One that has replaced itself by exec() is the same process.
+        seen = {(row.place, row.pid, row.birth) for row in alive}
+        mute = [
+            row for row in rows if _is_mute(row) and (row.place, row.pid, row.birth) not in seen
+        ]
         for row in mute:
             self.critical.append(
                 f"Scheduler {row.runner} lives, and has given the ledger no sign of life since"
@@ -6569,14 +6584,28 @@ class HealthReport:
             if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
         ]
 
-    def tell_overdue(self, overdue: list[dict[str, object]]) -> None:
-        """Take the ticks that have no outcome although a scheduler should have seen to them."""
-        self.overdue = overdue
-        self.critical += [
-            f"Task {each['task']} is overdue: nothing came of its tick at"
-            f" {each['tick']:%Y-%m-%d %H:%M:%S} UTC."
-            for each in overdue
-        ]
+    def tell_overdue(
+        self, task: str, tick: datetime | None, rows: Sequence[RunnerRow], now: datetime
+    ) -> None:
+        """Take a tick that has no outcome although a scheduler should have seen to it."""
+        if tick is None:
+            return
+        reasons = [problem for row in rows if is_alive(row, now) for problem in row.problems]
+        reason = absence_at(rows, tick) or " ".join(reasons).rstrip(".")
+        seconds = (now - tick).total_seconds()
+        self.overdue.append({"task": task, "tick": tick, "seconds": seconds, "reason": reason})
+        self.critical.append(
+            f"Task {task} is overdue: nothing came of its tick at {tick:%Y-%m-%d %H:%M:%S} UTC"
+            f"{': ' if reason else ''}{reason}."
+        )
+
+    def tell_starving(self, task: str, row: Run | None) -> None:
+        """Take the newest row of a task whose ticks are missed one after the other."""
+        if row is not None:
+            self.critical.append(
+                f"Task {task} starves: its last ticks were missed, the newest at"
+                f" {row.scheduled_for:%Y-%m-%d %H:%M:%S} UTC: {row.note}."
+            )
 
     def tell_failing(self, lasts: Mapping[str, Lasts]) -> None:
         """Take how the last runs of tasks went, by key."""
@@ -6615,7 +6644,7 @@ def is_alive(row: RunnerRow, now: datetime) -> bool:
     return row.stopped_at is None and seen and not is_dead(row)
 
 
-def _is_mute(row: RunnerRow, now: datetime) -> bool:
+def _is_mute(row: RunnerRow) -> bool:
     """Tell whether a runner lives at this place although the ledger has not heard of it."""
     here = row.place != "" and row.place == place_of_this_process()
     return row.stopped_at is None and here and not is_dead(row)
@@ -6627,12 +6656,15 @@ def _runner_values(row: RunnerRow, now: datetime) -> dict[str, object]:
     return {**values, "alive": is_alive(row, now), "problems": row.problems}
 
 
-class Seen(NamedTuple):
-    """What is known of the tasks' runs, by their keys, and where it was asked."""
+T = TypeVar("T")
 
-    running: Mapping[str, Run]
+
+class Seen(NamedTuple):
+    """What is known of the tasks' runs, by the keys of tasks on all hosts, and who knows it."""
+
+    running: Mapping[str, Sequence[Run]]
     paused: set[str]
-    lasts: Mapping[str, Lasts]
+    lasts: Mapping[str, Sequence[Lasts]]
     source: str
 
 
@@ -6684,8 +6716,8 @@ class Reports:
                 raise LedgerUnavailable("there is no ledger yet")
             seen = self._seen(registrations)
         except LedgerUnavailable:
-            live = {run.key: run for run in list(self._live.values())}
-            seen = Seen(live, set(), {}, "this process")
+            live = ((run.key, run) for run in list(self._live.values()))
+            seen = Seen(_by_whole_key(live), set(), {}, "this process")
         return [self._status(registration, seen) for registration in registrations]
 
     def _seen(self, registrations: Sequence[Registration]) -> Seen:
@@ -6698,19 +6730,17 @@ class Reports:
             standings |= self._ledger.standings(each)
             lasts |= self._ledger.lasts(each)
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
-        return Seen({run.key: run for run in running}, paused, lasts, "ledger")
+        by_task = _by_whole_key((run.key, run) for run in running)
+        return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
 
     def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
         whole, upcoming = whole_of(registration.key), self._roster.upcoming(registration, 1)
         paused = whole in seen.paused
-        enabled = registration.task.enabled and self._settings.enabled
-        comes = bool(upcoming) and enabled and not paused
+        comes = bool(upcoming) and registration.task.enabled and not paused
+        others = seen.running.get(whole, ())
         # This process knows of its own run what the ledger learns at the next heartbeat.
-        others = [run for key, run in seen.running.items() if whole_of(key) == whole]
         running = registration.run or first_of(others)
-        last, success = _newest_of(
-            [each for key, each in seen.lasts.items() if whole_of(key) == whole]
-        )
+        last, success = _newest_of(seen.lasts.get(whole, ()))
         return {
             "running": bool(others),
             "scheduled": comes,
@@ -6777,6 +6807,8 @@ class Reports:
         upcoming = self._roster.upcoming(registration, 1)
         whole = whole_of(registration.key)
         paused = any(each.paused_at for each in self._ledger.standings(whole).values())
+        if not self._settings.enabled:
+            told.say("Housekeeper is switched off here (enabled=False): nothing comes.")
         told.tell_next(upcoming, paused=paused)
         return {
             "task": name,
@@ -6861,40 +6893,57 @@ class Reports:
         rows = self._ledger.runners(self._settings.namespace)
         report.tell_runners(rows, now)
         report.tell_silent(running, now)
-        report.tell_overdue(self._overdue({run.key for run in running}, rows, now))
+        standings, lasts = self._ledger.standings(self._prefix), self._ledger.lasts(self._prefix)
+        hosts = [row.host for row in rows if is_alive(row, now)]
+        for registration in self._roster.all():
+            if not registration.task.enabled or not self._settings.enabled:
+                continue
+            for key in self._keys_of(registration, hosts):
+                standing = standings.get(key)
+                if standing is not None and standing.paused_at is None:
+                    busy = any(run.key == key for run in running)
+                    tick = None if busy else self._overdue(registration, key, standing, now)
+                    report.tell_overdue(registration.task.name, tick, rows, now)
+                    last = lasts.get(key, Lasts()).run
+                    report.tell_starving(registration.task.name, self._missed(key, standing, last))
         known = {whole_of(each.key) for each in self._roster.all()}
-        lasts = self._ledger.lasts(self._prefix)
         report.tell_failing({key: each for key, each in lasts.items() if whole_of(key) in known})
 
-    def _overdue(
-        self, running: set[str], rows: Sequence[RunnerRow], now: datetime
-    ) -> list[dict[str, object]]:
-        """Return the tasks with a tick that should have an outcome, and has none.
+    def _keys_of(self, registration: Registration, hosts: Iterable[str]) -> list[str]:
+        """Return the keys of a task; not for hosts that have no scheduler any more."""
+        whole = whole_of(registration.key)
+        each_host = registration.task.each_host
+        return [f"{whole}@{host}" for host in dict.fromkeys(hosts)] if each_host else [whole]
 
-        Not those of tasks that run on each host, for hosts that have no scheduler any more.
-        """
-        standings = self._ledger.standings(self._prefix)
-        hosts = [row.host for row in rows if is_alive(row, now)]
-        found: list[dict[str, object]] = []
-        for registration in self._roster.all():
-            task, trigger = registration.task, self._roster.trigger_of(registration)
-            if trigger is None or not task.enabled or not self._settings.enabled:
-                continue
-            whole = whole_of(registration.key)
-            keys = [f"{whole}@{host}" for host in hosts] if task.each_host else [whole]
-            for key in keys:
-                standing = standings.get(key)
-                if standing is None or standing.paused_at is not None or key in running:
-                    continue
-                tick = trigger.next_after(standing.floor)
-                late = (now - tick).total_seconds() if tick else 0.0
-                # Time in which a worker is found, and the tick claimed or recorded.
-                if late > min(task.grace, OVERDUE) + 60.0:
-                    found.append({"task": task.name, "tick": tick, "seconds": late})
-        return found
+    def _overdue(
+        self, registration: Registration, key: str, standing: Standing, now: datetime
+    ) -> datetime | None:
+        """Return the tick of a task that should have an outcome, and has none."""
+        trigger = self._roster.trigger_on(registration, key)
+        tick = trigger.next_after(standing.floor) if trigger is not None else None
+        late = (now - tick).total_seconds() if tick else 0.0
+        # Time in which a worker is found, and the tick claimed or recorded.
+        return tick if late > min(registration.task.grace, OVERDUE) + 60.0 else None
+
+    def _missed(self, key: str, standing: Standing, last: Run | None) -> Run | None:
+        """Return the row of the newest tick of a task when it was missed, as the one before."""
+        ran = last.scheduled_for if last is not None else None
+        if standing.newest is None or (ran is not None and ran >= standing.newest):
+            return None
+        newest = self._ledger.runs(key, limit=2)
+        starves = [row.status for row in newest] == [Status.MISSED] * 2
+        return newest[0] if starves else None
 
 
 OVERDUE = 60.0  # seconds after which a tick that nobody has claimed is told, whatever its grace
+
+
+def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """Return what is known of keys by the keys of tasks on all hosts."""
+    by_task: dict[str, list[T]] = {}
+    for key, each in found:
+        by_task.setdefault(whole_of(key), []).append(each)
+    return by_task
 
 
 def _withins_of(key: str) -> list[str]:
@@ -7068,12 +7117,12 @@ class Life:
                 return  # A signal came while the ledger was waited for.
             if self._scheduling:
                 self._roster.start(self._timer)
-                tell_children()
+                tell_children(self.runner)
             self._runner.start()
         try:
             self._timer.start()
         except RuntimeError as error:
-            tell_children_no_more()
+            tell_children_no_more(self.runner)
             raise HousekeeperError(
                 f"the system gives no thread to Housekeeper: {error}"
             ) from error
@@ -7247,7 +7296,7 @@ class Life:
         guarded(self._backlog.close)
         with ledger_calls_within(left(0.5)):
             guarded(self.ledger.close)
-        guarded(tell_children_no_more)
+        guarded(tell_children_no_more, self.runner)
         with self._life:
             self._started, self._closed = False, True
         level = logging.INFO if self._scheduling else logging.DEBUG

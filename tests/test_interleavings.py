@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -566,3 +568,190 @@ def test_runs_that_are_refused_do_not_add_looks_for_crashed_ones(monkeypatch) ->
             simulation.run_task_manually("work", wait=False)
     looks_in_ten_minutes()
     assert looks_in_ten_minutes() <= before + 1
+
+
+# What a task does to its own run.
+
+SLOTS = {name for each in hk.LiveRun.__mro__ for name in getattr(each, "__slots__", ())}
+SLOTS -= {"cancels_schedule"}  # A task may ask for that.
+
+
+@pytest.mark.parametrize("how", ["deleted", "None", "nonsense"])
+@pytest.mark.parametrize("name", sorted(SLOTS))
+def test_a_run_that_its_task_has_ruined_ends_and_the_next_tick_runs(name: str, how: str) -> None:
+    clock, begun = VirtualClock(START), list[int]()
+
+    def ruin() -> None:
+        begun.append(1)
+        if len(begun) > 1:
+            return
+        run = hk.current_run()
+        if how == "deleted":
+            delattr(run, name)
+        else:
+            setattr(run, name, None if how == "None" else object())
+
+    simulation = simulated(clock, Task("work", ruin, schedule="* * * * *", retries=1, timeout=9))
+    simulation.run_until(START + timedelta(minutes=1.5))
+    assert not simulation.registrations.get("work").lock.locked()
+    assert simulation.workload() == {"workers": 10, "running": 0, "queued": 0}
+    simulation.run_until(START + timedelta(minutes=3.5))
+    assert len(begun) == 3
+    first, *later = outcomes(simulation)
+    assert first[0] in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT)
+    assert later == [(Status.SUCCEEDED, 1)] * 2
+    assert simulation.shutdown()
+
+
+@pytest.mark.parametrize("name", ["id", "ended", "status", "_guard", "attempt", "buffer"])
+def test_who_waits_for_a_run_that_its_task_has_ruined_is_told(make: Any, name: str) -> None:
+    housekeeper = make(Task("work", lambda: delattr(hk.current_run(), name)))
+    told = threading.Event()
+
+    def call() -> None:
+        with contextlib.suppress(HousekeeperError):
+            housekeeper.run_task_manually("work")
+        told.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    assert told.wait(PATIENCE)
+    assert [run.status for run in housekeeper.history()] != [Status.RUNNING]
+    assert housekeeper.shutdown()
+
+
+class Defect(BaseException):
+    """What nobody expects."""
+
+
+SPOILED = ["claim", "finish", "runs", "standings", "now", "record", "beat", "runners"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, SystemExit, Defect])
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_ledger_that_raises_what_nobody_expects_costs_no_task_its_next_ticks(
+    name: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, hits = VirtualClock(START), list[object]()
+    simulation = simulated(
+        clock,
+        Task("work", lambda: hits.append(hk.current_run().scheduled_for), schedule="* * * * *"),
+    )
+    method, dice = getattr(simulation.ledger, name), random.Random(1)
+    until = START + timedelta(minutes=30)
+
+    def spoiled(*values: Any, **options: Any) -> Any:
+        if clock.now() < until and dice.random() < 0.5:
+            raise error("as nobody expected")
+        return method(*values, **options)
+
+    monkeypatch.setattr(simulation.ledger, name, spoiled)
+    simulation.run_until(until + timedelta(minutes=5))
+    hits.clear()
+    simulation.run_until(until + timedelta(minutes=10.5))
+    assert hits == [until + timedelta(minutes=number) for number in range(6, 11)]
+    rows = simulation.history("work", 1000)
+    assert sum(row.count for row in rows) == 40
+    assert not simulation.registrations.get("work").lock.locked()
+    assert simulation.shutdown()
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, Defect])
+def test_hooks_that_raise_anything_change_nothing(
+    error: type[BaseException], make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise error("as nobody expected")
+
+    hits = threading.Semaphore(0)
+    housekeeper = make(
+        Task("work", hits.release, schedule=EVERY_SECOND),
+        start=False,
+        max_workers=1,
+        on_finish=fail,
+        around_run=fail,
+    )
+    for name in ("ended", "register", "beat"):
+        if issubclass(error, Exception) or name == "ended":
+            monkeypatch.setattr(housekeeper._sentry, name, fail)
+    monkeypatch.setattr(housekeeper.metrics, "ended", fail)
+    housekeeper.initialize()
+    for _ in range(3):
+        assert hits.acquire(timeout=PATIENCE)
+    assert housekeeper.shutdown()
+    statuses = {run.status for run in housekeeper.history()}
+    assert statuses <= {Status.SUCCEEDED, Status.SKIPPED}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "_runner.begin_to_stop",
+        "_runner.await_ended",
+        "_upkeep.close",
+        "_sentry.close",
+        "_timer.close",
+        "_runner.close",
+        "_backlog.close",
+        "ledger.close",
+        "ledger.finish",
+    ],
+)
+@pytest.mark.parametrize("error", [ValueError, MemoryError, Defect])
+def test_a_shutdown_that_fails_on_the_way_still_ends(
+    part: str, error: type[BaseException], make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    housekeeper = make(Task("work", lambda: None, schedule=EVERY_SECOND))
+    *owners, name = part.split(".")
+    owner: Any = housekeeper
+    for each in owners:
+        owner = getattr(owner, each)
+
+    def fail(*_: object) -> None:
+        raise error("as nobody expected")
+
+    monkeypatch.setattr(owner, name, fail)
+    ended = threading.Event()
+    threading.Thread(target=lambda: (housekeeper.shutdown(0.1), ended.set()), daemon=True).start()
+    assert ended.wait(PATIENCE)
+    with pytest.raises(HousekeeperError, match="not running"):
+        housekeeper.run_task_manually("work")
+
+
+def test_a_cancelled_run_whose_outcome_cannot_be_recorded_is_no_busy_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, tries = VirtualClock(START), list[int]()
+    simulation = simulated(clock, Task("work", lambda: None, schedule="0 * * * *"))
+    simulation.register_task(
+        Task("work", lambda: simulation.cancel("work"), schedule="0 * * * *"), replace=True
+    )
+    finish, back = simulation.ledger.finish, START + timedelta(hours=1, minutes=10)
+
+    def away(run: hk.LiveRun) -> bool:
+        tries.append(1)
+        assert len(tries) < 100
+        if clock.now() < back:
+            raise LedgerUnavailable("away for ten minutes")
+        return finish(run)
+
+    monkeypatch.setattr(simulation.ledger, "finish", away)
+    simulation.run_until(START + timedelta(hours=1.5))
+    assert outcomes(simulation) == [(Status.CANCELLED, 1)]
+
+
+def test_a_long_outage_adds_no_rounds_of_the_ledgers_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, calls = VirtualClock(START), list[int]()
+    simulation = simulated(clock, Task("work", lambda: None, schedule="@yearly"))
+
+    def away(*_: object, **__: object) -> Any:
+        calls.append(1)
+        raise LedgerUnavailable("away for hours")
+
+    for name in ("runs", "standings", "beat_runner", "now", "runners"):
+        monkeypatch.setattr(simulation.ledger, name, away)
+    simulation.run_until(START + timedelta(hours=1))
+    calls.clear()
+    simulation.run_until(START + timedelta(hours=2))
+    assert 60 <= len(calls) <= 130

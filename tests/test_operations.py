@@ -200,7 +200,8 @@ def test_a_run_costs_no_more_calls_and_objects_than_it_did(clock: VirtualClock) 
 
     # Who makes a run dearer knows that from here, and has a reason.
     assert 50 < calls.number / RUNS < 150
-    assert calls.objects / RUNS < 4.5
+    # The run, its output, two flags, and the hold that frees its task.
+    assert calls.objects / RUNS < 5.5
 
 
 def test_a_run_leaves_nothing_behind_in_the_process(
