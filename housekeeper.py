@@ -5073,6 +5073,32 @@ def place_of_this_process() -> str:
         return ""
 
 
+def release_folder_warning(path: str) -> str:
+    """Say that a file lies in a release's folder, as Capistrano makes them; "" when it does not.
+
+    The next deployment has another folder, behind the same link, and so another file.
+    """
+    for folder in Path(path).resolve().parents if path else ():
+        if folder.parent.name != "releases" and not re.fullmatch("[0-9]{8,}.*", folder.name):
+            continue
+        for place in (folder.parent, folder.parent.parent):
+            for link in _links_in(place):
+                if link.resolve() == folder:
+                    return (
+                        f"Ledger {path} lies in a release's folder, {folder} behind the link"
+                        f" {link}: the next release begins a new ledger, forgets pauses, and runs"
+                        " ticks again; set ledger= to a place that stays, such as /var/lib"
+                    )
+    return ""
+
+
+def _links_in(folder: Path) -> list[Path]:
+    try:
+        return [each for each in folder.iterdir() if each.is_symlink()]
+    except OSError:
+        return []
+
+
 class Watched(Protocol):
     """What has to hear of a fork and of the interpreter's exit."""
 
@@ -5120,7 +5146,7 @@ def leave_process() -> None:
     concurrent.futures would wait for them; it takes them from this private mapping.
     """
     for watched in list(_alive):
-        watched.shutdown()
+        guarded(watched.shutdown)
     threads = getattr(concurrent.futures.thread, "_threads_queues", {})
     for thread in list(threads):
         if thread.name.startswith("housekeeper-"):
@@ -5172,14 +5198,20 @@ def scheduling_parent() -> int | None:
     return None if _is_reloaded() and not reloaded else pid
 
 
-def tell_children() -> None:
-    """Name this process to all that it starts from now on."""
+_schedulers: set[tuple[int, str]] = set()  # those that schedule, and their processes
+
+
+def tell_children(runner: str) -> None:
+    """Name this process to all that it starts from now on, because a runner schedules in it."""
+    _schedulers.add((os.getpid(), runner))
     os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
-def tell_children_no_more() -> None:
-    """Take this process's name back."""
-    if os.environ.get(SCHEDULER, "").partition(":")[0] == str(os.getpid()):
+def tell_children_no_more(runner: str) -> None:
+    """Take this process's name back when none of its runners schedules any more."""
+    _schedulers.discard((os.getpid(), runner))
+    told = os.environ.get(SCHEDULER, "").partition(":")[0]
+    if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _schedulers):
         del os.environ[SCHEDULER]
 
 
@@ -5334,10 +5366,14 @@ def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | Non
     try:
         return work(*args, **options)
     except BaseException:
-        # A filter of the application may raise too.
-        with contextlib.suppress(BaseException):
-            logger.exception("Housekeeper failed in %s", work)
+        tell_defect("Housekeeper failed in %s", work)
         return None
+
+
+def tell_defect(words: str, *values: object) -> None:
+    """Log the exception that is handled; a log filter of the application may raise, too."""
+    with contextlib.suppress(BaseException):
+        logger.exception(words, *values)
 
 
 AgendaEntry = TypeVar("AgendaEntry", bound="tuple[Any, int, Any]")
@@ -5373,7 +5409,10 @@ class Timer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread: a daemon, and so are the threads of the pools, which it makes."""
+        """Start the thread: a daemon, and so are the threads of the pools, which it makes.
+
+        On a timer that is closed it ends at once.  RuntimeError says that there is no thread.
+        """
         self._thread = threading.Thread(target=self.run, name="housekeeper-timer", daemon=True)
         self._thread.start()
 
@@ -5395,8 +5434,9 @@ class Timer:
     def _push(self, heap: list[Any], due: object, what: object) -> int:
         with self._changed:
             number = next(self._numbers)
-            heapq.heappush(heap, (due, number, what))
-            self._changed.notify()
+            if not self._closed:
+                heapq.heappush(heap, (due, number, what))
+                self._changed.notify()
             return number
 
     def drop(self, number: int | None) -> None:
@@ -5414,8 +5454,12 @@ class Timer:
 
     def run(self) -> None:
         """Do what is due, and sleep, until the timer is closed."""
-        while self.step():
-            pass
+        going_on = True
+        while going_on:
+            try:
+                going_on = self.step()
+            except Exception:
+                tell_defect("The loop failed, and goes on")
 
     def step(self) -> bool:
         """Do what is due, or wait for it; False when the loop is to end."""
@@ -5474,41 +5518,59 @@ class Timer:
         """Forget what is on the agenda, and wait for the thread, so many seconds at most."""
         with self._changed:
             self._closed = True
-            self._ticks, self._delays = [], []
+            self._ticks.clear()
+            self._delays.clear()
             self._changed.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(limit)
 
 
+A_WHILE = timedelta(seconds=10)
+
+
 class Annals:
     """What has kept this process from its ticks lately, to be told in the rows of missed ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.since = clock.now()  # Before that this process was not there.
         self._known: deque[tuple[datetime, datetime, str]] = deque(maxlen=100)
         self._open: dict[str, datetime] = {}  # what goes on now, since when
 
-    def begin(self, what: str, now: datetime) -> None:
+    def begin(self, what: str) -> None:
         """Say that something has begun, unless it was said before."""
-        self._open.setdefault(what, now)
+        if what not in self._open:
+            self._open[what] = self._clock.now()
 
-    def end(self, what: str, now: datetime) -> None:
-        """Say that it is over."""
+    def end(self, what: str) -> None:
+        """Say that it is over; what lasted less than a second has kept nobody."""
         if (began := self._open.pop(what, None)) is not None:
-            self.add(what, began, now)
+            now = self._clock.now()
+            if now - began >= SECOND:
+                self.add(what, began, now)
 
     def add(self, what: str, began: datetime, ended: datetime) -> None:
         """Note what was the matter from one instant to another."""
         self._known.append((began, ended, what))
 
-    def between(self, after: datetime, until: datetime) -> str:
-        """Say what was the matter last in (after, until]; "" when nothing was."""
+    def between(self, first: datetime, last: datetime) -> str:
+        """Say what was the matter between two instants; "" when nothing was."""
         for what, began in list(self._open.items()):
-            if began <= until:
+            if began <= last:
                 return f"{what} from {began:%Y-%m-%d %H:%M:%S} UTC on"
         for began, ended, what in reversed(list(self._known)):
-            if began <= until and ended >= after:
+            if began <= last and ended >= first:
                 return f"{what} from {began:%Y-%m-%d %H:%M:%S} to {ended:%H:%M:%S} UTC"
         return ""
+
+    def now(self) -> list[str]:
+        """Say what has been the matter for a while."""
+        a_while_ago = self._clock.now() - A_WHILE
+        return [
+            f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}."
+            for what, began in list(self._open.items())
+            if began <= a_while_ago
+        ]
 
 
 LEDGER_AWAY = "the ledger was away"
@@ -5517,9 +5579,8 @@ LEDGER_AWAY = "the ledger was away"
 class Backlog:
     """Work with the ledger that has time: done on a thread of its own, one after the other."""
 
-    def __init__(self, timer: Timer, clock: Clock, annals: Annals) -> None:
+    def __init__(self, timer: Timer, annals: Annals) -> None:
         self._timer = timer
-        self._clock = clock
         self._annals = annals
         self._failures = 0
         self._pool: Executor = ThreadPoolExecutor(1, "housekeeper-ledger")
@@ -5537,7 +5598,7 @@ class Backlog:
         """Log a failure of the ledger; return the pause, that doubles while failures go on."""
         self._failures += 1
         pause = min(LONGEST_BACKOFF, 2.0 ** min(self._failures - 1, 10))
-        self._annals.begin(LEDGER_AWAY, self._clock.now())
+        self._annals.begin(LEDGER_AWAY)
         logger.warning("%s, trying again in %.0f s: %s", what, pause, error)
         return pause
 
@@ -5545,7 +5606,7 @@ class Backlog:
         """Say that the ledger has answered."""
         if self._failures:
             self._failures = 0
-            self._annals.end(LEDGER_AWAY, self._clock.now())
+            self._annals.end(LEDGER_AWAY)
 
     def close(self) -> None:
         """Forget what waits."""
@@ -5753,7 +5814,7 @@ class Roster:
         standings, now = ledger.register(entries, self._runner), ledger.now()
         bound = zip(registrations, tasks, triggers, entries, strict=True)
         for registration, task, trigger, entry in bound:
-            self._sentry.register(entry.key, task, trigger)
+            guarded(self._sentry.register, entry.key, task, trigger)
             # What was entered by a clock that stood in the future does not count.
             since = min(standings[entry.key].floor, now)
             with self._lock:
@@ -5765,17 +5826,17 @@ class Roster:
                     registration.since, registration.accounted = since, None
                     self._arm(registration, since)
 
-    def _make_trigger(self, registration: Registration) -> Trigger | None:
+    def _make_trigger(self, registration: Registration, key: str = "") -> Trigger | None:
+        """Return the trigger of a task, whose H is drawn for its own key or that of a host."""
         task = registration.task
         if task.schedule is None:
             return None
         zone = task.timezone or self._settings.timezone
-        hashed = is_hashed(task.schedule)
-        key = f"{self._ledger_identity()}{whole_of(registration.key)}" if hashed else ""
-        if hashed and task.each_host:
-            key = f"{self._ledger_identity()}{registration.key}"
+        hash_key = ""
+        if is_hashed(task.schedule):
+            hash_key = f"{self._ledger_identity()}{key or registration.key}"
         try:
-            return _trigger_in(task, zone, key)
+            return _trigger_in(task, zone, hash_key)
         except ConfigurationError as error:
             # What H stands for here never comes.  The other tasks go on.
             if task.name not in self.problems:
@@ -5802,10 +5863,13 @@ class Roster:
         self._disarm(registration)
         if registration.trigger is None or self._timer is None or not registration.task.enabled:
             return
-        tick = registration.trigger.next_after(after)
-        registration.armed = tick or NEVER
-        if tick is not None:
-            registration.number = self._timer.at(tick, registration)
+        self._arm_at(registration, registration.trigger.next_after(after) or NEVER)
+
+    def _arm_at(self, registration: Registration, instant: datetime) -> None:
+        """Have a task looked at then; what is due of it is found by whoever claims it."""
+        registration.armed = instant
+        if self._timer is not None and instant < NEVER:
+            registration.number = self._timer.at(instant, registration)
 
     def due(self, ticks: Sequence[tuple[datetime, Registration]]) -> list[Registration]:
         """Go on to the next ticks of tasks; return those to be dispatched.
@@ -5817,8 +5881,12 @@ class Roster:
         # Together, so that whoever registers or binds does not come between each two.
         with self._lock:
             for tick, registration in ticks:
-                if guarded(self._pass_tick, registration, tick, now):
-                    due.append(registration)
+                try:
+                    if self._pass_tick(registration, tick, now):
+                        due.append(registration)
+                except Exception:
+                    tell_defect("The next tick of task %s is not known", registration.task.name)
+                    self._arm_at(registration, now + LONGEST_BACKOFF * SECOND)
         return sorted(due, key=lambda each: each.served)
 
     def _pass_tick(self, registration: Registration, tick: datetime, now: datetime) -> bool:
@@ -5845,8 +5913,15 @@ class Roster:
                 return None
         return self._make_trigger(registration)
 
+    def trigger_on(self, registration: Registration, key: str) -> Trigger | None:
+        """Return a task's trigger on the host of a key, where its H may be another."""
+        own = key == registration.key or not is_hashed(registration.task.schedule)
+        return self.trigger_of(registration) if own else self._make_trigger(registration, key)
+
     def upcoming(self, registration: Registration, count: int) -> list[datetime]:
-        """Return the next ticks of a task, in UTC."""
+        """Return the next ticks of a task, in UTC; none where nothing is run (enabled=False)."""
+        if not self._settings.enabled:
+            return []
         now, armed = self._settings.clock.now(), registration.armed
         if count == 1 and armed is not None and now < armed < NEVER:
             return [armed]  # The loop has computed it.
@@ -5898,60 +5973,83 @@ class Workers:
 
     def __init__(self, pool: Executor, number: int) -> None:
         self._pool = pool
-        self._queue: deque[Action] = deque()
+        self.queue: deque[Action] = deque()  # what waits for a worker
         self._idle = threading.Semaphore(number)  # one for each worker that does nothing
 
-    @property
-    def behind(self) -> bool:
-        """Whether something waits for a worker."""
-        return bool(self._queue)
-
     def do(self, work: Action) -> None:
-        """Have an idle worker do it, or else the first that has done its part.
+        """Have an idle worker do it, or else the first that has done its part."""
+        self.queue.append(work)
+        self.wake()
 
-        RuntimeError says that no thread could be started; whoever is next then does it as well.
+    def wake(self) -> None:
+        """See that somebody comes to what is queued.
+
+        RuntimeError says that no thread could be started; the next that is will come to it.
         """
-        self._queue.append(work)
-        if self._idle.acquire(blocking=False):
+        if self.queue and self._idle.acquire(blocking=False):
             try:
                 self._pool.submit(self._empty_queue)
-            except RuntimeError:  # The system gives no more threads.
+            except BaseException:
                 self._idle.release()
                 raise
 
     def _empty_queue(self) -> None:
         while True:
-            while self._queue:
+            while self.queue:
                 try:
-                    work = self._queue.popleft()
+                    work = self.queue.popleft()
                 except IndexError:
                     break  # Another worker was faster.
-                work()
+                guarded(work)
             self._idle.release()
             # Looked at once more: what was queued between the two has found no idle worker.
-            if not self._queue or not self._idle.acquire(blocking=False):
+            if not self.queue or not self._idle.acquire(blocking=False):
                 return
 
     def close(self) -> None:
         """Forget what is queued; a worker that is busy ends its part."""
-        self._queue.clear()
+        self.queue.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Hold:
-    """A task whose lock is held, on its way from a claim to the end of the run that it won."""
+    """A task whose lock is held, on its way from a claim to the end of the run that it won.
 
-    __slots__ = ("reason", "recorded", "registration", "run")
+    It keeps for itself what the scheduler needs of the run, because a task can ruin its own.
+    """
+
+    __slots__ = (
+        "attempts",
+        "ended",
+        "id",
+        "parted",
+        "reason",
+        "recorded",
+        "registration",
+        "run",
+        "tick",
+    )
 
     def __init__(self, registration: Registration, reason: Reason) -> None:
         self.registration = registration
         self.reason = reason
-        self.run: LiveRun | None = None  # once it is claimed
+        self.run: LiveRun | None = None  # once it is claimed, and then:
+        self.id = ""
+        self.tick: datetime | None = None
+        self.ended: Flag
+        self.attempts = 0
         self.recorded = False  # its outcome is on record, or cannot be
+        self.parted = False  # its end was told
+
+    def win(self, run: LiveRun) -> None:
+        """Take the run that was claimed."""
+        self.id, self.tick, self.ended = run.id, run.scheduled_for, run.ended
+        self.run = self.registration.run = run
 
 
 # One part of a run's life: returns the next one, or when to go on, or None at the end.
-Step = Callable[[], Any]
+Step = Callable[[Hold], Any]
+NO_THREAD = "the system gave no thread to a worker"
 
 
 class Later(NamedTuple):
@@ -5977,6 +6075,8 @@ class Claims:
         self._settings, self._runner = settings, runner
         self._ledger, self._clock = settings.ledger, settings.clock
         self._annals, self._sentry, self._metrics = annals, sentry, metrics
+        # Records a run as crashed when its process is known to be dead, and tells whether it is.
+        self.bury_if_dead: Callable[[Run], bool] = lambda run: False
 
     def run_for(self, registration: Registration, reason: Reason) -> LiveRun | None:
         """Return the run that is to be claimed for a task now; raises LedgerUnavailable.
@@ -6032,20 +6132,18 @@ class Claims:
 
     def tell_lost(self, registration: Registration, run: LiveRun, verdict: Claim) -> bool:
         """Record and log that a claim was in vain; False when its reason has gone meanwhile."""
-        tick, beside = run.scheduled_for, ""
-        if tick is None:
-            if verdict is Claim.OVERLAPPED:
-                logger.warning("Task %s made no startup run: it is running already", run.task)
-            return True
-        if verdict not in (Claim.OVERLAPPED, Claim.SUPERSEDED):
-            logger.debug("Task %s did not get its tick %s: %s", run.task, tick, verdict.value)
-            return True
-        note = verdict.value
+        tick, beside, note = run.scheduled_for, "", verdict.value
         if verdict is Claim.OVERLAPPED:
             other = first_of(self._ledger.runs(registration.key, running=True))
-            if other is None:
+            if other is None or self.bury_if_dead(other):
                 return False
             beside, note = other.id, f"the run {other.id} was still going on"
+        elif tick is None or verdict is not Claim.SUPERSEDED:
+            logger.debug("Task %s did not get its run at %s: %s", run.task, tick, note)
+            return True
+        if tick is None:
+            logger.warning("Task %s made no startup run: %s", run.task, note)
+            return True
         row = self._row(registration.task, Status.SKIPPED, tick, note)
         if not self._ledger.record(row, registration.key, tick - timedelta.resolution, beside):
             return False
@@ -6116,7 +6214,7 @@ class Claims:
         first, count = trigger.next_after(floor), trigger.count(floor, last, limit=KEEP_ROWS)
         note = f"the run before {'it' if count == 1 else 'them'} was still going on"
         if status is Status.MISSED:
-            note = self._why_missed(first or last, last)
+            note = self._why_missed(task, first or last, last)
         if count > 1:
             note += f"; the first was {first:%Y-%m-%d %H:%M:%S} UTC"
             note += " (1000 or more)" if count == KEEP_ROWS else ""
@@ -6124,10 +6222,11 @@ class Claims:
         row.count = count
         return row
 
-    def _why_missed(self, first: datetime, last: datetime) -> str:
+    def _why_missed(self, task: Task, first: datetime, last: datetime) -> str:
         """Say what kept all schedulers from ticks; raises LedgerUnavailable."""
+        until = min(self._clock.now(), last + min(task.grace, 1e9) * SECOND)
+        kept = self._annals.between(first, until) if last >= self._annals.since else ""
         absence = absence_at(self._ledger.runners(self._settings.namespace), last)
-        kept = self._annals.between(first, self._clock.now())
         return kept or absence or "no scheduler came to it in time"
 
     def _row(self, task: Task, status: Status, tick: datetime, note: str) -> Run:
@@ -6167,7 +6266,7 @@ class Runner:
     """Runs tasks: claims, attempts, retries, and records what came of them.
 
     All of a run's life after its dispatch is _pursue(): its one `finally` frees the task and wakes
-    who waits, whatever a step raises.
+    who waits, whatever a step raises, and whatever the task has done to its run.
     """
 
     def __init__(
@@ -6198,13 +6297,20 @@ class Runner:
         self._claiming: set[Hold] = set()
         self.live: dict[str, LiveRun] = {}
         self.ended = Flag()  # a claim or a run, for a shutdown
-        self.stopping = self._past_limit = False
-        self._busy = f"all {settings.max_workers} workers were busy"
+        self.stopping = False  # nothing new begins
+        self.past_limit = False  # nor what is claimed from now on
+        number = settings.max_workers
+        self._busy = f"all {number} workers were busy" if number > 1 else "the worker was busy"
 
     def start(self) -> None:
         """Make the pool; its threads come with the first runs."""
         pool = ThreadPoolExecutor(self._settings.max_workers, "housekeeper-worker")
         self.workers = Workers(pool, self._settings.max_workers)
+
+    def close(self) -> None:
+        """Forget what is queued, and let the pool's threads go."""
+        if self.workers is not None:
+            self.workers.close()
 
     # From the timer's thread to a worker's.
 
@@ -6215,10 +6321,14 @@ class Runner:
         elif not registration.lock.acquire(blocking=False):
             logger.debug("Task %s is queued or running already", registration.task.name)
         else:
-            # Before it looks whether it may: a shutdown looks in the other order.
-            hold = Hold(registration, reason)
-            self._claiming.add(hold)
-            self._hand_over(hold, functools.partial(self._claim, hold))
+            try:
+                # Before it looks whether it may: a shutdown looks in the other order.
+                hold = Hold(registration, reason)
+                self._claiming.add(hold)
+            except BaseException:
+                registration.lock.release()
+                raise
+            self._hand_over(hold, self._claim)
 
     def dispatch_startup(self, registration: Registration) -> None:
         """Hand a task to a worker for its startup run, once it is not claimed for a tick."""
@@ -6229,59 +6339,57 @@ class Runner:
             self.dispatch(registration, Reason.STARTUP)
 
     def _hand_over(self, hold: Hold, step: Step) -> None:
-        # Only in the timer's thread: a pool's threads inherit its being a daemon.
-        if self.workers is None:
-            return
-        # By now, so that the run itself need not wake this thread for it as it begins.
-        self.on_live()
-        self._do(functools.partial(self._pursue, hold, step))
-        if self.workers.behind:
-            self._annals.begin(self._busy, self._clock.now())
+        """Queue a step for a worker.
 
-    def _do(self, work: Action) -> None:
+        Only in the timer's thread: the pool's threads inherit its being a daemon.
+        """
+        workers = self.workers
         try:
-            cast(Workers, self.workers).do(work)
-        except RuntimeError as error:  # The system gives no more threads; it is queued.
+            # By now, so that the run itself need not wake this thread for it as it begins.
+            self.on_live()
+            assert workers is not None
+            workers.queue.append(functools.partial(self._pursue, hold, step))
+        except BaseException as error:
+            self._leave(hold, self._after_defect(hold, error))
+            return
+        self._wake_worker()
+        if workers.queue:
+            self._annals.begin(self._busy)
+
+    def _wake_worker(self) -> None:
+        try:
+            cast(Workers, self.workers).wake()
+        except BaseException as error:  # The system gives no more threads.
+            self._annals.begin(NO_THREAD)
+            self._timer.after(1.0, self._wake_worker)
             logger.warning("A worker could not be started, trying again in 1 s: %s", error)
-            self._timer.after(1.0, self._do, lambda: None)
+        else:
+            self._annals.end(NO_THREAD)
 
     # A run's life.
 
-    def _pursue(
-        self, hold: Hold, step: Step, wait: Callable[[float], object] | None = None
-    ) -> None:
+    def _pursue(self, hold: Hold, step: Step, *, in_place: bool = False) -> None:
         """Take the steps of a run, one after the other, from a task's held lock to its free one.
 
-        A step is taken again when the ledger was away.  With `wait`, the caller waits in place.
+        A step is taken again when the ledger was away.  In place, the caller waits for that.
         """
-        following: Any = step
+        following: Step | Later | None = step
         try:
             while following is not None:
                 if isinstance(following, Later):
-                    if self.stopping and following.at_shutdown is not None:
-                        following = following.at_shutdown
-                    elif wait is None:
+                    if not in_place:
                         break
-                    else:
-                        wait(following.seconds)
-                        following = following.step
+                    following = self._pause_in_place(hold, following)
                 following = self._take(hold, following)
         except BaseException as error:
             following = self._after_defect(hold, error)
         finally:
-            try:
-                if following is None:
-                    self._let_go(hold)
-                else:
-                    self._wait_for(hold, following)
-            finally:
-                if following is None or hold.recorded:
-                    self._part_with(hold)
+            self._leave(hold, following)
 
-    def _take(self, hold: Hold, step: Step) -> Any:
+    def _take(self, hold: Hold, step: Step) -> Step | Later | None:
         """Take a step; return the next one, which is the same when the ledger is away."""
         try:
-            return step()
+            return cast("Step | Later | None", step(hold))
         except LedgerUnavailable as error:
             name = hold.registration.task.name
             at_shutdown: Step | None = _nothing
@@ -6293,34 +6401,55 @@ class Runner:
                 what, at_shutdown = f"The outcome of task {name} could not be recorded", None
             return Later(self._backlog.pause_after(what, error), step, at_shutdown)
 
+    def _leave(self, hold: Hold, following: Step | Later | None) -> None:
+        """Put the next step of a run on the agenda; else free its task, and tell its end."""
+        waits = isinstance(following, Later) and guarded(self._wait_for, hold, following)
+        if not waits:
+            self._let_go(hold)
+        if not waits or hold.recorded:
+            self._part_with(hold)
+
     def _after_defect(self, hold: Hold, error: BaseException) -> Later | None:
-        """Give a run an outcome that can be stored, when nothing else could be done with it."""
-        with contextlib.suppress(BaseException):
-            logger.exception("Task %s: its run failed in Housekeeper", hold.registration.task.name)
-        run = hold.run
-        if run is None or hold.recorded:
+        """Say how a run goes on of which a step failed as nobody expected."""
+        tell_defect("Task %s: its run failed in Housekeeper", hold.registration.task.name)
+        if hold.recorded:
             return None
-        run.status, run.error, run.output = Status.FAILED, "", ""
-        run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
+        if hold.run is None:
+            # Its tick is on nobody's record yet.
+            return Later(LONGEST_BACKOFF, self._claim, _nothing)
         try:
-            return cast("Later | None", self._take(hold, functools.partial(self._record, hold)))
+            hold.run = self._substitute(hold, error)
+            return cast("Later | None", self._take(hold, self._record))
         except BaseException:
-            with contextlib.suppress(BaseException):
-                logger.exception("The outcome of task %s cannot be recorded", run.task)
+            tell_defect("The outcome of task %s cannot be recorded", hold.registration.task.name)
             return None
 
-    def _wait_for(self, hold: Hold, later: Later) -> None:
+    def _substitute(self, hold: Hold, error: BaseException) -> LiveRun:
+        """Return a run that can be recorded in the place of one that the task has ruined."""
+        status = getattr(hold.run, "status", None)
+        run = self.claims.new_run(hold.registration, hold.reason, hold.tick)
+        run.id, run.started_at = hold.id, _start_of(self._clock.now(), hold.tick)
+        run.finished_at = self._clock.now()
+        settled = isinstance(status, Status) and status is not Status.RUNNING
+        run.status = cast(Status, status) if settled else Status.FAILED
+        run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
+        return run
+
+    def _wait_for(self, hold: Hold, later: Later) -> bool:
         """Put a run's next step on the agenda, or take its last one when a shutdown has begun."""
+        last_step = later.at_shutdown
         with self._lock:
-            ending = self.stopping and later.at_shutdown is not None
-            if not ending:
+            if not self.stopping or last_step is None:
                 number = self._timer.after(later.seconds, self._go_on, hold)
                 self._waiting[hold] = number, later
-        if ending:
-            self._pursue(hold, cast(Step, later.at_shutdown))
-        elif hold.run is not None and not hold.recorded:
+                last_step = None
+        if last_step is not None:
+            self._pursue(hold, last_step)
+        elif hold.run is not None and later.at_shutdown is not None and not hold.recorded:
             # Asked to stop, it does not wait for its retry.
-            hold.run.on_cancel(functools.partial(self._timer.after, 0.0, self._go_on, hold))
+            at_once = functools.partial(self._timer.after, 0.0, self._go_on, hold)
+            guarded(hold.run.on_cancel, at_once)
+        return True
 
     def _go_on(self, hold: Hold) -> None:
         if (later := self._take_waiting(hold)) is not None:
@@ -6332,6 +6461,17 @@ class Runner:
             number, later = self._waiting.pop(hold, (None, None))
         self._timer.drop(number)
         return later
+
+    def _pause_in_place(self, hold: Hold, later: Later) -> Step:
+        """Wait in the caller's thread; return the step to take then."""
+        retries = later.at_shutdown is not None
+        if self.stopping and later.at_shutdown is not None:
+            return later.at_shutdown
+        if retries and hold.run is not None and not hold.recorded:
+            hold.run.wait(later.seconds)
+        else:
+            self._clock.wait(Flag(), later.seconds)
+        return later.step
 
     def _let_go(self, hold: Hold) -> None:
         """Free a task's lock; a tick that has found it taken is dispatched now."""
@@ -6350,18 +6490,18 @@ class Runner:
 
     def _part_with(self, hold: Hold) -> None:
         """Tell the end of a run to the application and to who waits for it, once."""
-        run, hold.run = hold.run, None
-        if run is None:
+        run = hold.run
+        if run is None or hold.parted:
             return
+        hold.parted = True
         try:
             if self._settings.on_finish is not None and hold.recorded:
                 self._settings.on_finish(run)
         except BaseException:
-            with contextlib.suppress(BaseException):
-                logger.exception("Task %s: on_finish failed", run.task)
+            tell_defect("Task %s: on_finish failed", hold.registration.task.name)
         finally:
-            self.live.pop(run.id, None)
-            run.ended.set()
+            self.live.pop(hold.id, None)
+            hold.ended.set()
             self.ended.set()
 
     # Claiming.
@@ -6369,9 +6509,8 @@ class Runner:
     def _claim(self, hold: Hold) -> Step | Later | None:
         """Claim what is due of a task; go on to its run, when it is won."""
         registration = hold.registration
-        registration.served = self._clock.monotonic()
-        if not cast(Workers, self.workers).behind:
-            self._annals.end(self._busy, self._clock.now())
+        if not cast(Workers, self.workers).queue:
+            self._annals.end(self._busy)
         if self.stopping:
             return None
         run = self.claims.run_for(registration, hold.reason)
@@ -6381,16 +6520,18 @@ class Runner:
         verdict = self.claims.claim(run)
         late = self.claims.came_too_late(registration, run)
         self._backlog.worked()
-        again = functools.partial(self._claim, hold)
         if verdict in (Claim.EARLY, Claim.BLOCKED):
-            return Later(self._pause_before(run, verdict), again, _nothing)
+            return Later(self._pause_before(run, verdict), self._claim, _nothing)
+        # Now, and not when its tick was missed for lack of workers: then it is the first to get
+        # one for its next tick.
+        registration.served = self._clock.monotonic()
         if verdict is Claim.MINE:
             self._enter_live(hold, run)
             if late:
                 run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
-            return functools.partial(self._attempt, hold, 1)
+            return self._attempt
         if not self.claims.tell_lost(registration, run, verdict):
-            return again
+            return self._claim
         registration.unsure = None
         registration.accounted = run.scheduled_for or registration.accounted
         return None
@@ -6408,27 +6549,28 @@ class Runner:
 
     def _enter_live(self, hold: Hold, run: LiveRun) -> None:
         """Take a claimed run among the live ones: from here on it has heartbeats."""
+        hold.win(run)
+        self.live[run.id] = run
         registration = hold.registration
-        hold.run = registration.run = self.live[run.id] = run
         registration.unsure = None
         registration.accounted = run.scheduled_for or registration.accounted
         self._claiming.discard(hold)
         self.ended.set()
         self.on_live()
-        if self._past_limit:
+        if self.past_limit:
             run.stop(Status.CANCELLED, "its claim outlasted a shutdown")
 
     # Attempts and their outcome.
 
-    def _attempt(self, hold: Hold, number: int) -> Step | Later:
-        """Make one attempt of a run."""
-        run, task = cast(LiveRun, hold.run), cast(LiveRun, hold.run).definition
-        if number == 1:
+    def _attempt(self, hold: Hold) -> Step | Later:
+        """Make the next attempt of a run."""
+        run, hold.attempts = cast(LiveRun, hold.run), hold.attempts + 1
+        if (number := hold.attempts) == 1:
             # While it waits it is among the live, so that it can be cancelled.
-            await_tick(self._clock, run.scheduled_for)
+            await_tick(self._clock, hold.tick)
             self._sentry.started(run)
         if run.begin_attempt(number):
-            timeout = None
+            timeout, task = None, run.definition
             if task.timeout is not None:
                 run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
                 timeout = self._timer.after(task.timeout, self._time_out, run, number)
@@ -6436,16 +6578,14 @@ class Runner:
                 with self._sentry.around(run):
                     make_attempt(task, run, self._settings.app, self._settings.around_run)
             finally:
-                if timeout is not None:
-                    self._timer.drop(timeout)
+                self._timer.drop(timeout)
         else:
             run.status = Status(run.stop_reason)
         delay = self._retry_delay(hold.registration, run)
         if delay is None:
-            return functools.partial(self._conclude, hold)
+            return self._conclude
         run.await_retry()
-        again = functools.partial(self._attempt, hold, number + 1)
-        return Later(delay, again, functools.partial(self._conclude_unretried, hold))
+        return Later(delay, self._attempt, self._conclude_unretried)
 
     def _time_out(self, run: LiveRun, attempt: int) -> None:
         note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
@@ -6501,9 +6641,8 @@ class Runner:
         return delay
 
     def _conclude_unretried(self, hold: Hold) -> Step:
-        run = cast(LiveRun, hold.run)
-        run.note += "; not tried again, because the process is shutting down"
-        return functools.partial(self._conclude, hold)
+        cast(LiveRun, hold.run).note += "; not tried again, because the process is shutting down"
+        return self._conclude
 
     def _conclude(self, hold: Hold) -> Step:
         """Record the outcome of a run, and tell it; raises LedgerUnavailable."""
@@ -6517,24 +6656,25 @@ class Runner:
             self._ledger.pause(whole_of(hold.registration.key))
             logger.info("Task %s returned CancelJob and is paused now", run.task)
         self._record(hold)
-        return functools.partial(self._account_passed, hold)
-
-    def _account_passed(self, hold: Hold) -> None:
-        if not self.stopping:
-            self.claims.account_passed(hold.registration)
+        return self._account_passed
 
     def _record(self, hold: Hold) -> None:
         """Write a run's outcome into the ledger, and tell it."""
         run = cast(LiveRun, hold.run)
+        run.id, run.runner = hold.id, self.name
         if not self._ledger.finish(run):
             words = "Task %s ended as %s, but its row was ended by another process"
-            outcome_logger.error(words, run.task, run.status)
+            guarded(outcome_logger.error, words, run.task, run.status)
             self._sentry.forget(run)
         hold.recorded = True
         self._backlog.worked()
         guarded(_tell_outcome, run)
         self._sentry.ended(run)
         self._metrics.ended(run)
+
+    def _account_passed(self, hold: Hold) -> None:
+        if not self.stopping:
+            self.claims.account_passed(hold.registration)
 
     # By hand.
 
@@ -6551,94 +6691,65 @@ class Runner:
                 raise HousekeeperError("Housekeeper is not running; call initialize() first")
             if not registration.lock.acquire(blocking=False):
                 raise AlreadyRunning(registration.task.name, registration.run)
-            self._win_by_hand(hold)
+            try:
+                self._win_by_hand(hold)
+            finally:
+                if hold.run is None:
+                    self._let_go(hold)
         finally:
             self._claiming.discard(hold)
             self.ended.set()
         return hold
 
     def _win_by_hand(self, hold: Hold) -> None:
-        """Claim for a task whose lock is held, and free it when that is in vain."""
-        registration = hold.registration
+        registration, other = hold.registration, None
         run = self.claims.new_run(registration, Reason.MANUAL)
-        won = False
-        try:
+        for _ in range(2):
             run.started_at = self._clock.now()
-            won = self._ledger.claim(run) is Claim.MINE
-            if won:
+            if self._ledger.claim(run) is Claim.MINE:
                 self._enter_live(hold, run)
-            else:
-                self.on_blocked()
-                other = first_of(self._ledger.runs(registration.key, running=True))
-                raise AlreadyRunning(run.task, other)
-        finally:
-            if not won:
-                self._let_go(hold)
+                return
+            self.on_blocked()
+            other = first_of(self._ledger.runs(registration.key, running=True))
+            if other is not None and not self.claims.bury_if_dead(other):
+                break
+        raise AlreadyRunning(run.task, other)
 
     def run_by_hand(self, hold: Hold, caller: LiveRun | None) -> None:
         """Make a claimed run: on a worker, or in place in the thread of the task that asks."""
         run = cast(LiveRun, hold.run)
-        step = functools.partial(self._attempt, hold, 1)
         if caller is not None:
             # A worker that waits for another worker could wait for ever.
             forget = caller.on_cancel(functools.partial(self._stop_too, run, caller))
             try:
-                self._pursue(hold, step, run.wait)
+                self._pursue(hold, self._attempt, in_place=True)
             finally:
                 forget()
         elif run.cancelled:
             # Its claim outlasted a shutdown: nobody else would end it.
-            self._pursue(hold, step)
+            self._pursue(hold, self._attempt)
         else:
-            self._timer.after(0.0, self._hand_over, hold, step)
+            self._timer.after(0.0, self._hand_over, hold, self._attempt)
 
     def _stop_too(self, run: LiveRun, caller: LiveRun) -> None:
         note = f"the run of {caller.task} that called it was asked to stop"
         self.stop_run(run, Status.CANCELLED, note, insist=caller.interrupted)
 
-    # Stopping.
+    # For a shutdown.
 
-    def stop(self, limit: float, until: float) -> list[LiveRun]:
-        """Dispatch nothing any more, wait for what runs, and stop the rest; return what hangs.
-
-        It waits until a reading of the monotonic clock, and then little more than STOP_WAIT.
-        """
+    def begin_to_stop(self) -> list[Hold]:
+        """Begin nothing any more; return what waits."""
         with self._lock:
             self.stopping = True
-            waiting = list(self._waiting)
-        for hold in waiting:
-            guarded(self._end_waiting, hold, until)
-        guarded(self._announce_stop, until)
-        ended = self._await_ended(until)
-        # Before the runs are looked at: one that begins meanwhile looks in the other order.
-        self._past_limit = True
-        if not ended:
-            guarded(self._stop_all, f"it did not end within the {limit:g} s of a shutdown")
-        return list(self.live.values())
+            return list(self._waiting)
 
-    def _end_waiting(self, hold: Hold, until: float) -> None:
-        later = self._take_waiting(hold)
-        if later is not None and later.at_shutdown is not None:
-            with self._calls_until(until):
-                self._pursue(hold, later.at_shutdown)
+    def end_waiting(self, hold: Hold) -> None:
+        """Have a run that waits for its retry or the ledger take its last step, here and now."""
+        if (later := self._take_waiting(hold)) is not None:
+            self._pursue(hold, later.at_shutdown or later.step)
 
-    def _announce_stop(self, until: float) -> None:
-        with contextlib.suppress(LedgerUnavailable):
-            for run in list(self.live.values()):
-                with self._calls_until(until):
-                    self._ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
-
-    def _calls_until(self, until: float) -> AbstractContextManager[None]:
-        """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
-        return ledger_calls_within(min(STOP_WAIT, until - self._clock.monotonic()))
-
-    def load(self) -> tuple[int, int]:
-        """Return how many runs go on, and how many tasks are held here."""
-        with self._lock:
-            waiting = len(self._waiting)
-        return max(0, len(self.live) - waiting), len(self._claiming) + len(self.live) - waiting
-
-    def _await_ended(self, until: float) -> bool:
+    def await_ended(self, until: float) -> bool:
+        """Wait for all that is claimed or runs, until a reading of the monotonic clock."""
         while True:
             self.ended.clear()
             if not self._claiming and not self.live:
@@ -6647,36 +6758,67 @@ class Runner:
                 return not self.live
             self._clock.wait(self.ended, left)
 
-    def _stop_all(self, note: str) -> None:
+    def load(self) -> tuple[int, int]:
+        """Return how many runs go on, and how many tasks are held here."""
+        with self._lock:
+            waiting = len(self._waiting)
+        return max(0, len(self.live) - waiting), len(self._claiming) + len(self.live) - waiting
+
+
+class Shutdown:
+    """The end of a Runner, in bounded time: what hangs is left behind, and recorded."""
+
+    def __init__(self, runner: Runner, settings: Settings, limit: float, until: float) -> None:
+        self._runner = runner
+        self._ledger, self._clock = settings.ledger, settings.clock
+        self._limit, self._until = limit, until
+
+    def stop(self) -> None:
+        """Dispatch nothing any more, wait for what runs until the limit, and stop the rest."""
+        for hold in self._runner.begin_to_stop():
+            with self._calls_until(self._until):
+                guarded(self._runner.end_waiting, hold)
+        for run in list(self._runner.live.values()):
+            with self._calls_until(self._until), contextlib.suppress(BaseException):
+                self._ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
+        ended = self._runner.await_ended(self._until)
+        # Before the runs are looked at: one that begins meanwhile looks in the other order.
+        self._runner.past_limit = True
+        if not ended:
+            self._stop_all()
+
+    def _calls_until(self, until: float) -> AbstractContextManager[None]:
+        """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
+        return ledger_calls_within(min(STOP_WAIT, until - self._clock.monotonic()))
+
+    def _stop_all(self) -> None:
         """Ask all runs to stop, and wait a little; kill the commands that do not."""
-        for run in list(self.live.values()):
-            guarded(self.stop_run, run, Status.CANCELLED, note)
-        if not self._await_ended(self._clock.monotonic() + STOP_WAIT):
+        note = f"it did not end within the {self._limit:g} s of a shutdown"
+        for run in list(self._runner.live.values()):
+            guarded(self._runner.stop_run, run, Status.CANCELLED, note)
+        if not self._runner.await_ended(self._clock.monotonic() + STOP_WAIT):
             # When their time after SIGTERM is over, nobody is left to do it.
-            self.kill_commands()
-            self._await_ended(self._clock.monotonic() + 0.5)
+            kill_commands(self._runner)
+            self._runner.await_ended(self._clock.monotonic() + 0.5)
 
-    def kill_commands(self) -> None:
-        """Kill the processes of all commands that run here."""
-        for run in list(self.live.values()):
-            if (kill := run.kill) is not None:
-                guarded(kill)
+    def abandon(self, until: float, sentry: SentryReporter, metrics: Metrics) -> bool:
+        """Record as cancelled what goes on until the process ends; tell whether anything does."""
+        hanging = list(self._runner.live.values())
+        for run in hanging:
+            with self._calls_until(until):
+                guarded(self._abandon, run)
+            guarded(sentry.ended, run, abandoned=True)
+            guarded(metrics.ended, run)
+            guarded(lambda run: run.ended.set(), run)
+        return bool(hanging)
 
-    def abandon(self, runs: Iterable[LiveRun]) -> None:
-        """Record runs as cancelled whose threads go on until the process ends."""
-        until = self._clock.monotonic() + STOP_WAIT
-        for run in runs:
-            guarded(self._abandon, run, until)
-            run.ended.set()
-
-    def _abandon(self, run: LiveRun, until: float) -> None:
+    def _abandon(self, run: LiveRun) -> None:
         abandoned = run.finished_at is None
         if abandoned:
             run.status, run.output = Status.CANCELLED, run.buffer.text()
             run.finished_at = self._clock.now()
         try:
-            with self._calls_until(until):
-                self._ledger.finish(run)
+            self._ledger.finish(run)
         except Exception as error:
             guarded(logger.error, "Task %s: its end could not be recorded: %s", run.task, error)
         if abandoned:
@@ -6684,16 +6826,16 @@ class Runner:
             guarded(outcome_logger.error, words, run.task, run.note, run.stack())
         else:
             guarded(logger.error, "Task %s ended; its record or on_finish did not", run.task)
-        self._sentry.ended(run, abandoned=abandoned)
-        self._metrics.ended(run)
-
-    def close(self) -> None:
-        """Forget what is queued, and let the pool's threads go."""
-        if self.workers is not None:
-            self.workers.close()
 
 
-def _nothing() -> None:
+def kill_commands(runner: Runner) -> None:
+    """Kill the processes of all commands that a runner runs."""
+    for run in list(runner.live.values()):
+        if (kill := getattr(run, "kill", None)) is not None:
+            guarded(kill)
+
+
+def _nothing(*_: object) -> None:
     """Be the last step of what a shutdown lets go."""
 
 
@@ -6747,14 +6889,17 @@ class Upkeep:
         *,
         timer: Timer,
         backlog: Backlog,
+        annals: Annals,
         roster: Roster,
         runner: Runner,
         sentry: SentryReporter,
+        problems: Callable[[], list[str]],
     ) -> None:
         self._settings = settings
         self._ledger, self._clock = settings.ledger, settings.clock
-        self._timer, self._backlog = timer, backlog
+        self._timer, self._backlog, self._annals = timer, backlog, annals
         self._roster, self._runner, self._sentry = roster, runner, sentry
+        self._problems = problems  # what the application has to tell
         # Guards whether a heartbeat is on the agenda.
         self._lock = threading.Lock()
         self._beating = False
@@ -6762,44 +6907,50 @@ class Upkeep:
         self._next_look: int | None = None  # the number of the next look at silent runs
         self._skew = 0.0
         self._conflicts: list[str] = []
-        self._closed = False
-        self.problems: Callable[[], list[str]] = list  # what the application has to tell
-        birth = birth_of(os.getpid())
+        self._scheduling = self._closed = False
         self.row = RunnerRow(
             runner=runner.name,
             namespace=settings.namespace,
             host=settings.host,
             pid=os.getpid(),
             place=place_of_this_process(),
-            birth=birth,
+            birth=birth_of(os.getpid()),
             version=__version__,
             workers=settings.max_workers,
         )
 
-    def start(self, *, scheduling: bool) -> None:
-        """Begin the rounds; a process that schedules is a runner from here on."""
+    def start(self, *, scheduling: bool, opened: bool) -> None:
+        """Begin the rounds; a process that schedules is a runner from here on.
+
+        opened: whether the ledger can be asked without waiting for it.
+        """
         self._scheduling = scheduling
         self._runner.on_live = self.keep_beating
-        self._runner.on_blocked = functools.partial(self._backlog.soon, self.look_for_crashed)
+        self._runner.on_blocked = functools.partial(self._backlog.soon, self._look_again)
+        self._runner.claims.bury_if_dead = self.bury_if_dead
         if scheduling:
-            guarded(self._beat_runner)
-            self._timer.after(BEAT_EVERY, self._prune)
-            self._timer.after(BEAT_EVERY, self._each_minute)
-        self._backlog.soon(self.look_for_crashed)
+            self._timer.after(BEAT_EVERY, self._backlog.soon, self._prune)
+            entered = False
+            with contextlib.suppress(LedgerUnavailable):  # The round says it.
+                if opened:
+                    self._beat_runner()
+                    entered = True
+            self._timer.after(BEAT_EVERY if entered else 0.0, self._backlog.soon, self._round)
+        self._backlog.soon(self._look_again)
 
-    def _each_minute(self) -> None:
-        """In the timer's thread: plan the next minute first, so that a failure is not the last."""
-        if not self._closed:
-            self._timer.after(BEAT_EVERY, self._each_minute)
-            self._backlog.soon(self._look_around)
-
-    def _look_around(self) -> None:
+    def _round(self) -> None:
+        """Give a sign of life, and look round; plan the next time, whatever comes of this one."""
+        pause = BEAT_EVERY
         try:
-            self._compare_schedules()
-            self._beat_runner()
-        except LedgerUnavailable as error:
-            logger.warning("Ledger has taken no sign of life: %s", error)
-        self.look_for_crashed()
+            if not self._closed:
+                # First, because what a dead process has left may be in a task's way.
+                self.look_for_crashed()
+                self._compare_schedules()
+                self._beat_runner()
+        except (LedgerUnavailable, ConfigurationError) as error:
+            pause = self._backlog.pause_after("The ledger has taken no sign of life", error)
+        finally:
+            self._timer.after(pause, self._backlog.soon, self._round)
 
     # Signs of life.
 
@@ -6823,11 +6974,19 @@ class Upkeep:
         self._sentry.beat(live)
         try:
             for run in live:
-                row = self._ledger.beat(run)
-                if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
-                    self._runner.stop_run(run, Status.CANCELLED, row.note, insist=False)
+                self._beat_run(run)
         except LedgerUnavailable as error:
             logger.warning("Heartbeats could not be written: %s", error)
+
+    def _beat_run(self, run: LiveRun) -> None:
+        try:
+            row = self._ledger.beat(run)
+            if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
+                self._runner.stop_run(run, Status.CANCELLED, row.note, insist=False)
+        except LedgerUnavailable:
+            raise
+        except Exception:  # The task has ruined its run; the others have heartbeats all the same.
+            tell_defect("A heartbeat could not be written")
 
     def _beat_runner(self) -> None:
         self._skew = skew_of(self._clock, self._ledger)
@@ -6839,7 +6998,8 @@ class Upkeep:
         self._backlog.worked()
 
     def _own_problems(self) -> list[str]:
-        problems = [*self.problems(), *self._roster.problems.values(), *self._conflicts]
+        problems = [*self._annals.now(), *self._problems(), *self._roster.problems.values()]
+        problems += self._conflicts
         if abs(self._skew) > SKEW:
             problems.append(f"The clock of its host is {self._skew:+.1f} s from the ledger's.")
         return [mask_secrets(each)[:500] for each in problems[:20]]
@@ -6849,10 +7009,14 @@ class Upkeep:
         # Heartbeats first: nobody may take a resumed machine's runs for crashed.
         if self._runner.live:
             self._backlog.soon(self.beat)
-        if abs(jump) > STEADY.total_seconds():
+        if self._scheduling and abs(jump) > STEADY.total_seconds():
             # What was recorded before says nothing of how long this clock has been right.
             self.row.started_at = self._clock.now()
-            self._backlog.soon(self._beat_runner)
+            self._backlog.soon(self._beat_after_jump)
+
+    def _beat_after_jump(self) -> None:
+        with contextlib.suppress(LedgerUnavailable):  # The next round does it.
+            self._beat_runner()
 
     def _compare_schedules(self) -> None:
         """Notice tasks that another runner has with another schedule, or that were dropped."""
@@ -6879,39 +7043,43 @@ class Upkeep:
     # Crashed runs.
 
     def look_for_crashed(self) -> None:
-        """Record as crashed what has lost its runner.
+        """Record as crashed what has lost its runner; raises LedgerUnavailable.
 
         That is known at once of a process that ran at the same place, and whose commands are ended
         first.  Else a run is silent for the lease, and seen so twice 30 s apart: a row that is
         silent only because this process was suspended changes before the second look.
         """
-        if self._closed:
-            return
-        try:
-            # In this order: a claim that is sure now is among the live.
-            unsure = [each.unsure for each in self._roster.all()]
-            known = {run.id for run in unsure if run is not None} | set(self._runner.live)
-            others = [run for run in self._ledger.runs(running=True) if run.id not in known]
-            self._silent = {
-                run.id: self._silent[run.id] for run in others if run.id in self._silent
-            }
-            rows = {row.runner: row for row in self._ledger.runners(self._settings.namespace)}
-            for run in others:
-                row = rows.get(run.runner)
-                if row is not None and is_dead(row):
-                    self._bury(run)
-                else:
-                    self._judge(run)
-            if self._silent and self._next_look is None:
-                self._next_look = self._timer.after(OBSERVED + 1.0, self._look_again)
-        except LedgerUnavailable as error:
-            self._backlog.try_again(
-                "Crashed runs could not be looked for", error, self.look_for_crashed
-            )
+        # In this order: a claim that is sure now is among the live.
+        unsure = [each.unsure for each in self._roster.all()]
+        known = {run.id for run in unsure if run is not None} | set(self._runner.live)
+        others = [run for run in self._ledger.runs(running=True) if run.id not in known]
+        self._silent = {run.id: self._silent[run.id] for run in others if run.id in self._silent}
+        dead = self._dead_runners() if others else set()
+        for run in others:
+            if run.runner in dead:
+                self._bury(run)
+            else:
+                self._judge(run)
+        if self._silent and self._next_look is None:
+            again = functools.partial(self._backlog.soon, self._look_again)
+            self._next_look = self._timer.after(OBSERVED + 1.0, again)
 
     def _look_again(self) -> None:
         self._next_look = None
-        self._backlog.soon(self.look_for_crashed)
+        if not self._closed:
+            with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
+                self.look_for_crashed()
+
+    def _dead_runners(self) -> set[str]:
+        rows = self._ledger.runners(self._settings.namespace)
+        return {row.runner for row in rows if is_dead(row)}
+
+    def bury_if_dead(self, run: Run) -> bool:
+        """Tell whether a run's process is known to be dead; then the run is over, too."""
+        dead = run.id not in self._runner.live and run.runner in self._dead_runners()
+        if dead:
+            self._bury(run)
+        return dead
 
     def _bury(self, run: Run) -> None:
         """Record the run of a dead process as crashed; end what its command has left first."""
@@ -6941,12 +7109,9 @@ class Upkeep:
     # Retention.
 
     def _prune(self) -> None:
-        """In the timer's thread: delete old rows when that is due, and is known to be right."""
-        self._backlog.soon(self._prune_if_steady)
-
-    def _prune_if_steady(self) -> None:
+        """Delete old rows when that is known to be right, and plan the next time."""
         pause = PRUNE_AGAIN
-        with contextlib.suppress(LedgerUnavailable):
+        try:
             now = self._ledger.now()
             rows = self._ledger.runners(self._settings.namespace)
             # An hour with the clock ten years ahead is not to delete ten years.
@@ -6959,7 +7124,10 @@ class Upkeep:
                 )
                 keys |= {each.key: each.task.grace for each in self._roster.all()}
                 self._prune_next(list(keys.items()), now)
-        self._timer.after(pause, self._prune)
+        except LedgerUnavailable as error:
+            logger.warning("Old rows could not be deleted: %s", error)
+        finally:
+            self._timer.after(pause, self._backlog.soon, self._prune)
 
     def _prune_next(self, left: list[tuple[str, float]], now: datetime) -> None:
         """Prune one task, and leave the thread to heartbeats before the next."""
@@ -6976,7 +7144,7 @@ class Upkeep:
         self._closed = True
         if self._scheduling:
             self.row.stopped_at = self._clock.now()
-            with contextlib.suppress(LedgerUnavailable), ledger_calls_within(1.0):
+            with contextlib.suppress(LedgerUnavailable):
                 self._ledger.beat_runner(self.row)
 
 
@@ -7093,12 +7261,16 @@ class Explanation:
             self.say("The task is disabled (enabled=False): it is run only by hand.")
             return
         absence = absence_at(rows, tick)
-        there = [row.runner for row in rows if was_there(row, tick)]
+        there = [row for row in rows if was_there(row, tick)]
+        names = ", ".join(row.runner for row in there)
         self.say(
             f"Nobody has claimed it: {absence}."
             if absence
-            else f"Nobody has claimed it, although a scheduler was there: {', '.join(there)}."
+            else f"Nobody has claimed it, although a scheduler was there: {names}."
         )
+        for row in there:
+            for problem in row.problems:
+                self.say(f"{row.runner} says: {problem}")
         if (now - tick).total_seconds() > task.grace:
             self.say(
                 f"It is older than the task's grace of {task.grace:g} s: a scheduler that starts"
@@ -7143,7 +7315,11 @@ class HealthReport:
         """Take the runners; `now` is what the ledger's clock shows."""
         self.runners = [_runner_values(row, now) for row in rows]
         alive = [row for row in rows if is_alive(row, now)]
-        mute = [row for row in rows if row not in alive and _is_mute(row, now)]
+        # One that has replaced itself by exec() is the same process.
+        seen = {(row.place, row.pid, row.birth) for row in alive}
+        mute = [
+            row for row in rows if _is_mute(row) and (row.place, row.pid, row.birth) not in seen
+        ]
         for row in mute:
             self.critical.append(
                 f"Scheduler {row.runner} lives, and has given the ledger no sign of life since"
@@ -7169,14 +7345,28 @@ class HealthReport:
             if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
         ]
 
-    def tell_overdue(self, overdue: list[dict[str, object]]) -> None:
-        """Take the ticks that have no outcome although a scheduler should have seen to them."""
-        self.overdue = overdue
-        self.critical += [
-            f"Task {each['task']} is overdue: nothing came of its tick at"
-            f" {each['tick']:%Y-%m-%d %H:%M:%S} UTC."
-            for each in overdue
-        ]
+    def tell_overdue(
+        self, task: str, tick: datetime | None, rows: Sequence[RunnerRow], now: datetime
+    ) -> None:
+        """Take a tick that has no outcome although a scheduler should have seen to it."""
+        if tick is None:
+            return
+        reasons = [problem for row in rows if is_alive(row, now) for problem in row.problems]
+        reason = absence_at(rows, tick) or " ".join(reasons).rstrip(".")
+        seconds = (now - tick).total_seconds()
+        self.overdue.append({"task": task, "tick": tick, "seconds": seconds, "reason": reason})
+        self.critical.append(
+            f"Task {task} is overdue: nothing came of its tick at {tick:%Y-%m-%d %H:%M:%S} UTC"
+            f"{': ' if reason else ''}{reason}."
+        )
+
+    def tell_starving(self, task: str, row: Run | None) -> None:
+        """Take the newest row of a task whose ticks are missed one after the other."""
+        if row is not None:
+            self.critical.append(
+                f"Task {task} starves: its last ticks were missed, the newest at"
+                f" {row.scheduled_for:%Y-%m-%d %H:%M:%S} UTC: {row.note}."
+            )
 
     def tell_failing(self, lasts: Mapping[str, Lasts]) -> None:
         """Take how the last runs of tasks went, by key."""
@@ -7215,7 +7405,7 @@ def is_alive(row: RunnerRow, now: datetime) -> bool:
     return row.stopped_at is None and seen and not is_dead(row)
 
 
-def _is_mute(row: RunnerRow, now: datetime) -> bool:
+def _is_mute(row: RunnerRow) -> bool:
     """Tell whether a runner lives at this place although the ledger has not heard of it."""
     here = row.place != "" and row.place == place_of_this_process()
     return row.stopped_at is None and here and not is_dead(row)
@@ -7228,24 +7418,22 @@ def _runner_values(row: RunnerRow, now: datetime) -> dict[str, object]:
 
 
 class Seen(NamedTuple):
-    """What is known of the tasks' runs, by their keys, and where it was asked."""
+    """What is known of the tasks' runs, by the keys of tasks on all hosts, and who knows it."""
 
-    running: Mapping[str, Run]
+    running: Mapping[str, Sequence[Run]]
     paused: set[str]
-    lasts: Mapping[str, Lasts]
+    lasts: Mapping[str, Sequence[Lasts]]
     source: str
 
 
 class Reports:
     """What can be told of tasks, runs and runners, from any process."""
 
-    def __init__(
-        self, settings: Settings, roster: Roster, live: Callable[[], Mapping[str, LiveRun]]
-    ) -> None:
+    def __init__(self, settings: Settings, roster: Roster, runner: Runner) -> None:
         self._settings = settings
         self._ledger, self._clock = settings.ledger, settings.clock
         self._roster = roster
-        self._live = live
+        self._live = runner.live
         self._prefix = f"{settings.namespace}/"
 
     # Tasks.
@@ -7286,8 +7474,8 @@ class Reports:
                 raise LedgerUnavailable("there is no ledger yet")
             seen = self._seen(registrations)
         except LedgerUnavailable:
-            live = {run.key: run for run in list(self._live().values())}
-            seen = Seen(live, set(), {}, "this process")
+            live = ((run.key, run) for run in list(self._live.values()))
+            seen = Seen(_by_whole_key(live), set(), {}, "this process")
         return [self._status(registration, seen) for registration in registrations]
 
     def _seen(self, registrations: Sequence[Registration]) -> Seen:
@@ -7300,19 +7488,17 @@ class Reports:
             standings |= self._ledger.standings(each)
             lasts |= self._ledger.lasts(each)
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
-        return Seen({run.key: run for run in running}, paused, lasts, "ledger")
+        by_task = _by_whole_key((run.key, run) for run in running)
+        return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
 
     def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
         whole, upcoming = whole_of(registration.key), self._roster.upcoming(registration, 1)
         paused = whole in seen.paused
-        enabled = registration.task.enabled and self._settings.enabled
-        comes = bool(upcoming) and enabled and not paused
+        comes = bool(upcoming) and registration.task.enabled and not paused
+        others = seen.running.get(whole, ())
         # This process knows of its own run what the ledger learns at the next heartbeat.
-        others = [run for key, run in seen.running.items() if whole_of(key) == whole]
         running = registration.run or first_of(others)
-        last, success = _newest_of(
-            [each for key, each in seen.lasts.items() if whole_of(key) == whole]
-        )
+        last, success = _newest_of(seen.lasts.get(whole, ()))
         return {
             "running": bool(others),
             "scheduled": comes,
@@ -7344,7 +7530,7 @@ class Reports:
     def run(self, run_id: str) -> Run | None:
         """Return a run by its id; when it goes on here, with its output so far."""
         self._ledger.open()
-        run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live().get(run_id)
+        run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live.get(run_id)
         if run is not None and live is not None and run.status is Status.RUNNING:
             run.output, run.progress_made = live.buffer.text(), live.progress_made
         return run
@@ -7379,6 +7565,8 @@ class Reports:
         upcoming = self._roster.upcoming(registration, 1)
         whole = whole_of(registration.key)
         paused = any(each.paused_at for each in self._ledger.standings(whole).values())
+        if not self._settings.enabled:
+            told.say("Housekeeper is switched off here (enabled=False): nothing comes.")
         told.tell_next(upcoming, paused=paused)
         return {
             "task": name,
@@ -7463,40 +7651,57 @@ class Reports:
         rows = self._ledger.runners(self._settings.namespace)
         report.tell_runners(rows, now)
         report.tell_silent(running, now)
-        report.tell_overdue(self._overdue({run.key for run in running}, rows, now))
+        standings, lasts = self._ledger.standings(self._prefix), self._ledger.lasts(self._prefix)
+        hosts = [row.host for row in rows if is_alive(row, now)]
+        for registration in self._roster.all():
+            if not registration.task.enabled or not self._settings.enabled:
+                continue
+            for key in self._keys_of(registration, hosts):
+                standing = standings.get(key)
+                if standing is not None and standing.paused_at is None:
+                    busy = any(run.key == key for run in running)
+                    tick = None if busy else self._overdue(registration, key, standing, now)
+                    report.tell_overdue(registration.task.name, tick, rows, now)
+                    last = lasts.get(key, Lasts()).run
+                    report.tell_starving(registration.task.name, self._missed(key, standing, last))
         known = {whole_of(each.key) for each in self._roster.all()}
-        lasts = self._ledger.lasts(self._prefix)
         report.tell_failing({key: each for key, each in lasts.items() if whole_of(key) in known})
 
-    def _overdue(
-        self, running: set[str], rows: Sequence[RunnerRow], now: datetime
-    ) -> list[dict[str, object]]:
-        """Return the tasks with a tick that should have an outcome, and has none.
+    def _keys_of(self, registration: Registration, hosts: Iterable[str]) -> list[str]:
+        """Return the keys of a task; not for hosts that have no scheduler any more."""
+        whole = whole_of(registration.key)
+        each_host = registration.task.each_host
+        return [f"{whole}@{host}" for host in dict.fromkeys(hosts)] if each_host else [whole]
 
-        Not those of tasks that run on each host, for hosts that have no scheduler any more.
-        """
-        standings = self._ledger.standings(self._prefix)
-        hosts = [row.host for row in rows if is_alive(row, now)]
-        found: list[dict[str, object]] = []
-        for registration in self._roster.all():
-            task, trigger = registration.task, self._roster.trigger_of(registration)
-            if trigger is None or not task.enabled or not self._settings.enabled:
-                continue
-            whole = whole_of(registration.key)
-            keys = [f"{whole}@{host}" for host in hosts] if task.each_host else [whole]
-            for key in keys:
-                standing = standings.get(key)
-                if standing is None or standing.paused_at is not None or key in running:
-                    continue
-                tick = trigger.next_after(standing.floor)
-                late = (now - tick).total_seconds() if tick else 0.0
-                # Time in which a worker is found, and the tick claimed or recorded.
-                if late > min(task.grace, OVERDUE) + 60.0:
-                    found.append({"task": task.name, "tick": tick, "seconds": late})
-        return found
+    def _overdue(
+        self, registration: Registration, key: str, standing: Standing, now: datetime
+    ) -> datetime | None:
+        """Return the tick of a task that should have an outcome, and has none."""
+        trigger = self._roster.trigger_on(registration, key)
+        tick = trigger.next_after(standing.floor) if trigger is not None else None
+        late = (now - tick).total_seconds() if tick else 0.0
+        # Time in which a worker is found, and the tick claimed or recorded.
+        return tick if late > min(registration.task.grace, OVERDUE) + 60.0 else None
+
+    def _missed(self, key: str, standing: Standing, last: Run | None) -> Run | None:
+        """Return the row of the newest tick of a task when it was missed, as the one before."""
+        ran = last.scheduled_for if last is not None else None
+        if standing.newest is None or (ran is not None and ran >= standing.newest):
+            return None
+        newest = self._ledger.runs(key, limit=2)
+        starves = [row.status for row in newest] == [Status.MISSED] * 2
+        return newest[0] if starves else None
 
 
 OVERDUE = 60.0  # seconds after which a tick that nobody has claimed is told, whatever its grace
+
+
+def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
+    """Return what is known of keys by the keys of tasks on all hosts."""
+    by_task: dict[str, list[T]] = {}
+    for key, each in found:
+        by_task.setdefault(whole_of(key), []).append(each)
+    return by_task
 
 
 def _withins_of(key: str) -> list[str]:
@@ -7535,45 +7740,41 @@ def public(
     return call
 
 
-class Housekeeper:
-    """Runs tasks at their ticks.  Make one with create_housekeeper(); every method is thread-safe.
+class Life:
+    """How a Housekeeper starts, is forked and stops, and its parts, each with its own lock."""
 
-    One timer thread computes ticks and dispatches; it does no I/O.  Workers claim ticks in the
-    ledger and run tasks.  One more thread keeps the ledger: heartbeats, late writes, retention.
-    """
+    _roster: Roster
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.ledger, self.clock = settings.ledger, settings.clock
         self.timezone, self.namespace = settings.timezone, settings.namespace
         self.tasks_dir, self.enabled = settings.tasks_dir, settings.enabled
-        self.sentry_enabled, self.shutdown_timeout = (
-            settings.sentry_enabled,
-            settings.shutdown_timeout,
-        )
-        self.problems: list[str] = []
+        self.sentry_enabled = settings.sentry_enabled
+        self.shutdown_timeout = settings.shutdown_timeout
+        self.problems: list[str] = []  # of the task files
         self._discovered = False
         self._to_wake = False  # initialize() was called before this process was forked
         self._wakes_at_requests = False
-        self._roster: Roster | None = None
         self._fresh()
         watch_process(self)
 
     def _fresh(self) -> None:
-        """Set up what belongs to one process and one start; each part with its own lock."""
+        """Set up what belongs to one process and one start."""
         settings = self.settings
         self.runner = f"{settings.host}:{os.getpid()}:{os.urandom(3).hex()}"
         self.metrics = Metrics()
         self._life = threading.Lock()  # guards the four that follow: where a life stands
         self._started = self._stopping = self._closed = False
         self._scheduling = False
-        annals = Annals()
-        timer = Timer(self.clock, self._dispatch, self._clock_jumped)
-        backlog = Backlog(timer, self.clock, annals)
-        sentry = SentryReporter(self.clock)
-        roster = Roster(settings, self.runner, sentry)
-        if self._roster is not None:
-            roster.adopt(self._roster)
+        self._annals = annals = Annals(self.clock)
+        self._timer = timer = Timer(self.clock, self._dispatch, self._clock_jumped)
+        self._backlog = backlog = Backlog(timer, annals)
+        self._sentry = sentry = SentryReporter(self.clock)
+        before = getattr(self, "_roster", None)
+        self._roster = roster = Roster(settings, self.runner, sentry)
+        if before is not None:
+            roster.adopt(before)
         self._runner = Runner(
             settings,
             self.runner,
@@ -7587,15 +7788,17 @@ class Housekeeper:
             settings,
             timer=timer,
             backlog=backlog,
+            annals=annals,
             roster=roster,
             runner=self._runner,
             sentry=sentry,
+            problems=self._discovery_problems,
         )
-        self._upkeep.problems = lambda: [f"Discovery: {each}" for each in self.problems]
-        self._timer, self._backlog, self._annals = timer, backlog, annals
-        self._sentry, self._roster = sentry, roster
-        self._reports = Reports(settings, roster, lambda: self._runner.live)
+        self._reports = Reports(settings, roster, self._runner)
         self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
+
+    def _discovery_problems(self) -> list[str]:
+        return [f"Discovery: {problem}" for problem in self.problems]
 
     # Starting.
 
@@ -7621,14 +7824,11 @@ class Housekeeper:
             if self.sentry_enabled:
                 self._sentry.start()
             self._discover_once()
-            self._open_ledger()
             self._scheduling = scheduling and parent is None
-            self._start_threads()
+            self._start_threads(opened=self._open_ledger())
         except BaseException:
             self._started = False
             raise
-        if self._scheduling:
-            tell_children()
         if parent is not None:
             logger.warning(
                 "Housekeeper %s does not schedule, because process %d, which has started this"
@@ -7637,7 +7837,10 @@ class Housekeeper:
                 parent,
                 SCHEDULER,
             )
-        self._log_start(how)
+        level = logging.INFO if self._scheduling else logging.DEBUG
+        words = "Housekeeper %s started %s with %d tasks, zone %s, ledger %s"
+        count = len(self._roster.all())
+        logger.log(level, words, self.runner, how, count, self.timezone, self.ledger.url)
 
     def _begin(self) -> bool:
         """Tell whether there is a start to make; only the first who asks is told so."""
@@ -7654,27 +7857,45 @@ class Housekeeper:
             self._started, self._to_wake = True, False
             return True
 
-    def _open_ledger(self) -> None:
+    def _open_ledger(self) -> bool:
+        """Tell whether the ledger can be used now."""
         try:
             self.ledger.open()
         except (LedgerUnavailable, ConfigurationError) as error:
-            logger.error("Ledger cannot be used now, and will be tried again: %s", error)
+            logger.error(
+                "Ledger %s cannot be used now, and will be tried again; create_housekeeper(ledger"
+                "=...) or HOUSEKEEPER_LEDGER sets another place: %s",
+                self.ledger.url,
+                error,
+            )
+            return False
+        if warning := release_folder_warning(getattr(self.ledger, "path", "")):
+            logger.warning("%s", warning)
+        return True
 
-    def _start_threads(self) -> None:
+    def _start_threads(self, *, opened: bool) -> None:
         """Start the threads; then enter the tasks, and make the startup runs."""
-        roster = cast(Roster, self._roster)
-        if self._scheduling:
-            roster.start(self._timer)
-        self._runner.start()
+        with self._life:
+            if self._stopping:
+                return  # A signal came while the ledger was waited for.
+            if self._scheduling:
+                self._roster.start(self._timer)
+                tell_children(self.runner)
+            self._runner.start()
         try:
             self._timer.start()
         except RuntimeError as error:
+            tell_children_no_more(self.runner)
             raise HousekeeperError(
                 f"the system gives no thread to Housekeeper: {error}"
             ) from error
-        self._upkeep.start(scheduling=self._scheduling)
-        self._bind()
-        for registration in roster.all() if self._scheduling else ():
+        self._upkeep.start(scheduling=self._scheduling, opened=opened)
+        if opened:
+            self._bind()
+        else:
+            # An application does not wait for what has just been waited for.
+            self._backlog.soon(self._bind)
+        for registration in self._roster.all() if self._scheduling else ():
             if registration.starts_up:
                 startup = registration.task.startup
                 delay = 0.0 if startup is True else float(startup)
@@ -7685,26 +7906,16 @@ class Housekeeper:
         if not self._started or self._runner.workers is None or self._stopping:
             return  # Done when the threads are there.
         try:
-            cast(Roster, self._roster).bind()
-        except LedgerUnavailable as error:
+            self._roster.bind()
+        except Exception as error:
+            if not isinstance(error, LedgerUnavailable | ConfigurationError):
+                tell_defect("Tasks could not be entered in the ledger")
             self._backlog.try_again("Tasks could not be entered in the ledger", error, self._bind)
         else:
             self._backlog.worked()
 
-    def _log_start(self, how: str) -> None:
-        """Say in one line that this process schedules, and why."""
-        logger.log(
-            logging.INFO if self._scheduling else logging.DEBUG,
-            "Housekeeper %s started %s with %d tasks, zone %s, ledger %s",
-            self.runner,
-            how,
-            len(cast(Roster, self._roster).all()),
-            self.timezone,
-            self.ledger.url,
-        )
-
     def _dispatch(self, ticks: list[tuple[datetime, Registration]]) -> None:
-        for registration in cast(Roster, self._roster).due(ticks):
+        for registration in self._roster.due(ticks):
             guarded(self._runner.dispatch, registration)
 
     def _clock_jumped(self, jump: float) -> None:
@@ -7714,7 +7925,7 @@ class Housekeeper:
         if jump < 0:
             # The ledger knows up to where ticks are accounted for; those that come a second time
             # are on record already, and lose their claims.
-            cast(Roster, self._roster).rebind()
+            self._roster.rebind()
             self._backlog.soon(self._bind)
 
     # Processes.
@@ -7775,11 +7986,11 @@ class Housekeeper:
         started = self._started and self._scheduling
         self._to_wake = worker and (self._to_wake or started) and _current_run.get() is None
         self.ledger.forget()
-        for registration in cast(Roster, self._roster).all():
+        for registration in self._roster.all():
             registration.run = registration.unsure = None
         self._fresh()
 
-    # Tasks.
+    # Task files.
 
     def _discover_once(self) -> None:
         if not self._discovered:
@@ -7798,7 +8009,7 @@ class Housekeeper:
         found = discover_tasks(self.tasks_dir)
         self.problems = list(found.problems)
         here = {name: source for name, (_, source) in found.tasks.items()}
-        roster = cast(Roster, self._roster)
+        roster = self._roster
         for registration in roster.all():
             source = registration.source
             kept = found.unreadable or source in found.broken
@@ -7816,6 +8027,59 @@ class Housekeeper:
         self._bind()
         return list(self.problems)
 
+    # Stopping.
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Stop dispatching, and wait for what runs; True when every worker ended in time.
+
+        At the limit (seconds; None: shutdown_timeout) the running are asked to stop, and after 2 s
+        more are abandoned and recorded as cancelled: call it when the process is about to end.
+        Nothing that fails on the way is raised, and it takes 5 s more than the limit at most.
+        """
+        self._check_process()
+        limit = self.shutdown_timeout if timeout is None else timeout
+        until = self.clock.monotonic() + limit
+        with self._life:
+            if not self._started or self._stopping:
+                return not self._runner.live
+            self._stopping = True
+        shutdown = Shutdown(self._runner, self.settings, limit, until)
+        guarded(shutdown.stop)
+        end = max(until, self.clock.monotonic()) + STOP_WAIT
+        hanging = guarded(shutdown.abandon, end - 1.0, self._sentry, self.metrics)
+
+        def left(most: float) -> float:
+            return max(0.0, min(most, end - self.clock.monotonic()))
+
+        with ledger_calls_within(left(1.0)):
+            guarded(self._upkeep.close)
+        guarded(self._sentry.close, left(STOP_WAIT))
+        guarded(self._timer.close, left(1.0))
+        guarded(self._runner.close)
+        guarded(self._backlog.close)
+        with ledger_calls_within(left(0.5)):
+            guarded(self.ledger.close)
+        guarded(tell_children_no_more, self.runner)
+        with self._life:
+            self._started, self._closed = False, True
+        level = logging.INFO if self._scheduling else logging.DEBUG
+        guarded(logger.log, level, "Housekeeper %s stopped", self.runner)
+        return hanging is False
+
+    def kill_commands(self) -> None:
+        """Kill the processes of all commands that run here: for who ends this process at once."""
+        kill_commands(self._runner)
+
+
+class Housekeeper(Life):
+    """Runs tasks at their ticks.  Make one with create_housekeeper(); every method is thread-safe.
+
+    One timer thread computes ticks and dispatches; it does no I/O.  Workers claim ticks in the
+    ledger and run tasks.  One more thread keeps the ledger: heartbeats, late writes, retention.
+    """
+
+    # Tasks.
+
     @public
     def register_task(self, task: Task, replace: bool = False) -> None:
         """Register a task, at any moment, also from inside one, in this process only.
@@ -7824,18 +8088,18 @@ class Housekeeper:
         replaced task goes on; ticks count from now when the schedule has changed.  Other processes
         keep the task that they have: health() tells when their schedules differ.
         """
-        cast(Roster, self._roster).register(task, None, replace=replace)
+        self._roster.register(task, None, replace=replace)
         self._bind()
 
     @public
     def unregister_task(self, name: str) -> None:
         """Forget a task; a run of it goes on.  Raises UnknownTask."""
         self._known(name)
-        cast(Roster, self._roster).unregister(name)
+        self._roster.unregister(name)
 
     def _known(self, name: str) -> Registration:
         self._discover_once()
-        return cast(Roster, self._roster).get(name)
+        return self._roster.get(name)
 
     @public
     def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
@@ -7852,10 +8116,10 @@ class Housekeeper:
         if not self._started:
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         hold = self._runner.claim_by_hand(registration)
-        run = cast(LiveRun, hold.run)
         self._runner.run_by_hand(hold, _current_run.get() if wait else None)
-        while wait and not run.ended.is_set():
-            self.clock.wait(run.ended, None)
+        while wait and not hold.ended.is_set():
+            self.clock.wait(hold.ended, None)
+        run = cast(LiveRun, hold.run)
         if wait:
             _raise_outcome(run)
         return run
@@ -7893,7 +8157,7 @@ class Housekeeper:
         registration = self._known(name)
         resumed = self.ledger.resume(whole_of(registration.key))
         if resumed:
-            cast(Roster, self._roster).resumed(registration)
+            self._roster.resumed(registration)
         return resumed
 
     # What is told.
@@ -7901,7 +8165,7 @@ class Housekeeper:
     @public
     def next_runs(self, name: str, count: int = 5) -> list[datetime]:
         """Return the next ticks of a task, in UTC.  Raises UnknownTask."""
-        return cast(Roster, self._roster).upcoming(self._known(name), count)
+        return self._roster.upcoming(self._known(name), count)
 
     @public
     def get_task_status(self, name: str) -> dict[str, object]:
@@ -7924,7 +8188,7 @@ class Housekeeper:
     def task_names(self) -> list[str]:
         """Return the names of the registered tasks, in order; asks no ledger."""
         self._discover_once()
-        return [each.task.name for each in cast(Roster, self._roster).all()]
+        return [each.task.name for each in self._roster.all()]
 
     @public
     def unmonitored(self) -> dict[str, str]:
@@ -7934,7 +8198,7 @@ class Housekeeper:
         """
         self._discover_once()
         reasons: dict[str, str] = {}
-        for registration in cast(Roster, self._roster).all() if self.sentry_enabled else ():
+        for registration in self._roster.all() if self.sentry_enabled else ():
             task = registration.task
             if task.schedule is None or task.sentry is False:
                 continue
@@ -8004,9 +8268,8 @@ class Housekeeper:
         "runner", "version".
         """
         self._discover_once()
-        problems = [f"Discovery: {problem}" for problem in self.problems]
         age = self._timer.age if self._started and self._scheduling else None
-        report = self._reports.health(problems, age)
+        report = self._reports.health(self._discovery_problems(), age)
         return {
             **report.as_dict(),
             "started": self._started,
@@ -8044,45 +8307,6 @@ class Housekeeper:
         In Flask: ``app.wsgi_app = housekeeper.mount(app.wsgi_app, token=...)``.
         """
         return mounted(WebApp(self, token, authorize), prefix, wsgi_app)
-
-    # Stopping.
-
-    @public
-    def shutdown(self, timeout: float | None = None) -> bool:
-        """Stop dispatching, and wait for what runs; True when every worker ended in time.
-
-        At the limit (seconds; None: shutdown_timeout) the running are asked to stop, and after 2 s
-        more are abandoned and recorded as cancelled: call it when the process is about to end.
-        Nothing that fails on the way is raised.
-        """
-        limit = self.shutdown_timeout if timeout is None else timeout
-        with self._life:
-            if not self._started or self._stopping:
-                return not self._runner.live
-            self._stopping = True
-        until = self.clock.monotonic() + limit
-        hanging = guarded(self._runner.stop, limit, until)
-        hanging = list(self._runner.live.values()) if hanging is None else hanging
-        rest = self.clock.monotonic() + STOP_WAIT
-        guarded(self._runner.abandon, hanging)
-        guarded(self._upkeep.close)
-        guarded(self._sentry.close, min(STOP_WAIT, rest - self.clock.monotonic()))
-        guarded(self._timer.close, STOP_WAIT)
-        guarded(self._runner.close)
-        guarded(self._backlog.close)
-        with ledger_calls_within(0.5):
-            guarded(self.ledger.close)
-        guarded(tell_children_no_more)
-        with self._life:
-            self._started, self._closed = False, True
-        level = logging.INFO if self._scheduling else logging.DEBUG
-        guarded(logger.log, level, "Housekeeper %s stopped", self.runner)
-        return not hanging
-
-    @public
-    def kill_commands(self) -> None:
-        """Kill the processes of all commands that run here: for who ends this process at once."""
-        self._runner.kill_commands()
 
 
 def _raise_outcome(run: LiveRun) -> None:
@@ -11311,8 +11535,7 @@ class Foreground:
         if options.notifier is not None:
             self.at_last.append(options.notifier.finish)
         options.at_end.callback(self.stop)
-        if (capture := globals().get("capture_prints")) is not None:
-            capture()
+        capture_prints()
 
     def begin(self, work: Callable[[], object], *, or_here: bool = False) -> None:
         """Do something on a thread of its own; how it ended comes out of wait().
@@ -11607,7 +11830,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     def perform() -> Run:
         _init_sentry(housekeeper, options)
         housekeeper.initialize(scheduling=False)
-        tell_children()  # All that this process starts, the task does.
+        tell_children(housekeeper.runner)  # All that this process starts, the task does.
         run = housekeeper.run_task_manually(options.NAME, wait=False)
         with ProgressLine(sys.stderr) as line:
             while not run.ended.is_set():

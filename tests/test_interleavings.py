@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -14,7 +16,7 @@ import schedule
 
 import housekeeper as hk
 from housekeeper import Claim, HousekeeperError, LedgerUnavailable, Reason, Status, Task
-from tests.virtual_time import ExhaustedExecutor, HeldExecutor, VirtualClock, simulated, utc
+from tests.virtual_time import ExhaustedExecutor, HeldExecutor, Late, VirtualClock, simulated, utc
 from tests.waiting import PATIENCE, eventually
 
 START = utc(2024, 1, 1)
@@ -81,22 +83,21 @@ def test_ticks_missed_before_a_task_is_replaced_are_on_record_all_the_same(
     simulation = simulated(clock, make(), workers=pool)
     clock.advance(5 * 3600 + 60)  # asleep: four ticks are missed, and the fifth runs late
     clock.end = clock.now()
-    simulation._step()
-    due_until, binds = simulation._due_until, [simulation._bind]
+    simulation.agenda.step()
+    due_until, replaced = simulation.claims.due_until, list[int]()
 
     def replaced_meanwhile() -> Any:
-        if binds:
+        if not replaced:
             # Another thread has entered the task anew, and waits for the ledger.
-            bind = binds.pop()
+            replaced.append(1)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(simulation, "_bind", lambda: None)
+                patch.setattr(simulation.registrations, "bind", lambda: None)
                 simulation.register_task(make(), replace=True)
-            monkeypatch.setattr(simulation, "_bind", bind)
         return due_until()
 
-    monkeypatch.setattr(simulation, "_due_until", replaced_meanwhile)
+    monkeypatch.setattr(simulation.claims, "due_until", replaced_meanwhile)
     pool.release()
-    simulation._bind()
+    simulation.registrations.bind()
     assert outcomes(simulation) == [(Status.MISSED, 4), (Status.SUCCEEDED, 1)]
 
 
@@ -105,7 +106,7 @@ def test_a_clock_set_back_while_ticks_are_recorded_is_no_busy_loop(
 ) -> None:
     clock = VirtualClock(START)
     simulation = simulated(clock, Task("work", lambda: None, schedule="* * * * *", grace=30))
-    record, calls = simulation.ledger.record_gap, list[int]()
+    record, calls = simulation.ledger.record, list[int]()
 
     def set_back(*values: Any) -> bool:
         calls.append(1)
@@ -114,7 +115,7 @@ def test_a_clock_set_back_while_ticks_are_recorded_is_no_busy_loop(
         assert len(calls) < 100
         return record(*values)
 
-    monkeypatch.setattr(simulation.ledger, "record_gap", set_back)
+    monkeypatch.setattr(simulation.ledger, "record", set_back)
     clock.advance(630)
     simulation.run_until(START + timedelta(minutes=20))
     assert len(calls) < 100
@@ -165,22 +166,34 @@ def test_a_shutdown_waits_for_a_run_whose_tick_is_still_to_come(make: Any, monke
 # Shutdowns and starts that meet claims.
 
 
+def is_stopping(housekeeper: hk.Housekeeper) -> bool:
+    """Tell whether a shutdown has begun: nothing new is taken."""
+    try:
+        housekeeper.run_task_manually("other")
+    except HousekeeperError as error:
+        return "not running" in str(error)
+    return False
+
+
 def test_a_claim_that_ends_does_not_take_the_next_one_of_its_task_out_of_the_books() -> None:
-    simulation = simulated(VirtualClock(START), Task("work", lambda: None), workers=HeldExecutor())
-    registration = simulation.registrations.get("work")
-
-    def in_vain() -> None:
-        simulation._free(registration)
-        simulation._dispatch(registration, simulation._start_due)
-
-    assert registration.lock.acquire(blocking=False)
-    simulation._claiming.add(in_vain)
-    simulation._run_claimed(registration, in_vain)
-    assert len(simulation._claiming) == 1
+    clock, pool = VirtualClock(START), HeldExecutor()
+    simulation = simulated(
+        clock, Task("work", lambda: None, schedule=EVERY_SECOND), workers=pool, max_workers=2
+    )
+    registration: Any = simulation.registrations.get("work")
+    # Just before the first claim frees the task, the loop comes past the next tick; just after
+    # it, that is dispatched.
+    registration.lock = Late(
+        registration.lock, lambda: simulation.run_until(START + timedelta(seconds=2.5))
+    )
+    simulation.run_until(START + timedelta(seconds=1.5))
+    pool.queue.pop(0)()
+    simulation.run_until(clock.now() + timedelta(milliseconds=1))
+    assert simulation.workload()["queued"] == 1
 
 
 def test_a_shutdown_waits_for_a_claim_by_hand_and_its_run(make: Any, monkeypatch) -> None:
-    housekeeper = make(Task("work", lambda: None))
+    housekeeper = make(Task("work", lambda: None), Task("other", lambda: None))
     claims = SlowClaims(housekeeper.ledger, monkeypatch)
     ran: list[hk.LiveRun] = []
     caller = threading.Thread(target=lambda: ran.append(housekeeper.run_task_manually("work")))
@@ -189,7 +202,7 @@ def test_a_shutdown_waits_for_a_claim_by_hand_and_its_run(make: Any, monkeypatch
     ended: list[bool] = []
     stopper = threading.Thread(target=lambda: ended.append(housekeeper.shutdown(PATIENCE)))
     stopper.start()
-    eventually(lambda: housekeeper._stopping)
+    eventually(lambda: is_stopping(housekeeper))
     assert not ended
     claims.go_on.set()
     caller.join(PATIENCE)
@@ -230,7 +243,8 @@ def test_a_run_whose_claim_outlasts_the_limit_does_not_begin(make: Any, monkeypa
 
     def take_time(limit: float) -> None:
         claims.go_on.set()
-        eventually(lambda: not housekeeper._claiming and not housekeeper._live)
+        nothing = {"workers": 10, "running": 0, "queued": 0}
+        eventually(lambda: housekeeper.workload() == nothing)
         close(limit)
 
     monkeypatch.setattr(housekeeper._sentry, "close", take_time)
@@ -251,23 +265,25 @@ def test_a_claim_of_the_last_start_does_not_hold_up_this_one(make: Any, monkeypa
     for _ in range(3):
         assert hits.acquire(timeout=PATIENCE)
     assert housekeeper.shutdown(PATIENCE)
-    assert not housekeeper._live
+    assert housekeeper.workload()["running"] == 0
 
 
 def test_a_run_of_the_last_start_takes_nothing_off_the_agenda_of_this_one(make: Any) -> None:
-    go_on = threading.Event()
+    go_on, ticked = threading.Event(), threading.Event()
     hangs = Task("hangs", lambda: go_on.wait(PATIENCE), timeout=3600)
     housekeeper = make(hangs)
     run = housekeeper.run_task_manually("hangs", wait=False)
     eventually(lambda: run.deadline)
     housekeeper.shutdown(0.0)
+    ticks = threading.Semaphore(0)
     for number in range(20):
-        housekeeper.register_task(Task(f"yearly-{number}", lambda: None, schedule="@yearly"))
+        housekeeper.register_task(Task(f"t{number}", ticks.release, schedule=EVERY_SECOND))
     housekeeper.initialize()
     go_on.set()
-    eventually(lambda: not housekeeper._registrations["hangs"].lock.locked())
-    agenda = {each.number for each in housekeeper._registrations.values()}
-    assert not agenda & housekeeper._agenda._dropped
+    for _ in range(40):
+        assert ticks.acquire(timeout=PATIENCE)
+    eventually(lambda: len({run.task for run in housekeeper.history()} - {"hangs"}) == 20)
+    assert not ticked.is_set()
 
 
 # Startup runs.
@@ -293,7 +309,7 @@ def test_a_startup_run_waits_until_a_ledger_that_was_away_knows_the_task(
     clock, hits = VirtualClock(START), list[int]()
     task = Task("work", lambda: hits.append(1), startup=True)
     simulation = simulated(clock, task, initialize=False)
-    for name in ("register", "claim_startup"):
+    for name in ("register", "claim"):
         call = getattr(simulation.ledger, name)
 
         def away(*values: Any, call: Callable[..., Any] = call) -> Any:
@@ -321,12 +337,12 @@ def test_a_startup_run_is_made_although_the_task_is_just_claimed_for_a_tick(monk
     clock.advance(90 * 60)  # down, so that a tick is missed
     reasons.clear()
     simulation = simulated(clock, work, ledger=ledger, workers=pool, initialize=False)
-    start_up = simulation._start_startup_tasks
-    # The loop is faster.
-    monkeypatch.setattr(
-        simulation, "_start_startup_tasks", lambda: (simulation._step(), start_up())
-    )
+    bind = simulation.registrations.bind
     clock.end = clock.now()
+    # The loop is faster: it comes past the tick before the startup runs are planned.
+    monkeypatch.setattr(
+        simulation.registrations, "bind", lambda: (bind(), simulation.agenda.step())
+    )
     simulation.initialize()
     simulation.run_until(clock.now())
     pool.release()
@@ -346,9 +362,9 @@ def test_two_threads_that_start_anew_start_once(make: Any, monkeypatch) -> None:
         begun.set()
         go_on.wait(0.5)
 
-    start_threads = housekeeper._start_threads
+    opened = housekeeper.ledger.open
     monkeypatch.setattr(housekeeper, "_fresh", slow_fresh)
-    monkeypatch.setattr(housekeeper, "_start_threads", lambda: (starts.append(1), start_threads()))
+    monkeypatch.setattr(housekeeper.ledger, "open", lambda: (starts.append(1), opened()))
     threads = [threading.Thread(target=housekeeper.initialize) for _ in range(2)]
     threads[0].start()
     assert begun.wait(PATIENCE)
@@ -369,10 +385,11 @@ def test_a_task_that_is_registered_anew_before_the_start_is_entered_as_it_is_now
     housekeeper.unregister_task("work")
     housekeeper.register_task(Task("work", lambda: None, schedule="0 4 * * *"))
     housekeeper.initialize()
-    assert housekeeper._registrations["work"].armed is not None
-    since = housekeeper.ledger.standing("/work").since
+    assert [tick.hour for tick in housekeeper.next_runs("work", 2)] == [4, 4]
+    since = housekeeper.ledger.standings("/work")["/work"].since
     # The next process finds its schedule unchanged.
-    assert housekeeper.ledger.register([("/work", "0 4 * * *", "UTC")])["/work"].since == since
+    entry = hk.Entry("/work", "0 4 * * *", "UTC")
+    assert housekeeper.ledger.register([entry])["/work"].since == since
 
 
 def test_a_task_whose_key_changes_while_the_ledger_is_told_of_it_is_entered_twice(
@@ -384,20 +401,20 @@ def test_a_task_whose_key_changes_while_the_ledger_is_told_of_it_is_entered_twic
     housekeeper = make(task(), start=False)
     register, told = housekeeper.ledger.register, list[str]()
 
-    def replaced_meanwhile(entries: Any) -> Any:
+    def replaced_meanwhile(entries: Any, runner: str = "") -> Any:
         told.extend(key for key, *_ in entries)
         if len(told) == 1:
             again = threading.Thread(
                 target=housekeeper.register_task, args=(task(each_host=True), True)
             )
             again.start()
-            eventually(lambda: housekeeper._registrations["work"].task.each_host)
-        return register(entries)
+            eventually(lambda: housekeeper._roster.get("work").task.each_host)
+        return register(entries, runner)
 
     monkeypatch.setattr(housekeeper.ledger, "register", replaced_meanwhile)
     housekeeper.initialize()
-    eventually(lambda: told == ["/work", f"/work@{housekeeper.host}"])
-    eventually(lambda: housekeeper._registrations["work"].armed)
+    eventually(lambda: told == ["/work", f"/work@{housekeeper.settings.host}"])
+    eventually(lambda: housekeeper.history("work"))
 
 
 # What nobody expects.
@@ -448,10 +465,11 @@ def test_a_defect_at_the_end_of_a_run_leaves_the_task_free(monkeypatch) -> None:
 
     simulation.register_task(Task("work", long_work, schedule="* * * * *"))
     simulation.run_until(START + timedelta(minutes=1, seconds=10))
-    monkeypatch.setattr(simulation.ledger, "standing", defect)
+    monkeypatch.setattr(simulation.ledger, "standings", defect)
     pool.release()
     assert not simulation.registrations.get("work").lock.locked()
-    assert not simulation._live
+    assert simulation.workload()["running"] == 0
+    assert outcomes(simulation)[0] == (Status.SUCCEEDED, 1)
 
 
 def test_what_found_no_thread_is_done_when_there_is_one() -> None:
@@ -465,23 +483,20 @@ def test_what_found_no_thread_is_done_when_there_is_one() -> None:
     assert hits == [1]
 
 
-def test_an_outcome_that_is_written_late_does_not_hold_up_the_ledgers_thread(
-    monkeypatch,
-) -> None:
-    clock = VirtualClock(START)
-    simulation = simulated(clock, Task("work", lambda: None, schedule="0 * * * *"))
-    apart: list[Callable[[], object]] = []
+def test_an_outcome_that_is_written_late_is_written_by_a_worker(monkeypatch) -> None:
+    clock, pool = VirtualClock(START), HeldExecutor()
+    simulation = simulated(clock, Task("work", lambda: None, schedule="0 * * * *"), workers=pool)
 
     def fail_once(run: hk.LiveRun) -> bool:
         monkeypatch.undo()
-        monkeypatch.setattr(simulation, "_apart", apart.append)
         raise LedgerUnavailable("away for a moment")
 
     monkeypatch.setattr(simulation.ledger, "finish", fail_once)
     simulation.run_until(START + timedelta(hours=1, minutes=1))
+    pool.release()
+    simulation.run_until(START + timedelta(hours=1, minutes=2))
     assert outcomes(simulation) == [(Status.RUNNING, 1)]
-    (conclude,) = apart
-    conclude()
+    pool.release()
     assert outcomes(simulation) == [(Status.SUCCEEDED, 1)]
 
 
@@ -506,7 +521,8 @@ def test_cancel_job_pauses_the_task_although_the_ledger_is_away_for_a_moment(mon
 
 def test_a_run_that_was_claimed_after_an_outage_began_after_it(monkeypatch) -> None:
     clock, told = VirtualClock(START), list[hk.Run]()
-    simulation = simulated(clock, Task("work", lambda: clock.advance(1), schedule="0 * * * *"))
+    task = Task("work", lambda: clock.advance(1), schedule="0 * * * *")
+    simulation = simulated(clock, task, on_finish=told.append)
     claim, back = simulation.ledger.claim, START + timedelta(hours=1, minutes=10)
 
     def away(run: hk.LiveRun) -> Claim:
@@ -515,7 +531,6 @@ def test_a_run_that_was_claimed_after_an_outage_began_after_it(monkeypatch) -> N
         return claim(run)
 
     monkeypatch.setattr(simulation.ledger, "claim", away)
-    monkeypatch.setattr(simulation, "_on_finish", told.append)
     simulation.run_until(START + timedelta(hours=1.5))
     assert [run.duration for run in told] == [1.0]
 
@@ -529,14 +544,18 @@ def test_runs_that_are_refused_do_not_add_looks_for_crashed_ones(monkeypatch) ->
 
     def beat() -> None:
         simulation.ledger.beat(other)
-        simulation._delayed(15.0, beat)
+        simulation.agenda.after(15.0, beat)
 
     beat()
     looks: list[int] = []
-    running = simulation.ledger.running
-    monkeypatch.setattr(
-        simulation.ledger, "running", lambda prefix="": (looks.append(1), running(prefix))[1]
-    )
+    runs = simulation.ledger.runs
+
+    def noted(within: str = "", **asked: Any) -> list[hk.Run]:
+        if asked == {"running": True} and within == "":
+            looks.append(1)
+        return runs(within, **asked)
+
+    monkeypatch.setattr(simulation.ledger, "runs", noted)
 
     def looks_in_ten_minutes() -> int:
         looks.clear()
@@ -549,3 +568,190 @@ def test_runs_that_are_refused_do_not_add_looks_for_crashed_ones(monkeypatch) ->
             simulation.run_task_manually("work", wait=False)
     looks_in_ten_minutes()
     assert looks_in_ten_minutes() <= before + 1
+
+
+# What a task does to its own run.
+
+SLOTS = {name for each in hk.LiveRun.__mro__ for name in getattr(each, "__slots__", ())}
+SLOTS -= {"cancels_schedule"}  # A task may ask for that.
+
+
+@pytest.mark.parametrize("how", ["deleted", "None", "nonsense"])
+@pytest.mark.parametrize("name", sorted(SLOTS))
+def test_a_run_that_its_task_has_ruined_ends_and_the_next_tick_runs(name: str, how: str) -> None:
+    clock, begun = VirtualClock(START), list[int]()
+
+    def ruin() -> None:
+        begun.append(1)
+        if len(begun) > 1:
+            return
+        run = hk.current_run()
+        if how == "deleted":
+            delattr(run, name)
+        else:
+            setattr(run, name, None if how == "None" else object())
+
+    simulation = simulated(clock, Task("work", ruin, schedule="* * * * *", retries=1, timeout=9))
+    simulation.run_until(START + timedelta(minutes=1.5))
+    assert not simulation.registrations.get("work").lock.locked()
+    assert simulation.workload() == {"workers": 10, "running": 0, "queued": 0}
+    simulation.run_until(START + timedelta(minutes=3.5))
+    assert len(begun) == 3
+    first, *later = outcomes(simulation)
+    assert first[0] in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.TIMED_OUT)
+    assert later == [(Status.SUCCEEDED, 1)] * 2
+    assert simulation.shutdown()
+
+
+@pytest.mark.parametrize("name", ["id", "ended", "status", "_guard", "attempt", "buffer"])
+def test_who_waits_for_a_run_that_its_task_has_ruined_is_told(make: Any, name: str) -> None:
+    housekeeper = make(Task("work", lambda: delattr(hk.current_run(), name)))
+    told = threading.Event()
+
+    def call() -> None:
+        with contextlib.suppress(HousekeeperError):
+            housekeeper.run_task_manually("work")
+        told.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    assert told.wait(PATIENCE)
+    assert [run.status for run in housekeeper.history()] != [Status.RUNNING]
+    assert housekeeper.shutdown()
+
+
+class Defect(BaseException):
+    """What nobody expects."""
+
+
+SPOILED = ["claim", "finish", "runs", "standings", "now", "record", "beat", "runners"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, SystemExit, Defect])
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_ledger_that_raises_what_nobody_expects_costs_no_task_its_next_ticks(
+    name: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, hits = VirtualClock(START), list[object]()
+    simulation = simulated(
+        clock,
+        Task("work", lambda: hits.append(hk.current_run().scheduled_for), schedule="* * * * *"),
+    )
+    method, dice = getattr(simulation.ledger, name), random.Random(1)
+    until = START + timedelta(minutes=30)
+
+    def spoiled(*values: Any, **options: Any) -> Any:
+        if clock.now() < until and dice.random() < 0.5:
+            raise error("as nobody expected")
+        return method(*values, **options)
+
+    monkeypatch.setattr(simulation.ledger, name, spoiled)
+    simulation.run_until(until + timedelta(minutes=5))
+    hits.clear()
+    simulation.run_until(until + timedelta(minutes=10.5))
+    assert hits == [until + timedelta(minutes=number) for number in range(6, 11)]
+    rows = simulation.history("work", 1000)
+    assert sum(row.count for row in rows) == 40
+    assert not simulation.registrations.get("work").lock.locked()
+    assert simulation.shutdown()
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, Defect])
+def test_hooks_that_raise_anything_change_nothing(
+    error: type[BaseException], make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        raise error("as nobody expected")
+
+    hits = threading.Semaphore(0)
+    housekeeper = make(
+        Task("work", hits.release, schedule=EVERY_SECOND),
+        start=False,
+        max_workers=1,
+        on_finish=fail,
+        around_run=fail,
+    )
+    for name in ("ended", "register", "beat"):
+        if issubclass(error, Exception) or name == "ended":
+            monkeypatch.setattr(housekeeper._sentry, name, fail)
+    monkeypatch.setattr(housekeeper.metrics, "ended", fail)
+    housekeeper.initialize()
+    for _ in range(3):
+        assert hits.acquire(timeout=PATIENCE)
+    assert housekeeper.shutdown()
+    statuses = {run.status for run in housekeeper.history()}
+    assert statuses <= {Status.SUCCEEDED, Status.SKIPPED}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "_runner.begin_to_stop",
+        "_runner.await_ended",
+        "_upkeep.close",
+        "_sentry.close",
+        "_timer.close",
+        "_runner.close",
+        "_backlog.close",
+        "ledger.close",
+        "ledger.finish",
+    ],
+)
+@pytest.mark.parametrize("error", [ValueError, MemoryError, Defect])
+def test_a_shutdown_that_fails_on_the_way_still_ends(
+    part: str, error: type[BaseException], make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    housekeeper = make(Task("work", lambda: None, schedule=EVERY_SECOND))
+    *owners, name = part.split(".")
+    owner: Any = housekeeper
+    for each in owners:
+        owner = getattr(owner, each)
+
+    def fail(*_: object) -> None:
+        raise error("as nobody expected")
+
+    monkeypatch.setattr(owner, name, fail)
+    ended = threading.Event()
+    threading.Thread(target=lambda: (housekeeper.shutdown(0.1), ended.set()), daemon=True).start()
+    assert ended.wait(PATIENCE)
+    with pytest.raises(HousekeeperError, match="not running"):
+        housekeeper.run_task_manually("work")
+
+
+def test_a_cancelled_run_whose_outcome_cannot_be_recorded_is_no_busy_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, tries = VirtualClock(START), list[int]()
+    simulation = simulated(clock, Task("work", lambda: None, schedule="0 * * * *"))
+    simulation.register_task(
+        Task("work", lambda: simulation.cancel("work"), schedule="0 * * * *"), replace=True
+    )
+    finish, back = simulation.ledger.finish, START + timedelta(hours=1, minutes=10)
+
+    def away(run: hk.LiveRun) -> bool:
+        tries.append(1)
+        assert len(tries) < 100
+        if clock.now() < back:
+            raise LedgerUnavailable("away for ten minutes")
+        return finish(run)
+
+    monkeypatch.setattr(simulation.ledger, "finish", away)
+    simulation.run_until(START + timedelta(hours=1.5))
+    assert outcomes(simulation) == [(Status.CANCELLED, 1)]
+
+
+def test_a_long_outage_adds_no_rounds_of_the_ledgers_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, calls = VirtualClock(START), list[int]()
+    simulation = simulated(clock, Task("work", lambda: None, schedule="@yearly"))
+
+    def away(*_: object, **__: object) -> Any:
+        calls.append(1)
+        raise LedgerUnavailable("away for hours")
+
+    for name in ("runs", "standings", "beat_runner", "now", "runners"):
+        monkeypatch.setattr(simulation.ledger, name, away)
+    simulation.run_until(START + timedelta(hours=1))
+    calls.clear()
+    simulation.run_until(START + timedelta(hours=2))
+    assert 60 <= len(calls) <= 130

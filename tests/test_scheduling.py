@@ -28,6 +28,13 @@ from tests.virtual_time import (
 START = utc(2024, 1, 1)
 
 
+@pytest.fixture
+def years(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runners give few signs of life: each minute of years would be half an hour of tests."""
+    monkeypatch.setattr(hk, "BEAT_EVERY", 43_200.0)
+    monkeypatch.setattr(hk, "SEEN_WITHIN", 100_000.0)
+
+
 def ticks_between(schedule: object, after: datetime, until: datetime, zone: str = "UTC"):
     """Return all ticks of a schedule in (after, until]."""
     trigger, found = hk.make_trigger(schedule, zone), []
@@ -52,6 +59,7 @@ def rows_of(simulation: VirtualHousekeeper, name: str) -> list[hk.Run]:
     return list(reversed(simulation.history(name, limit=100_000)))
 
 
+@pytest.mark.usefixtures("years")
 def test_ten_years_of_tasks_run_each_tick_once_and_none_twice() -> None:
     clock, end = VirtualClock(START), utc(2034, 1, 1)
     hits: dict[str, list[datetime | None]] = {"often": [], "nightly": [], "monthly": []}
@@ -70,6 +78,7 @@ def test_ten_years_of_tasks_run_each_tick_once_and_none_twice() -> None:
     assert len(hits["nightly"]) == 3653
 
 
+@pytest.mark.usefixtures("years")
 def test_ten_years_with_pauses_and_clock_jumps_still_run_no_tick_twice_and_lose_none(
     monkeypatch,
 ) -> None:
@@ -125,6 +134,7 @@ def test_a_tick_that_was_missed_while_the_machine_slept_runs_when_it_is_within_g
     ]
 
 
+@pytest.mark.usefixtures("years")
 def test_with_infinite_grace_the_newest_missed_tick_always_runs() -> None:
     clock = VirtualClock(START)
     hits: list[datetime | None] = []
@@ -137,6 +147,7 @@ def test_with_infinite_grace_the_newest_missed_tick_always_runs() -> None:
     assert [row.count for row in rows_of(simulation, "anacron")][-2:] == [399, 1]
 
 
+@pytest.mark.usefixtures("years")
 def test_a_very_long_gap_is_counted_up_to_a_thousand_and_says_so() -> None:
     clock = VirtualClock(START)
     hits: list[datetime | None] = []
@@ -249,11 +260,11 @@ class ShyLedger(hk.MemoryLedger):
         super().__init__("memory://", clock)
         self.parts: list[int] = []
 
-    def register(self, entries: Sequence[tuple[str, str, str]]) -> dict[str, hk.Standing]:
+    def register(self, entries: Sequence[hk.Entry], runner: str = "") -> dict[str, hk.Standing]:
         self.parts.append(len(entries))
         if len(self.parts) == 2:
             raise hk.LedgerUnavailable("away for a moment")
-        return super().register(entries)
+        return super().register(entries, runner)
 
 
 def test_many_tasks_are_entered_in_parts_and_none_is_forgotten_when_one_part_fails(
@@ -281,7 +292,7 @@ class BrokenLedger(hk.MemoryLedger):
         return super().claim(run)
 
 
-def test_a_claim_that_fails_as_nobody_expected_leaves_the_task_to_its_next_tick(
+def test_a_claim_that_fails_as_nobody_expected_is_tried_again_after_a_pause(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, hits = VirtualClock(START), list[datetime | None]()
@@ -289,12 +300,23 @@ def test_a_claim_that_fails_as_nobody_expected_leaves_the_task_to_its_next_tick(
         clock, recorder("minutely", hits, "* * * * *"), ledger=BrokenLedger("memory://", clock)
     )
     simulation.run_until(START + timedelta(minutes=4, seconds=30))
-    assert hits == [START + timedelta(minutes=minute) for minute in (3, 4)]
+    assert hits == [START + timedelta(minutes=minute) for minute in (2, 3, 4)]
     missed = [row for row in rows_of(simulation, "minutely") if row.status is Status.MISSED]
-    assert [row.scheduled_for for row in missed] == [
-        START + timedelta(minutes=minute) for minute in (1, 2)
-    ]
-    assert caplog.messages.count("Task minutely: its claim failed") == 2
+    assert [row.scheduled_for for row in missed] == [START + timedelta(minutes=1)]
+    assert caplog.messages.count("Task minutely: its run failed in Housekeeper") == 2
+
+
+def test_a_claim_that_always_fails_as_nobody_expected_is_no_busy_loop() -> None:
+    clock, hits = VirtualClock(START), list[datetime | None]()
+    ledger = BrokenLedger("memory://", clock)
+    ledger.broken = 10**6
+    simulation = simulated(
+        clock, recorder("broken", hits, "* * * * *"), recorder("works", hits, "0 * * * *")
+    )
+    broken = simulated(clock, recorder("broken", hits, "* * * * *"), ledger=ledger)
+    broken.run_until(START + timedelta(minutes=30))
+    assert 30 <= 10**6 - ledger.broken <= 70
+    assert simulation.health()["status"] == "critical"
 
 
 def test_a_tick_that_passes_just_before_the_lock_is_free_is_run() -> None:
@@ -314,22 +336,24 @@ def test_a_tick_that_passes_just_before_the_lock_is_free_is_run() -> None:
     assert {row.status for row in rows_of(simulation, "minutely")} == {Status.SUCCEEDED}
 
 
-def test_a_task_that_the_loop_is_past_after_the_clock_was_set_back_does_not_keep_it_busy() -> None:
-    clock, pool = VirtualClock(START), HeldExecutor()
+def test_a_task_that_the_loop_is_past_after_the_clock_was_set_back_does_not_keep_it_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = VirtualClock(START)
     simulation = simulated(clock, Task("minutely", lambda: None, schedule="* * * * *"))
     simulation.run_until(START + timedelta(minutes=5, seconds=30))
-    registration = simulation.registrations.get("minutely")
+
+    def away(*_: object) -> None:
+        raise hk.LedgerUnavailable("it cannot be asked where the schedule stands")
+
+    monkeypatch.setattr(simulation.ledger, "register", away)
     clock.jump(-240)
-    # The ledger cannot be asked where the schedule stands, so what the loop has come past stays.
-    registration.accounted = START + timedelta(minutes=3)
-    simulation._upkeep = pool
+    # What the loop has come past stays.
+    simulation.registrations.get("minutely").accounted = START + timedelta(minutes=3)
     clock.waits = 0
-    assert registration.lock.acquire(blocking=False)
-    simulation._release(registration)
-    clock.end = clock.now() + timedelta(hours=1)
-    for _ in range(5):
-        simulation._step()
-    assert clock.waits
+    simulation.run_task_manually("minutely", wait=False)
+    simulation.run_until(clock.now() + timedelta(hours=1))
+    assert 0 < clock.waits < 600
 
 
 def test_a_clock_that_stood_in_the_future_and_came_back_silences_no_task() -> None:
@@ -501,6 +525,7 @@ def test_a_retry_that_could_not_start_before_the_next_tick_is_not_made() -> None
     assert "the next tick is at 00:10:00 UTC" in row.note
 
 
+@pytest.mark.usefixtures("years")
 def test_the_delay_of_a_retry_is_an_hour_at_most() -> None:
     clock = VirtualClock(START)
     at: list[datetime] = []
@@ -516,6 +541,7 @@ def test_the_delay_of_a_retry_is_an_hour_at_most() -> None:
     assert [round(gap) for gap in gaps] == [600, 1200, 2400, *[3600] * 9]
 
 
+@pytest.mark.usefixtures("years")
 def test_rows_of_tasks_that_nobody_registers_any_more_go_after_90_days() -> None:
     clock = VirtualClock(START)
     ledger = hk.ledger_from_url("memory://", Path("/"), clock)
@@ -535,6 +561,7 @@ def test_rows_of_tasks_that_nobody_registers_any_more_go_after_90_days() -> None
     assert len(ledger.runs("other/", limit=100)) == 2
 
 
+@pytest.mark.usefixtures("years")
 @pytest.mark.parametrize(("kind", "between"), [("memory", 6 * 6), ("sqlite", 24 * 6)])
 def test_old_rows_are_pruned_and_the_newest_tick_is_kept(
     kind: str, between: int, tmp_path: Path
@@ -587,11 +614,8 @@ def test_an_h_schedule_is_listed_as_its_concrete_form_and_survives_a_restart(tmp
 def test_h_differs_between_ledgers_and_hosts_of_each_host_tasks(tmp_path) -> None:
     def schedule_of(number: int, host: str = "one", each_host: bool = False) -> object:
         url = f"sqlite:///{tmp_path}/{number}.db"
-        simulation = simulated(VirtualClock(START), ledger=url, initialize=False)
-        simulation.host = host
         task = Task("tokens", lambda: None, schedule="H H * * *", each_host=each_host)
-        simulation.register_task(task)
-        simulation.initialize()
+        simulation = simulated(VirtualClock(START), task, ledger=url, host=host)
         return simulation.list_tasks()[0]["schedule"]
 
     assert len({schedule_of(number) for number in range(12)}) > 8
@@ -711,11 +735,11 @@ class Flaky(hk.MemoryLedger):
             super().claim(run)
         raise hk.LedgerUnavailable("the connection was lost")
 
-    def get(self, run_id: str) -> hk.Run | None:
-        if self.losing > 0:
+    def runs(self, within: str = "", **asked: Any) -> list[hk.Run]:
+        if self.losing > 0 and asked.get("id"):
             self.losing -= 1
             raise hk.LedgerUnavailable("the connection was lost")
-        return super().get(run_id)
+        return super().runs(within, **asked)
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -20,7 +20,7 @@ import housekeeper as hk
 from housekeeper import Status, Task, current_run
 from tests.accounting import assert_accounted, assert_ran_once
 from tests.virtual_time import ExhaustedExecutor, Late
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, eventually
 
 EVERY_SECOND = "* * * * * *"
 
@@ -129,13 +129,13 @@ def restless_interpreter() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def do_something(housekeeper: hk.Housekeeper, name: str, dice: random.Random) -> None:
+def do_something(housekeeper: hk.Housekeeper, tasks: dict[str, Task], dice: random.Random) -> None:
     """Do one of the things that come between a task's runs, and its ticks."""
+    name = dice.choice(list(tasks))
     with contextlib.suppress(hk.AlreadyRunning):
         match dice.randrange(5):
             case 0:
-                task = housekeeper._registrations[name].task
-                housekeeper.register_task(task, replace=True)
+                housekeeper.register_task(tasks[name], replace=True)
             case 1:
                 housekeeper.run_task_manually(name)
             case 2:
@@ -163,15 +163,15 @@ def test_threads_that_are_switched_all_the_time_lose_no_tick_and_repeat_none(mak
 
     durations = {f"short-{number}": number % 20 / 1000 for number in range(60)}
     durations |= {f"long-{number}": 1.3 for number in range(3)}
-    tasks = [Task(name, work, schedule=EVERY_SECOND) for name in durations]
-    housekeeper = make(*tasks, max_workers=10)
+    tasks = {name: Task(name, work, schedule=EVERY_SECOND) for name in durations}
+    housekeeper = make(*tasks.values(), max_workers=10)
     dice, end = random.Random(time.time_ns()), time.monotonic() + 30.0
     while time.monotonic() < end:
-        do_something(housekeeper, dice.choice(list(durations)), dice)
+        do_something(housekeeper, tasks, dice)
         time.sleep(dice.random() / 50)
 
     assert housekeeper.shutdown(PATIENCE)
-    assert not housekeeper._claiming
+    assert housekeeper.workload() == {"workers": 10, "running": 0, "queued": 0}
     for name in durations:
         rows = housekeeper.history(name, 10_000)
         ran = [row for row in rows if row.status is not Status.SKIPPED]
@@ -346,11 +346,11 @@ def test_of_two_threads_that_replace_a_task_the_last_one_counts(make) -> None:
     housekeeper = make()
     register, entered, go_on = housekeeper.ledger.register, threading.Event(), threading.Event()
 
-    def stalled(entries: Any) -> Any:
+    def stalled(*entries: Any) -> Any:
         if not entered.is_set():
             entered.set()
             assert go_on.wait(PATIENCE)
-        return register(entries)
+        return register(*entries)
 
     housekeeper.ledger.register = stalled
     first, last = Task("job", fail, schedule="0 1 * * *"), Task("job", fail, schedule="0 2 * * *")
@@ -359,8 +359,7 @@ def test_of_two_threads_that_replace_a_task_the_last_one_counts(make) -> None:
     assert entered.wait(PATIENCE)
     fast = threading.Thread(target=housekeeper.register_task, args=(last, True))
     fast.start()
-    while housekeeper._registrations["job"].task is not last:
-        assert fast.is_alive()
+    eventually(lambda: housekeeper.next_runs("job", count=1)[0].hour == 2)
     go_on.set()
     slow.join(PATIENCE)
     fast.join(PATIENCE)
@@ -548,20 +547,21 @@ def test_a_task_that_waited_to_be_claimed_again_runs_after_the_next_start(make, 
     hits = threading.Semaphore(0)
     refused = threading.Event()
 
-    class Away(hk.SqliteLedger):
-        away = True
+    housekeeper = make(
+        Task("ticks", hits.release, schedule=EVERY_SECOND),
+        start=False,
+        ledger=f"sqlite:///{tmp_path}/ledger.db",
+    )
+    claim = housekeeper.ledger.claim
 
-        def claim(self, run: hk.LiveRun) -> hk.Claim:
-            if not self.away:
-                return super().claim(run)
-            refused.set()
-            raise hk.LedgerUnavailable("it is away")
+    def away(run: hk.LiveRun) -> hk.Claim:
+        refused.set()
+        raise hk.LedgerUnavailable("it is away")
 
-    housekeeper = make(Task("ticks", hits.release, schedule=EVERY_SECOND), start=False)
-    housekeeper.ledger = Away("sqlite:///", str(tmp_path / "ledger.db"), hk.SystemClock())
+    housekeeper.ledger.claim = away
     housekeeper.initialize()
     assert refused.wait(PATIENCE)
     assert housekeeper.shutdown() is True
-    housekeeper.ledger.away = False
+    housekeeper.ledger.claim = claim
     housekeeper.initialize()
     assert hits.acquire(timeout=PATIENCE), "its lock was still taken"
