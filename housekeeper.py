@@ -2867,7 +2867,8 @@ class SqlLedger(Database):
             names = ", ".join(f":{name}" for name in values)
             rows = self._rows(
                 "SELECT name, COUNT(*), MIN(failed.started_at),"
-                " (SELECT note FROM housekeeper_runs WHERE id = MAX(failed.id))"
+                " (SELECT note FROM housekeeper_runs WHERE task = name AND status IN"
+                " ('failed', 'timed_out', 'crashed') ORDER BY id DESC LIMIT 1)"
                 " FROM housekeeper_tasks JOIN housekeeper_runs AS failed ON failed.task = name"
                 " AND failed.id > COALESCE((SELECT id FROM housekeeper_runs WHERE task = name"
                 " AND started_at IS NOT NULL AND status NOT IN"
@@ -4438,20 +4439,20 @@ def scheduling_parent() -> int | None:
     return None if _is_reloaded() and not reloaded else pid
 
 
-_schedulers: set[tuple[int, str]] = set()  # those that schedule, and their processes
+_started: set[tuple[int, str]] = set()  # the runners, and their processes
 
 
-def tell_children(runner: str) -> None:
-    """Name this process to all that it starts from now on, because a runner schedules in it."""
-    _schedulers.add((os.getpid(), runner))
+def tell_children(runner: str = "by hand") -> None:
+    """Name this process to all that it starts from now on, because it schedules, or runs by hand."""
+    _started.add((os.getpid(), runner))
     os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
 def tell_children_no_more(runner: str) -> None:
     """Take this process's name back when none of its runners schedules any more."""
-    _schedulers.discard((os.getpid(), runner))
+    _started.discard((os.getpid(), runner))
     told = os.environ.get(SCHEDULER, "").partition(":")[0]
-    if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _schedulers):
+    if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _started):
         del os.environ[SCHEDULER]
 
 
@@ -4463,6 +4464,8 @@ def _is_reloaded() -> bool:
 def _lives(pid: int) -> bool:
     if os.name == "nt":  # There os.kill() would send Ctrl-C.
         return pid == os.getppid()
+    if birth_of(os.getpid()):
+        return birth_of(pid) != ""  # What has ended, and is still to be waited for, does not live.
     try:
         os.kill(pid, 0)
     except OSError as error:
