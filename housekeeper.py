@@ -4807,12 +4807,12 @@ class Annals:
         return ""
 
     def now(self) -> list[str]:
-        """Say what has been the matter for a while."""
+        """Say what has been the matter for a while; who can read it has reached the ledger."""
         a_while_ago = self._clock.now() - A_WHILE
         return [
             f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}."
             for what, began in list(self._open.items())
-            if began <= a_while_ago
+            if began <= a_while_ago and what != LEDGER_AWAY
         ]
 
 
