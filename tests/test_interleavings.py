@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -715,6 +716,8 @@ def test_a_shutdown_that_fails_on_the_way_still_ends(
     assert ended.wait(PATIENCE)
     with pytest.raises(HousekeeperError, match="not running"):
         housekeeper.run_task_manually("work")
+    monkeypatch.undo()
+    housekeeper._timer.close(1.0)  # Else what was kept from ending goes on beside other tests.
 
 
 def test_a_cancelled_run_whose_outcome_cannot_be_recorded_is_no_busy_loop(
@@ -755,3 +758,81 @@ def test_a_long_outage_adds_no_rounds_of_the_ledgers_thread(
     calls.clear()
     simulation.run_until(START + timedelta(hours=2))
     assert 60 <= len(calls) <= 130
+
+
+def test_a_shutdown_while_the_start_waits_for_the_ledger_ends_at_once_and_starts_nothing(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, told = list[int](), os.environ.get(hk.SCHEDULER)
+    housekeeper = make(Task("work", lambda: begun.append(1), startup=True), start=False)
+    waits, go_on, opened = threading.Event(), threading.Event(), housekeeper.ledger.open
+
+    def hang() -> None:
+        waits.set()
+        assert go_on.wait(PATIENCE)
+        opened()
+
+    with monkeypatch.context() as hanging:
+        hanging.setattr(housekeeper.ledger, "open", hang)
+        starter = threading.Thread(target=housekeeper.initialize)
+        starter.start()
+        assert waits.wait(PATIENCE)
+        assert housekeeper.shutdown()
+        go_on.set()
+        starter.join(PATIENCE)
+    assert not begun
+    with pytest.raises(HousekeeperError, match="not running"):
+        housekeeper.run_task_manually("work")
+    assert os.environ.get(hk.SCHEDULER) == told
+    housekeeper.initialize()
+    eventually(lambda: begun)
+
+
+def test_a_limit_that_is_no_number_leaves_a_housekeeper_that_can_be_shut_down(make: Any) -> None:
+    housekeeper = make()
+    with pytest.raises(TypeError):
+        housekeeper.shutdown("soon")
+    assert housekeeper.shutdown()
+    assert housekeeper.health()["started"] is False
+
+
+# No threads to be had.
+
+
+@pytest.mark.parametrize("who", ["housekeeper-timer", "housekeeper-stop", "housekeeper-ledger"])
+def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
+    who: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith(who):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    heard, inside, told = threading.Event(), threading.Event(), os.environ.get(hk.SCHEDULER)
+
+    def work() -> None:
+        hk.current_run().on_cancel(heard.set)
+        inside.set()
+        hk.current_run().wait(PATIENCE)
+
+    housekeeper = make(Task("work", work), start=False)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", refuse)
+        if who == "housekeeper-timer":
+            with pytest.raises(HousekeeperError, match="gives no thread"):
+                housekeeper.initialize()
+            assert os.environ.get(hk.SCHEDULER) == told
+        else:
+            housekeeper.initialize()
+            run = housekeeper.run_task_manually("work", wait=False)
+            assert inside.wait(PATIENCE)
+            housekeeper.cancel("work")
+            assert run.ended.wait(PATIENCE)
+            assert heard.wait(PATIENCE)
+            assert housekeeper.shutdown()
+    housekeeper.initialize()
+    run = housekeeper.run_task_manually("work", wait=False)
+    housekeeper.cancel("work")
+    assert run.ended.wait(PATIENCE)
