@@ -5256,10 +5256,14 @@ class Workers:
             if not self.queue or not self._idle.acquire(blocking=False):
                 return
 
-    def close(self) -> None:
-        """Forget what is queued; a worker that is busy ends its part."""
-        self.queue.clear()
+    def close(self) -> list[Action]:
+        """Return what is still queued, and let the threads go; a busy worker ends its part."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        left: list[Action] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                left.append(self.queue.popleft())
+        return left
 
 
 class Hold:
@@ -5561,9 +5565,9 @@ class Steps:
         finish = _stop(run, reason, note, attempt, insist=insist)
         if finish is not None:
             self._backlog.soon(self._mark_stop, run)
-            self._apart(finish)
+            self.apart(finish)
 
-    def _apart(self, work: Action) -> None:
+    def apart(self, work: Action) -> None:
         """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
         try:
             threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
@@ -5664,9 +5668,16 @@ class Runner(Steps):
         self.workers = Workers(pool, self._settings.max_workers)
 
     def close(self) -> None:
-        """Forget what is queued, and let the pool's threads go."""
+        """Let the pool's threads go, and free the tasks whose runs get no further."""
+        with self._lock:
+            left = list(self._waiting)
+            self._waiting.clear()
         if self.workers is not None:
-            self.workers.close()
+            left += [
+                cast("functools.partial[None]", work).args[0] for work in self.workers.close()
+            ]
+        for hold in left:
+            guarded(self._let_go, hold)
 
     # From the timer's thread to a worker's.
 
@@ -6015,9 +6026,8 @@ class Shutdown:
 
     def stop(self) -> None:
         """Dispatch nothing any more, wait for what runs until the limit, and stop the rest."""
-        for hold in self._runner.begin_to_stop():
-            with self._calls_until(self._until):
-                guarded(self._runner.end_waiting, hold)
+        # On a thread of its own, because on_finish may hang.
+        self._runner.apart(functools.partial(self._end, self._runner.begin_to_stop()))
         for run in list(self._runner.live.values()):
             with self._calls_until(self._until), contextlib.suppress(BaseException):
                 self._ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
@@ -6026,6 +6036,11 @@ class Shutdown:
         self._runner.past_limit = True
         if not ended:
             self._stop_all()
+
+    def _end(self, waiting: Iterable[Hold]) -> None:
+        for hold in waiting:
+            with self._calls_until(self._until):
+                guarded(self._runner.end_waiting, hold)
 
     def _calls_until(self, until: float) -> AbstractContextManager[None]:
         """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""

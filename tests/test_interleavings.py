@@ -816,6 +816,7 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
         hk.current_run().on_cancel(heard.set)
         inside.set()
         hk.current_run().wait(PATIENCE)
+        heard.wait(PATIENCE)
 
     housekeeper = make(Task("work", work), start=False)
     with monkeypatch.context() as exhausted:
@@ -836,3 +837,64 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
     run = housekeeper.run_task_manually("work", wait=False)
     housekeeper.cancel("work")
     assert run.ended.wait(PATIENCE)
+
+
+# What a shutdown leaves behind, and the next start.
+
+
+def test_a_hook_that_hangs_does_not_keep_a_shutdown_from_ending(make: Any) -> None:
+    go_on, hung = threading.Event(), threading.Event()
+
+    def hang(run: hk.Run) -> None:
+        hung.set()
+        go_on.wait(PATIENCE)
+
+    def fail() -> None:
+        raise OSError("down")
+
+    housekeeper = make(Task("work", fail, retries=3, retry_delay=600), on_finish=hang)
+    housekeeper.run_task_manually("work", wait=False)
+    eventually(lambda: housekeeper.workload()["running"] == 0)
+    ended: list[bool] = []
+    stopper = threading.Thread(target=lambda: ended.append(housekeeper.shutdown(0.2)), daemon=True)
+    stopper.start()
+    assert hung.wait(PATIENCE)
+    stopper.join(0.2 + 5)
+    go_on.set()
+    assert ended == [False]
+    assert outcomes(housekeeper) == [(Status.FAILED, 1)]
+
+
+@pytest.mark.parametrize("left", ["queued", "outcome"])
+def test_a_task_whose_run_a_shutdown_has_left_runs_after_the_next_start(
+    left: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, inside = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        inside.set()
+        while not go_on.is_set():
+            with contextlib.suppress(BaseException):
+                go_on.wait(PATIENCE)
+
+    housekeeper = make(Task("hangs", hang), Task("work", lambda: None), max_workers=1)
+    with monkeypatch.context() as away:
+        if left == "queued":
+            housekeeper.run_task_manually("hangs", wait=False)
+            assert inside.wait(PATIENCE)
+        else:
+
+            def refuse(run: hk.LiveRun) -> bool:
+                inside.set()
+                raise LedgerUnavailable("it is away")
+
+            away.setattr(housekeeper.ledger, "finish", refuse)
+        run = housekeeper.run_task_manually("work", wait=False)
+        assert inside.wait(PATIENCE)
+        assert housekeeper.shutdown(0.0) is False
+        assert run.ended.wait(PATIENCE)
+    go_on.set()
+    housekeeper.initialize()
+    for row in housekeeper.ledger.runs("/work", running=True):
+        assert housekeeper.ledger.crash(row, "its end was never recorded", dead=True)
+    assert housekeeper.run_task_manually("work").status is Status.SUCCEEDED

@@ -381,7 +381,7 @@ def test_only_the_winner_of_a_tick_checks_in(sentry: Ingest, tmp_path: Path) -> 
 def test_ticks_skipped_while_a_run_goes_on_send_nothing(sentry: Ingest) -> None:
     clock = VirtualClock(NOON - timedelta(minutes=1))
     housekeeper = simulate(clock, Task("sweep", fail, schedule="0 12 * * *"))
-    by_hand = housekeeper._new_run(housekeeper._registrations["sweep"], Reason.MANUAL)
+    by_hand = housekeeper.claims.new_run(housekeeper.registrations.get("sweep"), Reason.MANUAL)
     assert housekeeper.ledger.claim(by_hand) is hk.Claim.MINE
     until(housekeeper, NOON)
     assert housekeeper.history("sweep")[0].status is Status.SKIPPED
@@ -463,7 +463,7 @@ def test_a_long_run_sends_heartbeats_until_it_ends(sentry: Ingest) -> None:
     def work() -> None:
         for _ in range(3600 // 15):
             clock.advance(15)
-            housekeeper._beat()
+            housekeeper._upkeep.beat()
 
     housekeeper = simulate(clock, Task("sweep", work, schedule="0 12 * * *"))
     until(housekeeper, NOON)
@@ -674,7 +674,8 @@ def test_without_the_package_the_start_is_refused(
     housekeeper = make(start=False, sentry_enabled=True)
     with pytest.raises(hk.ConfigurationError, match="pip install sentry-sdk"):
         housekeeper.initialize()
-    assert not housekeeper.shutdown() or not housekeeper._started
+    housekeeper.shutdown()
+    assert housekeeper.health()["started"] is False
 
 
 def test_a_dsn_in_place_of_the_switch_is_refused_and_not_shown() -> None:

@@ -83,7 +83,7 @@ FLASK = """
     logging.basicConfig(level=logging.INFO)
     app = Flask(__name__)
     app.add_url_rule("/", "page", lambda: "page")
-    app.add_url_rule("/started", "started", lambda: {"started": housekeeper._started})
+    app.add_url_rule("/started", "started", lambda: {"started": housekeeper.health()["started"]})
     app.add_url_rule("/slow", "slow", lambda: time.sleep(0.2) or "page")
     app.add_url_rule("/run/<name>", "run", lambda name: run(name, wait=False).id)
     housekeeper = create_housekeeper(app)
