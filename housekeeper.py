@@ -4594,9 +4594,10 @@ def _after_gunicorn_fork(worker: Any) -> None:
 # 12. Timer: instants and callables; it knows nothing of tasks.
 # ================================================================================================
 
-# Locks are taken in this order, and none is held while a task, a hook or the ledger is at work:
-# a task's own (Registration.lock, held from its claim to its end), the Roster's binding, the
-# Roster's, the Runner's, a run's guard, the Timer's, and last the ledger's.
+# Locks are taken in this order: noticing_fork, a life's, a task's own (Registration.lock), the
+# Roster's binding, the Roster's, the Runner's, the Upkeep's, a run's guard, the Timer's, and last
+# the ledger's.  Only a task's own is held while a task or a hook is at work, from its claim to its
+# end; it and the binding also while the ledger is.
 
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
 LONGEST_BACKOFF = 30.0  # seconds
@@ -7069,7 +7070,10 @@ class Life:
             if not self._start_threads(opened=self._open_ledger()):
                 return
         except BaseException:
-            self._started = False
+            # Whatever has been started ends, and the next start makes all of it anew.
+            guarded(self._timer.close, 0.0)
+            guarded(tell_children_no_more, self.runner)
+            self._started, self._closed = False, True
             raise
         if parent is not None:
             logger.warning(
@@ -7130,7 +7134,6 @@ class Life:
         try:
             self._timer.start()
         except RuntimeError as error:
-            tell_children_no_more(self.runner)
             raise HousekeeperError(
                 f"the system gives no thread to Housekeeper: {error}"
             ) from error
@@ -7214,7 +7217,7 @@ class Life:
         try:
             self._initialize(f"{how} (initialize() came before the fork)")
         except Exception:
-            logger.exception("Housekeeper could not be started in this process")
+            tell_defect("Housekeeper could not be started in this process")
 
     def _check_process(self) -> None:
         """Notice a fork that Python was not told of (uWSGI forks in C)."""

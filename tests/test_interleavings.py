@@ -898,3 +898,24 @@ def test_a_task_whose_run_a_shutdown_has_left_runs_after_the_next_start(
     for row in housekeeper.ledger.runs("/work", running=True):
         assert housekeeper.ledger.crash(row, "its end was never recorded", dead=True)
     assert housekeeper.run_task_manually("work").status is Status.SUCCEEDED
+
+
+def test_a_start_that_fails_halfway_leaves_no_loop_and_can_be_made_again(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = threading.Semaphore(0)
+    housekeeper = make(Task("work", ticks.release, schedule=EVERY_SECOND), start=False)
+
+    def defect(**_: object) -> None:
+        raise ZeroDivisionError("as nobody expected")
+
+    before = set(threading.enumerate())
+    with monkeypatch.context() as broken:
+        broken.setattr(housekeeper._upkeep, "start", defect)
+        with pytest.raises(ZeroDivisionError):
+            housekeeper.initialize()
+    eventually(lambda: not set(threading.enumerate()) - before)
+    housekeeper.initialize()
+    loops = [each for each in threading.enumerate() if each.name == "housekeeper-timer"]
+    assert len(set(loops) - before) == 1
+    assert ticks.acquire(timeout=PATIENCE)
