@@ -4655,8 +4655,9 @@ class Timer:
 
         On a timer that is closed it ends at once.  RuntimeError says that there is no thread.
         """
-        self._thread = threading.Thread(target=self.run, name="housekeeper-timer", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self.run, name="housekeeper-timer", daemon=True)
+        thread.start()
+        self._thread = thread
 
     @property
     def age(self) -> float | None:
@@ -6157,7 +6158,7 @@ class Upkeep:
         self._lock = threading.Lock()
         self._beating = False
         self._silent: dict[str, tuple[datetime | None, float]] = {}  # runs, as they were seen
-        self._next_look: int | None = None  # the number of the next look at silent runs
+        self._to_look_again = False  # at silent runs
         self._skew = 0.0
         self._conflicts: list[str] = []
         self._scheduling = self._closed = False
@@ -6183,23 +6184,25 @@ class Upkeep:
         self._runner.claims.bury_if_dead = self.bury_if_dead
         if scheduling:
             self._timer.after(BEAT_EVERY, self._backlog.soon, self._prune)
-            entered = False
-            with contextlib.suppress(LedgerUnavailable):  # The round says it.
-                if opened:
-                    self._beat_runner()
-                    entered = True
+            entered = opened and guarded(self._enter)
             self._timer.after(BEAT_EVERY if entered else 0.0, self._backlog.soon, self._round)
         self._backlog.soon(self._look_again)
+
+    def _enter(self) -> bool:
+        """Tell whether the ledger knows the runner now; else the first round says why not."""
+        with contextlib.suppress(LedgerUnavailable):
+            self._beat_runner()
+            return True
+        return False
 
     def _round(self) -> None:
         """Give a sign of life, and look round; plan the next time, whatever comes of this one."""
         pause = BEAT_EVERY
         try:
             if not self._closed:
-                # First, because what a dead process has left may be in a task's way.
+                self._beat_runner()
                 self.look_for_crashed()
                 self._compare_schedules()
-                self._beat_runner()
         except (LedgerUnavailable, ConfigurationError) as error:
             pause = self._backlog.pause_after("The ledger has taken no sign of life", error)
         finally:
@@ -6265,11 +6268,7 @@ class Upkeep:
         if self._scheduling and abs(jump) > STEADY.total_seconds():
             # What was recorded before says nothing of how long this clock has been right.
             self.row.started_at = self._clock.now()
-            self._backlog.soon(self._beat_after_jump)
-
-    def _beat_after_jump(self) -> None:
-        with contextlib.suppress(LedgerUnavailable):  # The next round does it.
-            self._beat_runner()
+            self._backlog.soon(self._enter)
 
     def _compare_schedules(self) -> None:
         """Notice tasks that another runner has with another schedule, or that were dropped."""
@@ -6313,12 +6312,12 @@ class Upkeep:
                 self._bury(run)
             else:
                 self._judge(run)
-        if self._silent and self._next_look is None:
-            again = functools.partial(self._backlog.soon, self._look_again)
-            self._next_look = self._timer.after(OBSERVED + 1.0, again)
+        if self._silent and not self._to_look_again:
+            self._to_look_again = True
+            self._timer.after(OBSERVED + 1.0, self._backlog.soon, self._look_again)
 
     def _look_again(self) -> None:
-        self._next_look = None
+        self._to_look_again = False
         if not self._closed:
             with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
                 self.look_for_crashed()
@@ -6337,7 +6336,7 @@ class Upkeep:
     def _bury(self, run: Run) -> None:
         """Record the run of a dead process as crashed; end what its command has left first."""
         note = f"its runner {run.runner} has died"
-        if run.group and end_group(run.group):
+        if run.group != "" and guarded(end_group, run.group) is True:
             note += "; the processes of its command were ended"
         self._crash(run, note, dead=True)
 

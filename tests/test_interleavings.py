@@ -161,7 +161,8 @@ def test_a_shutdown_waits_for_a_run_whose_tick_is_still_to_come(make: Any, monke
     assert waiting.wait(PATIENCE)
     threading.Timer(0.3, go_on.set).start()
     assert housekeeper.shutdown(0.0)
-    assert outcomes(housekeeper) == [(Status.CANCELLED, 1)]
+    # Those that came to their tick too late to wait for it have run.
+    assert outcomes(housekeeper)[-1] == (Status.CANCELLED, 1)
 
 
 # Shutdowns and starts that meet claims.
@@ -625,6 +626,7 @@ class Defect(BaseException):
 
 
 SPOILED = ["claim", "finish", "runs", "standings", "now", "record", "beat", "runners"]
+SPOILED += ["beat_runner", "register"]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, SystemExit, Defect])
@@ -763,7 +765,8 @@ def test_a_long_outage_adds_no_rounds_of_the_ledgers_thread(
 def test_a_shutdown_while_the_start_waits_for_the_ledger_ends_at_once_and_starts_nothing(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, told = list[int](), os.environ.get(hk.SCHEDULER)
+    monkeypatch.setattr(hk, "_started", set())  # Without those of other tests.
+    begun: list[int] = []
     housekeeper = make(Task("work", lambda: begun.append(1), startup=True), start=False)
     waits, go_on, opened = threading.Event(), threading.Event(), housekeeper.ledger.open
 
@@ -783,7 +786,7 @@ def test_a_shutdown_while_the_start_waits_for_the_ledger_ends_at_once_and_starts
     assert not begun
     with pytest.raises(HousekeeperError, match="not running"):
         housekeeper.run_task_manually("work")
-    assert os.environ.get(hk.SCHEDULER) == told
+    assert hk.SCHEDULER not in os.environ
     housekeeper.initialize()
     eventually(lambda: begun)
 
@@ -810,7 +813,8 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    heard, inside, told = threading.Event(), threading.Event(), os.environ.get(hk.SCHEDULER)
+    monkeypatch.setattr(hk, "_started", set())  # Without those of other tests.
+    heard, inside = threading.Event(), threading.Event()
 
     def work() -> None:
         hk.current_run().on_cancel(heard.set)
@@ -824,7 +828,7 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
         if who == "housekeeper-timer":
             with pytest.raises(HousekeeperError, match="gives no thread"):
                 housekeeper.initialize()
-            assert os.environ.get(hk.SCHEDULER) == told
+            assert hk.SCHEDULER not in os.environ
         else:
             housekeeper.initialize()
             run = housekeeper.run_task_manually("work", wait=False)
