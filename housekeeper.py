@@ -5079,16 +5079,14 @@ def release_folder_warning(path: str) -> str:
     The next deployment has another folder, behind the same link, and so another file.
     """
     for folder in Path(path).resolve().parents if path else ():
-        if folder.parent.name != "releases" and not re.fullmatch("[0-9]{8,}.*", folder.name):
-            continue
-        for place in (folder.parent, folder.parent.parent):
-            for link in _links_in(place):
-                if link.resolve() == folder:
-                    return (
-                        f"Ledger {path} lies in a release's folder, {folder} behind the link"
-                        f" {link}: the next release begins a new ledger, forgets pauses, and runs"
-                        " ticks again; set ledger= to a place that stays, such as /var/lib"
-                    )
+        if folder.parent.name == "releases" or re.fullmatch("[0-9]{8,}.*", folder.name):
+            links = [*_links_in(folder.parent), *_links_in(folder.parent.parent)]
+            for link in (each for each in links if each.resolve() == folder):
+                return (
+                    f"Ledger {path} lies in a release's folder, {folder} behind the link"
+                    f" {link}: the next release begins a new ledger, forgets pauses, and runs"
+                    " ticks again; set ledger= to a place that stays, such as /var/lib"
+                )
     return ""
 
 
@@ -5198,20 +5196,20 @@ def scheduling_parent() -> int | None:
     return None if _is_reloaded() and not reloaded else pid
 
 
-_schedulers: set[tuple[int, str]] = set()  # those that schedule, and their processes
+_started: set[tuple[int, str]] = set()  # the runners, and their processes
 
 
-def tell_children(runner: str) -> None:
-    """Name this process to all that it starts from now on, because a runner schedules in it."""
-    _schedulers.add((os.getpid(), runner))
+def tell_children(runner: str = "by hand") -> None:
+    """Name this process to all that it starts from now on: it schedules, or runs by hand."""
+    _started.add((os.getpid(), runner))
     os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
 def tell_children_no_more(runner: str) -> None:
     """Take this process's name back when none of its runners schedules any more."""
-    _schedulers.discard((os.getpid(), runner))
+    _started.discard((os.getpid(), runner))
     told = os.environ.get(SCHEDULER, "").partition(":")[0]
-    if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _schedulers):
+    if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _started):
         del os.environ[SCHEDULER]
 
 
@@ -5223,6 +5221,8 @@ def _is_reloaded() -> bool:
 def _lives(pid: int) -> bool:
     if os.name == "nt":  # There os.kill() would send Ctrl-C.
         return pid == os.getppid()
+    if birth_of(os.getpid()):
+        return birth_of(pid) != ""  # What has ended, and is still to be waited for, does not live.
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -5353,9 +5353,10 @@ def _after_gunicorn_fork(worker: Any) -> None:
 # 12. Timer: instants and callables; it knows nothing of tasks.
 # ================================================================================================
 
-# Locks are taken in this order, and none is held while a task, a hook or the ledger is at work:
-# a task's own (Registration.lock, held from its claim to its end), the Roster's binding, the
-# Roster's, the Runner's, a run's guard, the Timer's, and last the ledger's.
+# Locks are taken in this order: noticing_fork, a life's, a task's own (Registration.lock), the
+# Roster's binding, the Roster's, the Runner's, the Upkeep's, a run's guard, the Timer's, and last
+# the ledger's.  Only a task's own is held while a task or a hook is at work, from its claim to its
+# end; it and the binding also while the ledger is.
 
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
 LONGEST_BACKOFF = 30.0  # seconds
@@ -5413,8 +5414,9 @@ class Timer:
 
         On a timer that is closed it ends at once.  RuntimeError says that there is no thread.
         """
-        self._thread = threading.Thread(target=self.run, name="housekeeper-timer", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self.run, name="housekeeper-timer", daemon=True)
+        thread.start()
+        self._thread = thread
 
     @property
     def age(self) -> float | None:
@@ -5564,12 +5566,12 @@ class Annals:
         return ""
 
     def now(self) -> list[str]:
-        """Say what has been the matter for a while."""
+        """Say what has been the matter for a while; who can read it has reached the ledger."""
         a_while_ago = self._clock.now() - A_WHILE
         return [
             f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}."
             for what, began in list(self._open.items())
-            if began <= a_while_ago
+            if began <= a_while_ago and what != LEDGER_AWAY
         ]
 
 
@@ -5640,6 +5642,17 @@ class Settings:
     host: str = field(default_factory=socket.gethostname)
 
 
+class Tools(NamedTuple):
+    """What the parts of a Housekeeper share in one process, from one start to its end."""
+
+    runner: str  # the name that the ledger knows this process by
+    timer: Timer
+    backlog: Backlog
+    annals: Annals
+    sentry: SentryReporter
+    metrics: Metrics
+
+
 class Registration:
     """What this process knows of one task.
 
@@ -5707,10 +5720,8 @@ class Registration:
 class Roster:
     """The tasks of this process: registered, entered in the ledger, and on the agenda."""
 
-    def __init__(self, settings: Settings, runner: str, sentry: SentryReporter) -> None:
-        self._settings = settings
-        self._runner = runner
-        self._sentry = sentry
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self._settings, self._tools = settings, tools
         self._known: dict[str, Registration] = {}
         self._unbound: dict[Registration, None] = {}  # unknown to the ledger yet
         # Guards which tasks there are, and where each stands on the agenda.  Never held over I/O
@@ -5811,10 +5822,10 @@ class Roster:
         triggers = [self._make_trigger(each) for each in registrations]
         entries = list(map(_entry_of, registrations, triggers))
         ledger = self._settings.ledger
-        standings, now = ledger.register(entries, self._runner), ledger.now()
+        standings, now = ledger.register(entries, self._tools.runner), ledger.now()
         bound = zip(registrations, tasks, triggers, entries, strict=True)
         for registration, task, trigger, entry in bound:
-            guarded(self._sentry.register, entry.key, task, trigger)
+            guarded(self._tools.sentry.register, entry.key, task, trigger)
             # What was entered by a clock that stood in the future does not count.
             since = min(standings[entry.key].floor, now)
             with self._lock:
@@ -6006,10 +6017,14 @@ class Workers:
             if not self.queue or not self._idle.acquire(blocking=False):
                 return
 
-    def close(self) -> None:
-        """Forget what is queued; a worker that is busy ends its part."""
-        self.queue.clear()
+    def close(self) -> list[Action]:
+        """Return what is still queued, and let the threads go; a busy worker ends its part."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        left: list[Action] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                left.append(self.queue.popleft())
+        return left
 
 
 class Hold:
@@ -6063,18 +6078,11 @@ class Later(NamedTuple):
 class Claims:
     """Which tick of a task is to be claimed, and the record of those that nobody ran."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        runner: str,
-        *,
-        annals: Annals,
-        sentry: SentryReporter,
-        metrics: Metrics,
-    ) -> None:
-        self._settings, self._runner = settings, runner
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self._settings, self._runner = settings, tools.runner
         self._ledger, self._clock = settings.ledger, settings.clock
-        self._annals, self._sentry, self._metrics = annals, sentry, metrics
+        self._annals, self._sentry = tools.annals, tools.sentry
+        self._metrics = tools.metrics
         # Records a run as crashed when its process is known to be dead, and tells whether it is.
         self.bury_if_dead: Callable[[Run], bool] = lambda run: False
 
@@ -6262,30 +6270,144 @@ class Claims:
             trigger_now.next_after(armed)
 
 
-class Runner:
-    """Runs tasks: claims, attempts, retries, and records what came of them.
+class Steps:
+    """What is done with a run that is won, step by step; each step returns what follows."""
+
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        self.name = tools.runner
+        self.claims = Claims(settings, tools)
+        self.stopping = False  # nothing new begins
+        self._settings = settings
+        self._ledger, self._clock = settings.ledger, settings.clock
+        self._timer, self._backlog, self._annals = tools.timer, tools.backlog, tools.annals
+        self._sentry, self._metrics = tools.sentry, tools.metrics
+
+    def _attempt(self, hold: Hold) -> Step | Later:
+        """Make the next attempt of a run."""
+        run, hold.attempts = cast(LiveRun, hold.run), hold.attempts + 1
+        if (number := hold.attempts) == 1:
+            # While it waits it is among the live, so that it can be cancelled.
+            await_tick(self._clock, hold.tick)
+            self._sentry.started(run)
+        if run.begin_attempt(number):
+            timeout, task = None, run.definition
+            if task.timeout is not None:
+                run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
+                timeout = self._timer.after(task.timeout, self._time_out, run, number)
+            caller = _current_run.get()
+            try:
+                with self._sentry.around(run):
+                    make_attempt(task, run, self._settings.app, self._settings.around_run)
+            finally:
+                _current_run.set(caller)
+                self._timer.drop(timeout)
+        else:
+            run.status = Status(run.stop_reason)
+        delay = self._retry_delay(hold.registration, run)
+        if delay is None:
+            return self._conclude
+        run.await_retry()
+        return Later(delay, self._attempt, self._conclude_unretried)
+
+    def _time_out(self, run: LiveRun, attempt: int) -> None:
+        note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
+        self.stop_run(run, Status.TIMED_OUT, note, attempt)
+
+    def stop_run(
+        self,
+        run: LiveRun,
+        reason: Status,
+        note: str,
+        attempt: int | None = None,
+        *,
+        insist: bool = True,
+    ) -> None:
+        """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
+        finish = run.stop(reason, note, attempt, insist=insist)
+        if finish is not None:
+            self._backlog.soon(self._mark_stop, run)
+            self.apart(finish)
+
+    def apart(self, work: Action) -> None:
+        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
+        try:
+            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+        except RuntimeError:
+            # Python 3.12 starts none while the interpreter exits; the ledger's is there.
+            self._backlog.soon(work)
+
+    def _mark_stop(self, run: LiveRun) -> None:
+        with contextlib.suppress(LedgerUnavailable):
+            self._ledger.ask_to_stop(run.id, run.stop_reason, run.note)
+
+    def _retry_delay(self, registration: Registration, run: LiveRun) -> float | None:
+        """Return after how many seconds a failed attempt is tried again, or None."""
+        task = run.definition
+        tried_again = run.status in (Status.FAILED, Status.TIMED_OUT)
+        if not tried_again or run.attempt > task.retries or self.stopping:
+            return None
+        delay = min(task.retry_delay * 2.0 ** min(run.attempt - 1, 20), LONGEST_RETRY_DELAY)
+        trigger, now = registration.trigger, self._clock.now()
+        following = trigger.next_after(run.scheduled_for or now) if trigger else None
+        if following is not None and now + timedelta(seconds=delay) >= following:
+            run.note += f"; not tried again, because the next tick is at {following:%H:%M:%S} UTC"
+            return None
+        logger.warning(
+            "Task %s failed in attempt %d of %d, trying again in %.0f s: %s",
+            run.task,
+            run.attempt,
+            task.retries + 1,
+            delay,
+            run.note,
+        )
+        return delay
+
+    def _conclude_unretried(self, hold: Hold) -> Step:
+        cast(LiveRun, hold.run).note += "; not tried again, because the process is shutting down"
+        return self._conclude
+
+    def _conclude(self, hold: Hold) -> Step:
+        """Record the outcome of a run, and tell it; raises LedgerUnavailable."""
+        run = cast(LiveRun, hold.run)
+        if run.finished_at is None:
+            run.finished_at = self._clock.now()
+            run.output = run.buffer.text()
+        if run.cancels_schedule:
+            # A pause holds in every process and after restarts.  Before the run's end is on
+            # record, so that no tick is claimed in between.
+            self._ledger.pause(whole_of(hold.registration.key))
+            logger.info("Task %s returned CancelJob and is paused now", run.task)
+        self._record(hold)
+        return self._account_passed
+
+    def _record(self, hold: Hold) -> None:
+        """Write a run's outcome into the ledger, and tell it."""
+        run = cast(LiveRun, hold.run)
+        run.id, run.runner = hold.id, self.name
+        if not self._ledger.finish(run):
+            words = "Task %s ended as %s, but its row was ended by another process"
+            guarded(outcome_logger.error, words, run.task, run.status)
+            self._sentry.forget(run)
+        hold.recorded = True
+        self._backlog.worked()
+        guarded(_tell_outcome, run)
+        self._sentry.ended(run)
+        self._metrics.ended(run)
+
+    def _account_passed(self, hold: Hold) -> None:
+        if not self.stopping:
+            self.claims.account_passed(hold.registration)
+
+
+class Runner(Steps):
+    """Takes tasks from the timer's thread to a worker, and from a held lock to a free one.
 
     All of a run's life after its dispatch is _pursue(): its one `finally` frees the task and wakes
     who waits, whatever a step raises, and whatever the task has done to its run.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        name: str,
-        *,
-        timer: Timer,
-        backlog: Backlog,
-        annals: Annals,
-        sentry: SentryReporter,
-        metrics: Metrics,
-    ) -> None:
-        self.name = name
-        self._settings = settings
-        self._ledger, self._clock = settings.ledger, settings.clock
-        self._timer, self._backlog, self._annals = timer, backlog, annals
-        self._sentry, self._metrics = sentry, metrics
-        self.claims = Claims(settings, name, annals=annals, sentry=sentry, metrics=metrics)
+    def __init__(self, settings: Settings, tools: Tools) -> None:
+        super().__init__(settings, tools)
         self.workers: Workers | None = None
         self.on_live: Action = _nothing  # called when a run begins or is about to
         self.on_blocked: Action = _nothing  # called when a silent run is in a tick's way
@@ -6297,8 +6419,7 @@ class Runner:
         self._claiming: set[Hold] = set()
         self.live: dict[str, LiveRun] = {}
         self.ended = Flag()  # a claim or a run, for a shutdown
-        self.stopping = False  # nothing new begins
-        self.past_limit = False  # nor what is claimed from now on
+        self.past_limit = False  # of a shutdown: what is claimed from now on does not begin
         number = settings.max_workers
         self._busy = f"all {number} workers were busy" if number > 1 else "the worker was busy"
 
@@ -6308,9 +6429,16 @@ class Runner:
         self.workers = Workers(pool, self._settings.max_workers)
 
     def close(self) -> None:
-        """Forget what is queued, and let the pool's threads go."""
+        """Let the pool's threads go, and free the tasks whose runs get no further."""
+        with self._lock:
+            left = list(self._waiting)
+            self._waiting.clear()
         if self.workers is not None:
-            self.workers.close()
+            left += [
+                cast("functools.partial[None]", work).args[0] for work in self.workers.close()
+            ]
+        for hold in left:
+            guarded(self._let_go, hold)
 
     # From the timer's thread to a worker's.
 
@@ -6560,122 +6688,6 @@ class Runner:
         if self.past_limit:
             run.stop(Status.CANCELLED, "its claim outlasted a shutdown")
 
-    # Attempts and their outcome.
-
-    def _attempt(self, hold: Hold) -> Step | Later:
-        """Make the next attempt of a run."""
-        run, hold.attempts = cast(LiveRun, hold.run), hold.attempts + 1
-        if (number := hold.attempts) == 1:
-            # While it waits it is among the live, so that it can be cancelled.
-            await_tick(self._clock, hold.tick)
-            self._sentry.started(run)
-        if run.begin_attempt(number):
-            timeout, task = None, run.definition
-            if task.timeout is not None:
-                run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
-                timeout = self._timer.after(task.timeout, self._time_out, run, number)
-            try:
-                with self._sentry.around(run):
-                    make_attempt(task, run, self._settings.app, self._settings.around_run)
-            finally:
-                self._timer.drop(timeout)
-        else:
-            run.status = Status(run.stop_reason)
-        delay = self._retry_delay(hold.registration, run)
-        if delay is None:
-            return self._conclude
-        run.await_retry()
-        return Later(delay, self._attempt, self._conclude_unretried)
-
-    def _time_out(self, run: LiveRun, attempt: int) -> None:
-        note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
-        self.stop_run(run, Status.TIMED_OUT, note, attempt)
-
-    def stop_run(
-        self,
-        run: LiveRun,
-        reason: Status,
-        note: str,
-        attempt: int | None = None,
-        *,
-        insist: bool = True,
-    ) -> None:
-        """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
-        finish = run.stop(reason, note, attempt, insist=insist)
-        if finish is not None:
-            self._backlog.soon(self._mark_stop, run)
-            self._apart(finish)
-
-    def _apart(self, work: Action) -> None:
-        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
-        try:
-            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
-        except RuntimeError:
-            # Python 3.12 starts none while the interpreter exits; the ledger's is there.
-            self._backlog.soon(work)
-
-    def _mark_stop(self, run: LiveRun) -> None:
-        with contextlib.suppress(LedgerUnavailable):
-            self._ledger.ask_to_stop(run.id, run.stop_reason, run.note)
-
-    def _retry_delay(self, registration: Registration, run: LiveRun) -> float | None:
-        """Return after how many seconds a failed attempt is tried again, or None."""
-        task = run.definition
-        tried_again = run.status in (Status.FAILED, Status.TIMED_OUT)
-        if not tried_again or run.attempt > task.retries or self.stopping:
-            return None
-        delay = min(task.retry_delay * 2.0 ** min(run.attempt - 1, 20), LONGEST_RETRY_DELAY)
-        trigger, now = registration.trigger, self._clock.now()
-        following = trigger.next_after(run.scheduled_for or now) if trigger else None
-        if following is not None and now + timedelta(seconds=delay) >= following:
-            run.note += f"; not tried again, because the next tick is at {following:%H:%M:%S} UTC"
-            return None
-        logger.warning(
-            "Task %s failed in attempt %d of %d, trying again in %.0f s: %s",
-            run.task,
-            run.attempt,
-            task.retries + 1,
-            delay,
-            run.note,
-        )
-        return delay
-
-    def _conclude_unretried(self, hold: Hold) -> Step:
-        cast(LiveRun, hold.run).note += "; not tried again, because the process is shutting down"
-        return self._conclude
-
-    def _conclude(self, hold: Hold) -> Step:
-        """Record the outcome of a run, and tell it; raises LedgerUnavailable."""
-        run = cast(LiveRun, hold.run)
-        if run.finished_at is None:
-            run.finished_at = self._clock.now()
-            run.output = run.buffer.text()
-        if run.cancels_schedule:
-            # A pause holds in every process and after restarts.  Before the run's end is on
-            # record, so that no tick is claimed in between.
-            self._ledger.pause(whole_of(hold.registration.key))
-            logger.info("Task %s returned CancelJob and is paused now", run.task)
-        self._record(hold)
-        return self._account_passed
-
-    def _record(self, hold: Hold) -> None:
-        """Write a run's outcome into the ledger, and tell it."""
-        run = cast(LiveRun, hold.run)
-        run.id, run.runner = hold.id, self.name
-        if not self._ledger.finish(run):
-            words = "Task %s ended as %s, but its row was ended by another process"
-            guarded(outcome_logger.error, words, run.task, run.status)
-            self._sentry.forget(run)
-        hold.recorded = True
-        self._backlog.worked()
-        guarded(_tell_outcome, run)
-        self._sentry.ended(run)
-        self._metrics.ended(run)
-
-    def _account_passed(self, hold: Hold) -> None:
-        if not self.stopping:
-            self.claims.account_passed(hold.registration)
-
     # By hand.
 
     def claim_by_hand(self, registration: Registration) -> Hold:
@@ -6775,9 +6787,8 @@ class Shutdown:
 
     def stop(self) -> None:
         """Dispatch nothing any more, wait for what runs until the limit, and stop the rest."""
-        for hold in self._runner.begin_to_stop():
-            with self._calls_until(self._until):
-                guarded(self._runner.end_waiting, hold)
+        # On a thread of its own, because on_finish may hang.
+        self._runner.apart(functools.partial(self._end, self._runner.begin_to_stop()))
         for run in list(self._runner.live.values()):
             with self._calls_until(self._until), contextlib.suppress(BaseException):
                 self._ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
@@ -6786,6 +6797,11 @@ class Shutdown:
         self._runner.past_limit = True
         if not ended:
             self._stop_all()
+
+    def _end(self, waiting: Iterable[Hold]) -> None:
+        for hold in waiting:
+            with self._calls_until(self._until):
+                guarded(self._runner.end_waiting, hold)
 
     def _calls_until(self, until: float) -> AbstractContextManager[None]:
         """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
@@ -6801,14 +6817,14 @@ class Shutdown:
             kill_commands(self._runner)
             self._runner.await_ended(self._clock.monotonic() + 0.5)
 
-    def abandon(self, until: float, sentry: SentryReporter, metrics: Metrics) -> bool:
+    def abandon(self, until: float, tools: Tools) -> bool:
         """Record as cancelled what goes on until the process ends; tell whether anything does."""
         hanging = list(self._runner.live.values())
         for run in hanging:
             with self._calls_until(until):
                 guarded(self._abandon, run)
-            guarded(sentry.ended, run, abandoned=True)
-            guarded(metrics.ended, run)
+            guarded(tools.sentry.ended, run, abandoned=True)
+            guarded(tools.metrics.ended, run)
             guarded(lambda run: run.ended.set(), run)
         return bool(hanging)
 
@@ -6886,25 +6902,22 @@ class Upkeep:
     def __init__(
         self,
         settings: Settings,
+        tools: Tools,
         *,
-        timer: Timer,
-        backlog: Backlog,
-        annals: Annals,
         roster: Roster,
         runner: Runner,
-        sentry: SentryReporter,
         problems: Callable[[], list[str]],
     ) -> None:
         self._settings = settings
         self._ledger, self._clock = settings.ledger, settings.clock
-        self._timer, self._backlog, self._annals = timer, backlog, annals
-        self._roster, self._runner, self._sentry = roster, runner, sentry
+        self._timer, self._backlog, self._annals = tools.timer, tools.backlog, tools.annals
+        self._roster, self._runner, self._sentry = roster, runner, tools.sentry
         self._problems = problems  # what the application has to tell
         # Guards whether a heartbeat is on the agenda.
         self._lock = threading.Lock()
         self._beating = False
         self._silent: dict[str, tuple[datetime | None, float]] = {}  # runs, as they were seen
-        self._next_look: int | None = None  # the number of the next look at silent runs
+        self._to_look_again = False  # at silent runs
         self._skew = 0.0
         self._conflicts: list[str] = []
         self._scheduling = self._closed = False
@@ -6930,23 +6943,25 @@ class Upkeep:
         self._runner.claims.bury_if_dead = self.bury_if_dead
         if scheduling:
             self._timer.after(BEAT_EVERY, self._backlog.soon, self._prune)
-            entered = False
-            with contextlib.suppress(LedgerUnavailable):  # The round says it.
-                if opened:
-                    self._beat_runner()
-                    entered = True
+            entered = opened and guarded(self._enter)
             self._timer.after(BEAT_EVERY if entered else 0.0, self._backlog.soon, self._round)
         self._backlog.soon(self._look_again)
+
+    def _enter(self) -> bool:
+        """Tell whether the ledger knows the runner now; else the first round says why not."""
+        with contextlib.suppress(LedgerUnavailable):
+            self._beat_runner()
+            return True
+        return False
 
     def _round(self) -> None:
         """Give a sign of life, and look round; plan the next time, whatever comes of this one."""
         pause = BEAT_EVERY
         try:
             if not self._closed:
-                # First, because what a dead process has left may be in a task's way.
+                self._beat_runner()
                 self.look_for_crashed()
                 self._compare_schedules()
-                self._beat_runner()
         except (LedgerUnavailable, ConfigurationError) as error:
             pause = self._backlog.pause_after("The ledger has taken no sign of life", error)
         finally:
@@ -7012,11 +7027,7 @@ class Upkeep:
         if self._scheduling and abs(jump) > STEADY.total_seconds():
             # What was recorded before says nothing of how long this clock has been right.
             self.row.started_at = self._clock.now()
-            self._backlog.soon(self._beat_after_jump)
-
-    def _beat_after_jump(self) -> None:
-        with contextlib.suppress(LedgerUnavailable):  # The next round does it.
-            self._beat_runner()
+            self._backlog.soon(self._enter)
 
     def _compare_schedules(self) -> None:
         """Notice tasks that another runner has with another schedule, or that were dropped."""
@@ -7060,12 +7071,12 @@ class Upkeep:
                 self._bury(run)
             else:
                 self._judge(run)
-        if self._silent and self._next_look is None:
-            again = functools.partial(self._backlog.soon, self._look_again)
-            self._next_look = self._timer.after(OBSERVED + 1.0, again)
+        if self._silent and not self._to_look_again:
+            self._to_look_again = True
+            self._timer.after(OBSERVED + 1.0, self._backlog.soon, self._look_again)
 
     def _look_again(self) -> None:
-        self._next_look = None
+        self._to_look_again = False
         if not self._closed:
             with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
                 self.look_for_crashed()
@@ -7084,7 +7095,7 @@ class Upkeep:
     def _bury(self, run: Run) -> None:
         """Record the run of a dead process as crashed; end what its command has left first."""
         note = f"its runner {run.runner} has died"
-        if run.group and end_group(run.group, self._clock):
+        if run.group != "" and guarded(end_group, run.group, self._clock) is True:
             note += "; the processes of its command were ended"
         self._crash(run, note, dead=True)
 
@@ -7767,31 +7778,23 @@ class Life:
         self._life = threading.Lock()  # guards the four that follow: where a life stands
         self._started = self._stopping = self._closed = False
         self._scheduling = False
-        self._annals = annals = Annals(self.clock)
-        self._timer = timer = Timer(self.clock, self._dispatch, self._clock_jumped)
-        self._backlog = backlog = Backlog(timer, annals)
-        self._sentry = sentry = SentryReporter(self.clock)
+        annals = Annals(self.clock)
+        self._timer = Timer(self.clock, self._dispatch, self._clock_jumped)
+        self._backlog = Backlog(self._timer, annals)
+        self._sentry = SentryReporter(self.clock)
+        self._tools = tools = Tools(
+            self.runner, self._timer, self._backlog, annals, self._sentry, self.metrics
+        )
         before = getattr(self, "_roster", None)
-        self._roster = roster = Roster(settings, self.runner, sentry)
+        self._roster = roster = Roster(settings, tools)
         if before is not None:
             roster.adopt(before)
-        self._runner = Runner(
-            settings,
-            self.runner,
-            timer=timer,
-            backlog=backlog,
-            annals=annals,
-            sentry=sentry,
-            metrics=self.metrics,
-        )
+        self._runner = Runner(settings, tools)
         self._upkeep = Upkeep(
             settings,
-            timer=timer,
-            backlog=backlog,
-            annals=annals,
+            tools,
             roster=roster,
             runner=self._runner,
-            sentry=sentry,
             problems=self._discovery_problems,
         )
         self._reports = Reports(settings, roster, self._runner)
@@ -7825,9 +7828,13 @@ class Life:
                 self._sentry.start()
             self._discover_once()
             self._scheduling = scheduling and parent is None
-            self._start_threads(opened=self._open_ledger())
+            if not self._start_threads(opened=self._open_ledger()):
+                return
         except BaseException:
-            self._started = False
+            # Whatever has been started ends, and the next start makes all of it anew.
+            guarded(self._timer.close, 0.0)
+            guarded(tell_children_no_more, self.runner)
+            self._started, self._closed = False, True
             raise
         if parent is not None:
             logger.warning(
@@ -7873,11 +7880,14 @@ class Life:
             logger.warning("%s", warning)
         return True
 
-    def _start_threads(self, *, opened: bool) -> None:
-        """Start the threads; then enter the tasks, and make the startup runs."""
+    def _start_threads(self, *, opened: bool) -> bool:
+        """Start the threads; then enter the tasks, and make the startup runs.
+
+        False when a shutdown has begun, by a signal that came while the ledger was waited for.
+        """
         with self._life:
-            if self._stopping:
-                return  # A signal came while the ledger was waited for.
+            if self._stopping or not self._started:
+                return False
             if self._scheduling:
                 self._roster.start(self._timer)
                 tell_children(self.runner)
@@ -7885,7 +7895,6 @@ class Life:
         try:
             self._timer.start()
         except RuntimeError as error:
-            tell_children_no_more(self.runner)
             raise HousekeeperError(
                 f"the system gives no thread to Housekeeper: {error}"
             ) from error
@@ -7900,6 +7909,7 @@ class Life:
                 startup = registration.task.startup
                 delay = 0.0 if startup is True else float(startup)
                 self._timer.after(delay, self._runner.dispatch_startup, registration)
+        return True
 
     def _bind(self) -> None:
         """Tell the ledger of tasks that are new here; again later, when it is away."""
@@ -7920,7 +7930,7 @@ class Life:
 
     def _clock_jumped(self, jump: float) -> None:
         now = self.clock.now()
-        self._annals.add(f"the clock jumped by {jump:+.0f} s", now - abs(jump) * SECOND, now)
+        self._tools.annals.add(f"the clock jumped by {jump:+.0f} s", now - abs(jump) * SECOND, now)
         self._upkeep.clock_jumped(jump)
         if jump < 0:
             # The ledger knows up to where ticks are accounted for; those that come a second time
@@ -7968,7 +7978,7 @@ class Life:
         try:
             self._initialize(f"{how} (initialize() came before the fork)")
         except Exception:
-            logger.exception("Housekeeper could not be started in this process")
+            tell_defect("Housekeeper could not be started in this process")
 
     def _check_process(self) -> None:
         """Notice a fork that Python was not told of (uWSGI forks in C)."""
@@ -8046,7 +8056,7 @@ class Life:
         shutdown = Shutdown(self._runner, self.settings, limit, until)
         guarded(shutdown.stop)
         end = max(until, self.clock.monotonic()) + STOP_WAIT
-        hanging = guarded(shutdown.abandon, end - 1.0, self._sentry, self.metrics)
+        hanging = guarded(shutdown.abandon, end - 1.0, self._tools)
 
         def left(most: float) -> float:
             return max(0.0, min(most, end - self.clock.monotonic()))

@@ -511,6 +511,46 @@ def test_importing_the_file_starts_nothing_and_needs_no_optional_package() -> No
     assert done.stdout == "[]\n"
 
 
+def test_a_ledger_in_a_release_folder_behind_a_link_is_told(tmp_path: Path) -> None:
+    release = tmp_path / "releases" / "20261125"
+    release.mkdir(parents=True)
+    (tmp_path / "current").symlink_to(release)
+    through_link = tmp_path / "current" / "housekeeper.db"
+    for path in (through_link, release / "housekeeper.db", release / "var" / "housekeeper.db"):
+        warning = hk.release_folder_warning(str(path))
+        assert f"{release} behind the link {tmp_path / 'current'}" in warning
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "now").symlink_to(tmp_path / "shared")
+    for path in (tmp_path / "shared" / "hk.db", Path("/usr/lib/hk.db"), Path("")):
+        assert hk.release_folder_warning(str(path) if path.name else "") == ""
+
+
+def test_the_start_says_that_the_ledger_will_be_another_after_the_next_release(
+    make: Any, tmp_path: Path, caplog: Any
+) -> None:
+    (tmp_path / "releases" / "7").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/7")
+    make(ledger=f"sqlite:///{tmp_path}/current/housekeeper.db")
+    assert "the next release begins a new ledger" in caplog.text
+
+
+def test_a_site_comes_up_although_its_ledger_cannot_be_made_and_says_what_to_set(
+    make: Any, tmp_path: Path, caplog: Any
+) -> None:
+    (tmp_path / "file").write_text("in the way of a folder")
+    housekeeper = make(
+        hk.Task("work", lambda: None, startup=True),
+        ledger=f"sqlite:///{tmp_path}/file/housekeeper.db",
+    )
+    (said,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert str(tmp_path) in said.getMessage()
+    assert "HOUSEKEEPER_LEDGER sets another place" in said.getMessage()
+    assert housekeeper.health()["status"] == "critical"
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").mkdir()
+    eventually(lambda: [row.status for row in housekeeper.history()] == [Status.SUCCEEDED])
+
+
 # What is started under a scheduler; servers and their tasks are in test_servers.py.
 
 
@@ -713,6 +753,26 @@ def test_a_forked_child_is_stopped_and_can_be_started_for_itself(
     gate.set()
     assert housekeeper.run_task_manually("quick").status is Status.SUCCEEDED
     assert housekeeper.shutdown() is True
+
+
+def test_a_forked_child_has_the_default_handlers_and_the_parent_keeps_its_own() -> None:
+    def handle(number: int, frame: object) -> None:
+        raise AssertionError("only the scheduler's own process is to hear this")
+
+    before = signal.signal(signal.SIGTERM, handle)
+    hk.handled_signals[signal.SIGTERM] = handle
+    housekeeper = hk.create_housekeeper(tasks_dir=None, ledger="memory://")
+    try:
+        assert in_child(lambda: signal.getsignal(signal.SIGTERM)) == str(signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGTERM) is handle
+        # What the child has set up for itself since is its own.
+        other = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert other is handle
+        assert in_child(lambda: signal.getsignal(signal.SIGTERM)) == str(signal.SIG_IGN)
+    finally:
+        hk.handled_signals.clear()
+        signal.signal(signal.SIGTERM, before)
+    housekeeper.shutdown()
 
 
 def test_forks_at_any_moment_never_hang_the_child(make: Any, tmp_path: Path) -> None:

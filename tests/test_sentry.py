@@ -381,7 +381,7 @@ def test_only_the_winner_of_a_tick_checks_in(sentry: Ingest, tmp_path: Path) -> 
 def test_ticks_skipped_while_a_run_goes_on_send_nothing(sentry: Ingest) -> None:
     clock = VirtualClock(NOON - timedelta(minutes=1))
     housekeeper = simulate(clock, Task("sweep", fail, schedule="0 12 * * *"))
-    by_hand = housekeeper._new_run(housekeeper._registrations["sweep"], Reason.MANUAL)
+    by_hand = housekeeper.claims.new_run(housekeeper.registrations.get("sweep"), Reason.MANUAL)
     assert housekeeper.ledger.claim(by_hand) is hk.Claim.MINE
     until(housekeeper, NOON)
     assert housekeeper.history("sweep")[0].status is Status.SKIPPED
@@ -405,48 +405,41 @@ def test_a_crash_found_later_ends_the_check_in_of_the_dead(sentry: Ingest, tmp_p
     url = f"sqlite:///{tmp_path}/ledger.db"
     clock = VirtualClock(NOON - timedelta(minutes=1))
     ledger = hk.ledger_from_url(url, Path("/"), clock)
-    task = Task("sweep", fail, schedule="0 12 * * *")
-    dying = simulate(clock, task, ledger=ledger)
-    clock.advance(60)
-    run = dying._new_run(dying._registrations["sweep"], Reason.SCHEDULE, NOON)
-    assert ledger.claim(run) is hk.Claim.MINE
-    assert dying._registrations["sweep"].lock.acquire(blocking=False)
-    dying._enter_live(dying._registrations["sweep"], run)
-    dying._sentry.started(run)
-    settle(dying)
-    clock.advance(hk.LEASE + 1)
-    finder = simulate(clock, task, ledger=ledger)
-    until(finder, clock.now() + timedelta(seconds=hk.OBSERVED + 5))
-    assert [each.status for each in finder.history("sweep")] == [Status.CRASHED]
+    found: list[hk.Run] = []
+
+    def goes_on_unheard() -> None:
+        settle(dying)
+        clock.advance(hk.LEASE + 1)
+        finder = simulate(clock, Task("sweep", fail, schedule="0 12 * * *"), ledger=ledger)
+        until(finder, clock.now() + timedelta(seconds=hk.OBSERVED + 5))
+        found.extend(finder.history("sweep"))
+        # The dead comes back to life: its row is not its own any more, and it must not say so.
+        fail()
+
+    dying = simulate(clock, Task("sweep", goes_on_unheard, schedule="0 12 * * *"), ledger=ledger)
+    until(dying, NOON)
+    assert [each.status for each in found] == [Status.CRASHED]
     assert sentry.statuses == ["in_progress", "error"]
     assert len({each["check_in_id"] for each in sentry.check_ins}) == 1
     (event,) = sentry.events
     assert event["message"] == "Task sweep crashed"
     assert {trace(event)} == {trace(each) for each in sentry.check_ins}
     assert event["contexts"]["housekeeper"]["runner"] == dying.runner
-    # The dead comes back to life: its row is not its own any more, and it must not say so again.
-    dying._perform(dying._registrations["sweep"], run, 1)
-    settle(dying)
-    assert (len(sentry.check_ins), len(sentry.events)) == (2, 1)
 
 
-def test_a_crash_on_a_host_that_is_gone_is_told_by_another(
-    sentry: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_on_a_host_that_is_gone_is_told_by_another(sentry: Ingest, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     clock = VirtualClock(NOON - timedelta(minutes=1))
     ledger = hk.ledger_from_url(url, Path("/"), clock)
     task = Task("sweep", fail, schedule="0 12 * * *", each_host=True)
-    monkeypatch.setattr("socket.gethostname", lambda: "gone")
-    dying = simulate(clock, task, ledger=ledger)
+    dying = simulate(clock, task, ledger=ledger, host="gone")
     clock.advance(60)
-    run = dying._new_run(dying._registrations["sweep"], Reason.SCHEDULE, NOON)
+    run = dying.claims.new_run(dying.registrations.get("sweep"), Reason.SCHEDULE, NOON)
     assert ledger.claim(run) is hk.Claim.MINE
     dying._sentry.started(run)
     settle(dying)
     clock.advance(hk.LEASE + 1)
-    monkeypatch.setattr("socket.gethostname", lambda: "other")
-    finder = simulate(clock, task, ledger=ledger)
+    finder = simulate(clock, task, ledger=ledger, host="other")
     until(finder, clock.now() + timedelta(seconds=hk.OBSERVED + 5))
     began, ended = sentry.check_ins
     assert began["check_in_id"] == ended["check_in_id"]
@@ -463,7 +456,7 @@ def test_a_long_run_sends_heartbeats_until_it_ends(sentry: Ingest) -> None:
     def work() -> None:
         for _ in range(3600 // 15):
             clock.advance(15)
-            housekeeper._beat()
+            housekeeper._upkeep.beat()
 
     housekeeper = simulate(clock, Task("sweep", work, schedule="0 12 * * *"))
     until(housekeeper, NOON)
@@ -674,7 +667,8 @@ def test_without_the_package_the_start_is_refused(
     housekeeper = make(start=False, sentry_enabled=True)
     with pytest.raises(hk.ConfigurationError, match="pip install sentry-sdk"):
         housekeeper.initialize()
-    assert not housekeeper.shutdown() or not housekeeper._started
+    housekeeper.shutdown()
+    assert housekeeper.health()["started"] is False
 
 
 def test_a_dsn_in_place_of_the_switch_is_refused_and_not_shown() -> None:

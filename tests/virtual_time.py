@@ -123,7 +123,7 @@ class VirtualHousekeeper(hk.Housekeeper):
         super()._fresh()
         self._timer.start = lambda: None  # type: ignore[method-assign]
         self._runner.start = self._take_workers  # type: ignore[method-assign]
-        self._runner._apart = lambda work: work()  # type: ignore[method-assign]
+        self._runner.apart = lambda work: work()  # type: ignore[method-assign]
         self._backlog._pool = InlineExecutor()
 
     def _take_workers(self) -> None:
