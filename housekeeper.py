@@ -2457,7 +2457,7 @@ class Database:
 def without_password(url: str) -> str:
     """Return a URL with *** for all that may be of a password, also one of a broken URL."""
     url = re.sub(r"(?s)(://[^:@/?]*):.*@", r"\1:***@", url)
-    return mask_secrets(re.sub(r"(?i)(password=)[^&]*", r"\1***", url))
+    return mask_secrets(re.sub(r"(?is)(password=).*", r"\1***", url))
 
 
 def _in_ascii(value: object) -> object:

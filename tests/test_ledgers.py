@@ -462,7 +462,10 @@ class TestEveryLedger:
 
     def test_a_task_that_was_never_registered_can_be_paused(self, bench: Bench) -> None:
         assert bench.ledger.pause("/later")
-        assert bench.ledger.register([Entry("/later", "0 * * * *", "UTC")])["/later"].paused_at == START
+        assert (
+            bench.ledger.register([Entry("/later", "0 * * * *", "UTC")])["/later"].paused_at
+            == START
+        )
         assert bench.ledger.claim(bench.run(START, key="/later")) is Claim.PAUSED
 
     def test_standings_are_listed_by_namespace_with_schedule_and_who_entered_it(
