@@ -306,6 +306,25 @@ class TestEveryLedger:
         bench.claimed(minutes(1))
         assert bench.standing().newest == minutes(1)
 
+    def test_what_a_clock_in_2036_has_left_is_neither_the_last_run_nor_listed(
+        self, bench: Bench
+    ) -> None:
+        bench.since()
+        away = (utc(2036, 5, 5) - START).total_seconds()
+        bench.clock.jump(away)
+        future = bench.claimed()
+        assert bench.finish(future, Status.FAILED)
+        assert bench.since("5 * * * *") == utc(2036, 5, 5)
+        bench.clock.jump(-away)
+        assert bench.last() == hk.Lasts()
+        assert bench.rows() == []
+        assert bench.since("5 * * * *") == START, "ticks would count from 2036 on"
+        now = bench.finished()
+        assert bench.last().run == bench.row(now)
+        assert bench.last().failures == 0
+        assert [row.id for row in bench.rows()] == [now.id]
+        assert bench.row(future).status is Status.FAILED
+
     def test_a_run_of_a_host_that_died_in_2036_does_not_block_its_task_until_then(
         self, bench: Bench
     ) -> None:
