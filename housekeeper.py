@@ -2377,16 +2377,22 @@ class Database:
     def _unavailable(self, error: BaseException) -> LedgerUnavailable:
         return LedgerUnavailable(f"ledger {self.url}: {mask_secrets(str(self._failure(error)))}")
 
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[float]:
-        """Wait for this call's turn; yield the monotonic instant at which it must be over."""
+    def _notice_fork(self) -> None:
         if self._pid != os.getpid():
-            self.forget()  # A fork that nobody has told of; the old lock may be held for ever.
-        limit = _call_limit.get()
-        until = self._clock.monotonic() + limit
-        if not self.lock.acquire(timeout=limit):
-            self.failures += 1
-            raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
+            self.forget()  # Nobody has told of it; the old lock may be held for ever.
+
+    def _busy(self, limit: float) -> LedgerUnavailable:
+        self.failures += 1
+        return LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
+
+    @contextlib.contextmanager
+    def _turn(self, until: float = math.inf) -> Iterator[float]:
+        """Wait for this call's turn; yield the monotonic instant at which it must be over."""
+        self._notice_fork()
+        limit, now = _call_limit.get(), self._clock.monotonic()
+        until = min(until, now + limit)
+        if not self.lock.acquire(timeout=max(0.0, until - now)):
+            raise self._busy(limit)
         try:
             yield until
         except LedgerUnavailable:
@@ -2833,11 +2839,13 @@ def _where(column: str, within: str) -> str:
 class PendingWrite:
     """A statement that waits in an SqliteLedger."""
 
-    __slots__ = ("sql", "touched", "values")
+    __slots__ = ("sql", "touched", "values", "woken")
 
     def __init__(self, sql: str, values: Mapping[str, object]) -> None:
         self.sql, self.values = sql, values
         self.touched: int | None = None  # how many rows, once it was made
+        self.woken = threading.Lock()  # held until it was made by another, or is the first
+        self.woken.acquire()
 
 
 class SqliteLedger(SqlLedger):
@@ -2859,6 +2867,7 @@ class SqliteLedger(SqlLedger):
     def _start(self) -> None:
         super()._start()
         SqliteLedger.connecting = threading.Lock()
+        self._queueing = threading.Lock()  # guards `_pending`; never held over a statement
         self._pending: list[PendingWrite] = []
         self._file: tuple[int, int] | None = None  # device and inode of the kept connection's
         self._place = ""  # where that is, when the path is a link
@@ -2980,25 +2989,40 @@ class SqliteLedger(SqlLedger):
                         os.unlink(name)
         raise OSError("its file was replaced")
 
-    # Writes.  A commit waits for the disk, and meanwhile others come to wait for the lock: who
-    # gets it makes one transaction of all that wait.  Each statement is still a step of its own,
-    # but a hundred tasks at midnight do not wait two hundred times for the disk.
+    # Writes.  A commit waits for the disk, and meanwhile others come to write: the first of them
+    # makes one transaction of all that wait.  Each statement is still a step of its own, but a
+    # hundred tasks at midnight do not wait two hundred times for the disk.
 
     def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
         if sql.startswith("SELECT"):
             return super()._in_turn(sql, values)
-        mine = PendingWrite(sql, values)
+        self._notice_fork()
+        mine, limit = PendingWrite(sql, values), _call_limit.get()
+        until = self._clock.monotonic() + limit
         try:
-            self._pending.append(mine)
-            with self._turn() as until:
-                if mine.touched is None:
+            with self._queueing:
+                self._pending.append(mine)
+                is_first = self._pending[0] is mine
+            if not is_first and not mine.woken.acquire(timeout=limit):
+                raise self._busy(limit)
+            if mine.touched is None:
+                with self._turn(until):
                     self._write_pending(until)
-                if mine.touched is None:
-                    mine.touched = self._persist(sql, values, until)[1]
+                    if mine.touched is None:
+                        mine.touched = self._persist(sql, values, until)[1]
         finally:
-            with contextlib.suppress(ValueError):
-                self._pending.remove(mine)
+            self._leave_queue(mine)
         return [], mine.touched
+
+    def _leave_queue(self, mine: PendingWrite) -> None:
+        """Leave; who was first wakes those whose writes it has made, and who is first now."""
+        with self._queueing:
+            was_first = self._pending[:1] == [mine]
+            made = [each for each in self._pending if each.touched is not None and was_first]
+            self._pending[:] = [each for each in self._pending if each not in (mine, *made)]
+            for each in (*made, *self._pending[:1]) if was_first else ():
+                if each is not mine:
+                    each.woken.release()
 
     def _write_pending(self, until: float) -> None:
         """Make all writes that wait, if there are several; none when one of them fails."""
