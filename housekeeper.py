@@ -1697,7 +1697,7 @@ class Lasts(NamedTuple):
 
     run: Run | None = None  # the newest that was started
     success: datetime | None = None  # the end of the newest that succeeded
-    failures: int = 0  # the newest runs that failed, timed out or crashed, one after the other
+    failures: int = 0  # the runs since then that failed; 0 when the newest did not
     failing_since: datetime | None = None  # the start of the first of them
     last_error: str = ""  # the note of the last of them
 
@@ -2197,19 +2197,17 @@ FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
 
 
 def _lasts_of(rows: Sequence[Run], now: datetime) -> Lasts:
-    last, success = None, None
-    failed, counting = list[Run](), True
+    last, success, failed = None, None, list[Run]()
     for row in reversed(rows):
         if row.started_at is None or not _is_present(row, now):
             continue
         last = last or replace(row)
-        counting = counting and row.status in (Status.RUNNING, *FAILURES)
-        if counting and row.status in FAILURES:
+        if row.status in FAILURES:
             failed.append(row)
         if row.status is Status.SUCCEEDED:
             success = row.finished_at
             break
-    if not failed:
+    if not failed or last is None or last.status not in (Status.RUNNING, *FAILURES):
         return Lasts(last, success)
     return Lasts(last, success, len(failed), failed[-1].started_at, failed[0].note)
 
@@ -2256,6 +2254,10 @@ CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_per_tick
 CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_running
     ON housekeeper_runs (task) WHERE status = 'running';
 CREATE INDEX IF NOT EXISTS housekeeper_runs_by_task ON housekeeper_runs (task, id);
+CREATE INDEX IF NOT EXISTS housekeeper_runs_succeeded
+    ON housekeeper_runs (task, id) WHERE status = 'succeeded';
+CREATE INDEX IF NOT EXISTS housekeeper_runs_failed
+    ON housekeeper_runs (task, id) WHERE status IN ('failed', 'timed_out', 'crashed');
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
     ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
@@ -2749,32 +2751,28 @@ class SqlLedger(Database):
         return run
 
     def lasts(self, within: str) -> dict[str, Lasts]:
-        # Each of them is found by the index, among millions of rows.
-        newest = (
-            "(SELECT %s FROM housekeeper_runs WHERE task = name AND started_at IS NOT NULL"
-            " AND %s AND {present} ORDER BY id DESC LIMIT 1)"
-        )
-        last, success = newest % ("id", "1 = 1"), newest % ("finished_at", "status = 'succeeded'")
-        good = newest % ("id", "status <> 'running' AND NOT {failed}")
+        # Each of them is found by an index, among millions of rows.
+        one = "(SELECT %s FROM housekeeper_runs WHERE task = name AND %s AND {present}%s)"
+        last = one % ("id", "started_at IS NOT NULL", " ORDER BY id DESC LIMIT 1")
+        success = one % ("id", "status = 'succeeded'", " ORDER BY id DESC LIMIT 1")
+        failures = one % ("COUNT(*)", "{failed} AND id > good", "")
+        first = one % ("started_at", "{failed} AND id > good", " ORDER BY id LIMIT 1")
+        worst = one % ("note", "{failed} AND id > good", " ORDER BY id DESC LIMIT 1")
         rows = self._rows(
-            "SELECT name, success, failures, since, worst.note,"
-            f" {', '.join(f'run.{column}' for column in RUN_COLUMNS)} FROM"
-            " (SELECT name, last, success, COUNT(failed.id) AS failures,"
-            " MIN(failed.started_at) AS since, MAX(failed.id) AS worst_id FROM"
-            f" (SELECT name, {last} AS last, COALESCE({good}, '') AS good,"
-            f" {success} AS success"
+            "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE id = good),"
+            f" {failures}, {first}, {worst}, {', '.join(f'run.{each}' for each in RUN_COLUMNS)}"
+            f" FROM (SELECT name, {last} AS last, COALESCE({success}, '') AS good"
             f" FROM housekeeper_tasks WHERE {_where('name', within)}) AS seen"
-            " LEFT JOIN housekeeper_runs AS failed ON failed.task = name AND failed.id > good"
-            " AND {failed} AND {present} GROUP BY name, last, success) AS streak"
-            " LEFT JOIN housekeeper_runs AS worst ON worst.id = worst_id"
             " LEFT JOIN housekeeper_runs AS run ON run.id = last",
             within=within,
         )
         found: dict[str, Lasts] = {}
-        for key, success, failures, since, note, *row in rows:
+        for key, success_at, number, since, note, *row in rows:
             run = self._run_of(row) if row[0] is not None else None
-            instants = self._instant(success), self._instant(since)
-            found[key] = Lasts(run, instants[0], failures, instants[1], note or "")
+            found[key] = Lasts(run, self._instant(success_at))
+            if number and run is not None and run.status in (Status.RUNNING, *FAILURES):
+                streak = {"failures": number, "failing_since": self._instant(since)}
+                found[key] = found[key]._replace(**streak, last_error=note)
         return found
 
     # Retention and runners.
@@ -2935,7 +2933,7 @@ class SqliteLedger(SqlLedger):
         if {"housekeeper_meta", "housekeeper_runs"} <= names:
             sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
             version = self._version_of(connection.execute(sql).fetchone())
-        if version == SCHEMA_VERSION and len(names) >= len(TABLES) + 3:
+        if version == SCHEMA_VERSION and len(names) >= SCHEMA.count("CREATE"):
             return
         connection.execute("BEGIN IMMEDIATE")
         for statement in self._script(version).split(";"):

@@ -88,7 +88,10 @@ def small_disk(place: Place) -> Iterator[Callable[[], None]]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
 
     def fill() -> None:
-        with open(folder / "filler", "wb", buffering=0) as filler, pytest.raises(OSError):
+        with (
+            open(folder / "filler", "wb", buffering=0) as filler,
+            pytest.raises(OSError, match="No space"),
+        ):
             while True:
                 filler.write(b"\0" * 512)
 
@@ -105,7 +108,7 @@ def small_disk(place: Place) -> Iterator[Callable[[], None]]:
 @contextmanager
 def full_disk(place: Place) -> Iterator[None]:
     fill = place.path.parent / "filler"
-    with open(fill, "wb", buffering=0) as filler, pytest.raises(OSError):
+    with open(fill, "wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
         while True:
             filler.write(b"\0" * 512)
     yield
