@@ -2280,7 +2280,8 @@ RUNNER_COLUMNS = [each.name for each in fields(RunnerRow)]
 # Conditions that several statements share.
 CONDITIONS = {
     # Not what a clock in the future has left.
-    "{present}": "COALESCE(finished_at, started_at, {now}) <= {in_60}",
+    "{present}": "(finished_at IS NULL OR finished_at <= {in_60})"
+    " AND (started_at IS NULL OR started_at <= {in_60})",
     "{silent}": "(heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
     "{failed}": "status IN ('failed', 'timed_out', 'crashed')",
     "{never_ran}": "status IN ('skipped', 'missed')",
@@ -2425,7 +2426,7 @@ class Database:
 
     def _run(self, sql: str, row: object, values: Mapping[str, object]) -> tuple[list[Any], int]:
         """Run one statement with the values that it names: attributes of `row`, or others."""
-        sql, names = _in_dialect(sql, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)
+        sql, names = _in_dialect(sql, type(self))
         found = {name: values[name] if name in values else getattr(row, name) for name in names}
         return self._in_turn(sql, {name: self._stored(value) for name, value in found.items()})
 
@@ -2459,7 +2460,7 @@ class Database:
         """Return the statements that make the tables, or bring those of a version up to date."""
         schema = SCHEMA.format(instant=self.INSTANT, version=SCHEMA_VERSION)
         text = (MIGRATION if version == 1 else "") + schema
-        return _in_dialect(text, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)[0]
+        return _in_dialect(text, type(self))[0]
 
 
 def without_password(url: str) -> str:
@@ -2473,20 +2474,18 @@ def _in_ascii(value: object) -> object:
 
 
 @functools.lru_cache(maxsize=256)
-def _in_dialect(
-    sql: str, now: str, shifted: str, whole: str, value: str
-) -> tuple[str, tuple[str, ...]]:
+def _in_dialect(sql: str, dialect: type[Database]) -> tuple[str, tuple[str, ...]]:
     """Return SQL as a dialect has it, and the names of its values."""
+
+    def shifted(match: re.Match[str]) -> str:
+        return dialect.SHIFTED.format(f"{'+' if match[1] == 'in' else '-'}{match[2]} seconds")
+
     for name, condition in CONDITIONS.items():
         sql = sql.replace(name, condition)
-    sql = re.sub(r"\{whole:(:?[\w.]+)\}", lambda match: whole.format(match[1]), sql)
+    sql = re.sub(r"\{whole:(:?[\w.]+)\}", lambda match: dialect.WHOLE.format(match[1]), sql)
     names = tuple(dict.fromkeys(re.findall(r":([a-z]\w*)", sql)))
-    sql = re.sub(r":([a-z]\w*)", value, sql)
-    signs = {"in": "+", "ago": "-"}
-    sql = re.sub(
-        r"\{(in|ago)_(\d+)\}", lambda at: shifted.format(f"{signs[at[1]]}{at[2]} seconds"), sql
-    )
-    return sql.replace("{now}", now), names
+    sql = re.sub(r":([a-z]\w*)", dialect.VALUE, sql)
+    return re.sub(r"\{(in|ago)_(\d+)\}", shifted, sql).replace("{now}", dialect.NOW), names
 
 
 class SqlLedger(Database):
@@ -2755,13 +2754,14 @@ class SqlLedger(Database):
         one = "(SELECT %s FROM housekeeper_runs WHERE task = name AND %s AND {present}%s)"
         last = one % ("id", "started_at IS NOT NULL", " ORDER BY id DESC LIMIT 1")
         success = one % ("id", "status = 'succeeded'", " ORDER BY id DESC LIMIT 1")
-        failures = one % ("COUNT(*)", "{failed} AND id > good", "")
-        first = one % ("started_at", "{failed} AND id > good", " ORDER BY id LIMIT 1")
-        worst = one % ("note", "{failed} AND id > good", " ORDER BY id DESC LIMIT 1")
+        since_then = "{failed} AND id > CASE WHEN good IS NULL THEN '' ELSE good END"
+        failures = one % ("COUNT(*)", since_then, "")
+        first = one % ("started_at", since_then, " ORDER BY id LIMIT 1")
+        worst = one % ("note", since_then, " ORDER BY id DESC LIMIT 1")
         rows = self._rows(
             "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE id = good),"
             f" {failures}, {first}, {worst}, {', '.join(f'run.{each}' for each in RUN_COLUMNS)}"
-            f" FROM (SELECT name, {last} AS last, COALESCE({success}, '') AS good"
+            f" FROM (SELECT name, {last} AS last, {success} AS good"
             f" FROM housekeeper_tasks WHERE {_where('name', within)}) AS seen"
             " LEFT JOIN housekeeper_runs AS run ON run.id = last",
             within=within,

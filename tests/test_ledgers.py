@@ -901,7 +901,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def file(path: Path) -> Iterator[hk.Ledger]:
+def file(path: Path) -> Iterator[Any]:
     """A ledger in a file, on the machine's clock."""
     made = sqlite_at(path)
     yield made

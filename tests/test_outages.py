@@ -524,7 +524,7 @@ def test_a_full_disk_runs_nothing_unclaimed_and_what_was_missed_is_recorded_afte
 
     def set_room(pages: int) -> None:
         def connecting(*arguments: Any, **options: Any) -> sqlite3.Connection:
-            connection = connect(*arguments, **options)
+            connection: sqlite3.Connection = connect(*arguments, **options)
             connection.execute(f"PRAGMA max_page_count = {pages}")
             return connection
 
