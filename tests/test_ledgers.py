@@ -33,7 +33,7 @@ from housekeeper import (
     Task,
 )
 from tests.postgres import ClockedPostgresLedger
-from tests.virtual_time import VirtualClock, utc
+from tests.virtual_time import VirtualClock, simulated, utc
 
 START = utc(2024, 1, 1)
 HERE, THERE = "here:1:aaaaaa", "there:2:bbbbbb"
@@ -828,6 +828,29 @@ class TestEveryLedger:
         assert bench.standing().newest == START  # or START would run again
 
 
+@pytest.mark.parametrize("obstacle", ["run", "pause"])
+def test_what_stands_in_the_way_just_before_a_tick_is_looked_for_when_it_has_come(
+    ledger: hk.Ledger, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    task = Task("sweep", lambda: None, schedule="0 0 1 1 *")
+    housekeeper = simulated(clock, task, ledger=ledger)
+    bench, claims = Bench(ledger, clock), housekeeper.claims
+    (registration,) = housekeeper.registrations.all()
+    other = bench.claimed() if obstacle == "run" else None
+    if other is None:
+        assert ledger.pause(KEY)
+
+    def goes_meanwhile(_: hk.Waitable, seconds: float) -> None:
+        assert bench.finish(other) if other is not None else ledger.resume(KEY)
+        clock.advance(seconds)
+
+    monkeypatch.setattr(clock, "wait", goes_meanwhile)
+    clock.advance(60 - 0.004)
+    run = claims.new_run(registration, Reason.SCHEDULE, minutes(1))
+    assert claims.claim(run) is Claim.MINE
+    assert clock.now() == bench.row(run).started_at == minutes(1)
+
+
 # URLs.
 
 
@@ -1102,7 +1125,7 @@ def test_the_first_that_waited_too_long_hands_the_queue_on(writers: Writers) -> 
 def test_an_interrupt_in_a_transaction_undoes_it_and_the_others_go_on(
     writers: Writers, interrupted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute, seen = writers.ledger._statement, []
+    execute, seen = writers.ledger._statement, list[str]()
 
     def interrupt(sql: str, values: Any, until: float) -> Any:
         if sql.startswith(interrupted) and not seen:
