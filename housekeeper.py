@@ -1921,9 +1921,15 @@ class MemoryTask:
     ticks: list[Run] = field(default_factory=list)  # those with a tick, in the order of the ticks
     running: Run | None = None
 
+    def position_after(self, instant: datetime) -> int:
+        """Return where in `ticks` those begin that are later than an instant."""
+        if not self.ticks or _tick_of(self.ticks[-1]) <= instant:  # as it mostly is
+            return len(self.ticks)
+        return bisect.bisect_right(self.ticks, instant, key=_tick_of)
+
     def newest_until(self, instant: datetime) -> datetime | None:
         """Return the newest tick on record that is not later than an instant."""
-        position = bisect.bisect_right(self.ticks, instant, key=_tick_of)
+        position = self.position_after(instant)
         return _tick_of(self.ticks[position - 1]) if position else None
 
     def has_tick_in(self, after: datetime, until: datetime) -> bool:
@@ -2054,7 +2060,7 @@ class MemoryLedger:
         task, self._rows[row.id] = self._tasks[key], row
         task.rows.append(row)
         if tick is not None:
-            bisect.insort(task.ticks, row, key=_tick_of)
+            task.ticks.insert(task.position_after(tick), row)
         return row
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
