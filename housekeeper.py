@@ -2320,6 +2320,7 @@ class Database:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url, self.failures, self._clock = without_password(url), 0, clock
+        self._known: dict[str, tuple[str, tuple[str, ...]]] = {}  # statements in this dialect
         self._start()
 
     def _start(self) -> None:
@@ -2432,7 +2433,9 @@ class Database:
 
     def _run(self, sql: str, row: object, values: Mapping[str, object]) -> tuple[list[Any], int]:
         """Run one statement with the values that it names: attributes of `row`, or others."""
-        sql, names = _in_dialect(sql, type(self))
+        if sql not in self._known:
+            self._known[sql] = _in_dialect(sql, self)
+        sql, names = self._known[sql]
         found = {name: values[name] if name in values else getattr(row, name) for name in names}
         return self._in_turn(sql, {name: self._stored(value) for name, value in found.items()})
 
@@ -2466,7 +2469,7 @@ class Database:
         """Return the statements that make the tables, or bring those of a version up to date."""
         schema = SCHEMA.format(instant=self.INSTANT, version=SCHEMA_VERSION)
         text = (MIGRATION if version == 1 else "") + schema
-        return _in_dialect(text, type(self))[0]
+        return _in_dialect(text, self)[0]
 
 
 def without_password(url: str) -> str:
@@ -2479,8 +2482,7 @@ def _in_ascii(value: object) -> object:
     return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-@functools.lru_cache(maxsize=256)
-def _in_dialect(sql: str, dialect: type[Database]) -> tuple[str, tuple[str, ...]]:
+def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
     """Return SQL as a dialect has it, and the names of its values."""
 
     def shifted(match: re.Match[str]) -> str:
@@ -3140,13 +3142,15 @@ class PostgresLedger(SqlLedger):
 
     def exists(self) -> bool:
         with self._turn() as until:
-            try:
-                self._disconnect()  # It may have been closed by the server meanwhile.
-                self._connected(until, prepare=False)
-                return self._version(until) is not None
-            except (self._driver.Error, OSError) as error:
-                self._disconnect()
-                raise self._unavailable(error) from error
+            for is_last in (self._connection is None, True):
+                try:
+                    self._connected(until, prepare=False)
+                    return self._version(until) is not None
+                except (self._driver.Error, OSError) as error:
+                    self._disconnect()
+                    if is_last:
+                        raise self._unavailable(error) from error
+        raise AssertionError("unreachable")
 
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
@@ -3252,7 +3256,10 @@ def _well_formed(url: str) -> str:
 def _selector() -> selectors.BaseSelector:
     # poll() takes one call of the system, and epoll() four; Windows has neither, and gevent takes
     # it away: so it is looked for each time.
-    return getattr(selectors, "PollSelector", selectors.DefaultSelector)()  # type: ignore[no-any-return]
+    made: type[selectors.BaseSelector] = getattr(
+        selectors, "PollSelector", selectors.DefaultSelector
+    )
+    return made()
 
 
 def _addresses_of(parameters: Mapping[str, str], clock: Clock, until: float) -> dict[str, str]:
