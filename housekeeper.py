@@ -2412,7 +2412,7 @@ class Lasts(NamedTuple):
 
     run: Run | None = None  # the newest that was started
     success: datetime | None = None  # the end of the newest that succeeded
-    failures: int = 0  # the newest runs that failed, timed out or crashed, one after the other
+    failures: int = 0  # the runs since then that failed; 0 when the newest did not
     failing_since: datetime | None = None  # the start of the first of them
     last_error: str = ""  # the note of the last of them
 
@@ -2626,9 +2626,15 @@ class MemoryTask:
     ticks: list[Run] = field(default_factory=list)  # those with a tick, in the order of the ticks
     running: Run | None = None
 
+    def position_after(self, instant: datetime) -> int:
+        """Return where in `ticks` those begin that are later than an instant."""
+        if not self.ticks or _tick_of(self.ticks[-1]) <= instant:  # as it mostly is
+            return len(self.ticks)
+        return bisect.bisect_right(self.ticks, instant, key=_tick_of)
+
     def newest_until(self, instant: datetime) -> datetime | None:
         """Return the newest tick on record that is not later than an instant."""
-        position = bisect.bisect_right(self.ticks, instant, key=_tick_of)
+        position = self.position_after(instant)
         return _tick_of(self.ticks[position - 1]) if position else None
 
     def has_tick_in(self, after: datetime, until: datetime) -> bool:
@@ -2759,7 +2765,7 @@ class MemoryLedger:
         task, self._rows[row.id] = self._tasks[key], row
         task.rows.append(row)
         if tick is not None:
-            bisect.insort(task.ticks, row, key=_tick_of)
+            task.ticks.insert(task.position_after(tick), row)
         return row
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
@@ -2902,19 +2908,17 @@ FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
 
 
 def _lasts_of(rows: Sequence[Run], now: datetime) -> Lasts:
-    last, success = None, None
-    failed, counting = list[Run](), True
+    last, success, failed = None, None, list[Run]()
     for row in reversed(rows):
         if row.started_at is None or not _is_present(row, now):
             continue
         last = last or replace(row)
-        counting = counting and row.status in (Status.RUNNING, *FAILURES)
-        if counting and row.status in FAILURES:
+        if row.status in FAILURES:
             failed.append(row)
         if row.status is Status.SUCCEEDED:
             success = row.finished_at
             break
-    if not failed:
+    if not failed or last is None or last.status not in (Status.RUNNING, *FAILURES):
         return Lasts(last, success)
     return Lasts(last, success, len(failed), failed[-1].started_at, failed[0].note)
 
@@ -2961,6 +2965,10 @@ CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_per_tick
 CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_running
     ON housekeeper_runs (task) WHERE status = 'running';
 CREATE INDEX IF NOT EXISTS housekeeper_runs_by_task ON housekeeper_runs (task, id);
+CREATE INDEX IF NOT EXISTS housekeeper_runs_succeeded
+    ON housekeeper_runs (task, id) WHERE status = 'succeeded';
+CREATE INDEX IF NOT EXISTS housekeeper_runs_failed
+    ON housekeeper_runs (task, id) WHERE status IN ('failed', 'timed_out', 'crashed');
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
     ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
@@ -2983,7 +2991,8 @@ RUNNER_COLUMNS = [each.name for each in fields(RunnerRow)]
 # Conditions that several statements share.
 CONDITIONS = {
     # Not what a clock in the future has left.
-    "{present}": "COALESCE(finished_at, started_at, {now}) <= {in_60}",
+    "{present}": "(finished_at IS NULL OR finished_at <= {in_60})"
+    " AND (started_at IS NULL OR started_at <= {in_60})",
     "{silent}": "(heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
     "{failed}": "status IN ('failed', 'timed_out', 'crashed')",
     "{never_ran}": "status IN ('skipped', 'missed')",
@@ -3016,6 +3025,7 @@ class Database:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url, self.failures, self._clock = without_password(url), 0, clock
+        self._known: dict[str, tuple[str, tuple[str, ...]]] = {}  # statements in this dialect
         self._start()
 
     def _start(self) -> None:
@@ -3082,16 +3092,22 @@ class Database:
     def _unavailable(self, error: BaseException) -> LedgerUnavailable:
         return LedgerUnavailable(f"ledger {self.url}: {mask_secrets(str(self._failure(error)))}")
 
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[float]:
-        """Wait for this call's turn; yield the monotonic instant at which it must be over."""
+    def _notice_fork(self) -> None:
         if self._pid != os.getpid():
-            self.forget()  # A fork that nobody has told of; the old lock may be held for ever.
-        limit = _call_limit.get()
-        until = self._clock.monotonic() + limit
-        if not self.lock.acquire(timeout=limit):
-            self.failures += 1
-            raise LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
+            self.forget()  # Nobody has told of it; the old lock may be held for ever.
+
+    def _busy(self, limit: float) -> LedgerUnavailable:
+        self.failures += 1
+        return LedgerUnavailable(f"ledger {self.url} was busy for {limit:.0f} s")
+
+    @contextlib.contextmanager
+    def _turn(self, until: float = math.inf) -> Iterator[float]:
+        """Wait for this call's turn; yield the monotonic instant at which it must be over."""
+        self._notice_fork()
+        limit, now = _call_limit.get(), self._clock.monotonic()
+        until = min(until, now + limit)
+        if not self.lock.acquire(timeout=max(0.0, until - now)):
+            raise self._busy(limit)
         try:
             yield until
         except LedgerUnavailable:
@@ -3122,7 +3138,9 @@ class Database:
 
     def _run(self, sql: str, row: object, values: Mapping[str, object]) -> tuple[list[Any], int]:
         """Run one statement with the values that it names: attributes of `row`, or others."""
-        sql, names = _in_dialect(sql, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)
+        if sql not in self._known:
+            self._known[sql] = _in_dialect(sql, self)
+        sql, names = self._known[sql]
         found = {name: values[name] if name in values else getattr(row, name) for name in names}
         return self._in_turn(sql, {name: self._stored(value) for name, value in found.items()})
 
@@ -3156,34 +3174,31 @@ class Database:
         """Return the statements that make the tables, or bring those of a version up to date."""
         schema = SCHEMA.format(instant=self.INSTANT, version=SCHEMA_VERSION)
         text = (MIGRATION if version == 1 else "") + schema
-        return _in_dialect(text, self.NOW, self.SHIFTED, self.WHOLE, self.VALUE)[0]
+        return _in_dialect(text, self)[0]
 
 
 def without_password(url: str) -> str:
     """Return a URL with *** for all that may be of a password, also one of a broken URL."""
     url = re.sub(r"(?s)(://[^:@/?]*):.*@", r"\1:***@", url)
-    return mask_secrets(re.sub(r"(?i)(password=)[^&]*", r"\1***", url))
+    return mask_secrets(re.sub(r"(?is)(password=).*", r"\1***", url))
 
 
 def _in_ascii(value: object) -> object:
     return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-@functools.lru_cache(maxsize=256)
-def _in_dialect(
-    sql: str, now: str, shifted: str, whole: str, value: str
-) -> tuple[str, tuple[str, ...]]:
+def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
     """Return SQL as a dialect has it, and the names of its values."""
+
+    def shifted(match: re.Match[str]) -> str:
+        return dialect.SHIFTED.format(f"{'+' if match[1] == 'in' else '-'}{match[2]} seconds")
+
     for name, condition in CONDITIONS.items():
         sql = sql.replace(name, condition)
-    sql = re.sub(r"\{whole:(:?[\w.]+)\}", lambda match: whole.format(match[1]), sql)
+    sql = re.sub(r"\{whole:(:?[\w.]+)\}", lambda match: dialect.WHOLE.format(match[1]), sql)
     names = tuple(dict.fromkeys(re.findall(r":([a-z]\w*)", sql)))
-    sql = re.sub(r":([a-z]\w*)", value, sql)
-    signs = {"in": "+", "ago": "-"}
-    sql = re.sub(
-        r"\{(in|ago)_(\d+)\}", lambda at: shifted.format(f"{signs[at[1]]}{at[2]} seconds"), sql
-    )
-    return sql.replace("{now}", now), names
+    sql = re.sub(r":([a-z]\w*)", dialect.VALUE, sql)
+    return re.sub(r"\{(in|ago)_(\d+)\}", shifted, sql).replace("{now}", dialect.NOW), names
 
 
 class SqlLedger(Database):
@@ -3448,32 +3463,29 @@ class SqlLedger(Database):
         return run
 
     def lasts(self, within: str) -> dict[str, Lasts]:
-        # Each of them is found by the index, among millions of rows.
-        newest = (
-            "(SELECT %s FROM housekeeper_runs WHERE task = name AND started_at IS NOT NULL"
-            " AND %s AND {present} ORDER BY id DESC LIMIT 1)"
-        )
-        last, success = newest % ("id", "1 = 1"), newest % ("finished_at", "status = 'succeeded'")
-        good = newest % ("id", "status <> 'running' AND NOT {failed}")
+        # Each of them is found by an index, among millions of rows.
+        one = "(SELECT %s FROM housekeeper_runs WHERE task = name AND %s AND {present}%s)"
+        last = one % ("id", "started_at IS NOT NULL", " ORDER BY id DESC LIMIT 1")
+        success = one % ("id", "status = 'succeeded'", " ORDER BY id DESC LIMIT 1")
+        since_then = "{failed} AND id > CASE WHEN good IS NULL THEN '' ELSE good END"
+        failures = one % ("COUNT(*)", since_then, "")
+        first = one % ("started_at", since_then, " ORDER BY id LIMIT 1")
+        worst = one % ("note", since_then, " ORDER BY id DESC LIMIT 1")
         rows = self._rows(
-            "SELECT name, success, failures, since, worst.note,"
-            f" {', '.join(f'run.{column}' for column in RUN_COLUMNS)} FROM"
-            " (SELECT name, last, success, COUNT(failed.id) AS failures,"
-            " MIN(failed.started_at) AS since, MAX(failed.id) AS worst_id FROM"
-            f" (SELECT name, {last} AS last, COALESCE({good}, '') AS good,"
-            f" {success} AS success"
+            "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE id = good),"
+            f" {failures}, {first}, {worst}, {', '.join(f'run.{each}' for each in RUN_COLUMNS)}"
+            f" FROM (SELECT name, {last} AS last, {success} AS good"
             f" FROM housekeeper_tasks WHERE {_where('name', within)}) AS seen"
-            " LEFT JOIN housekeeper_runs AS failed ON failed.task = name AND failed.id > good"
-            " AND {failed} AND {present} GROUP BY name, last, success) AS streak"
-            " LEFT JOIN housekeeper_runs AS worst ON worst.id = worst_id"
             " LEFT JOIN housekeeper_runs AS run ON run.id = last",
             within=within,
         )
         found: dict[str, Lasts] = {}
-        for key, success, failures, since, note, *row in rows:
+        for key, success_at, number, since, note, *row in rows:
             run = self._run_of(row) if row[0] is not None else None
-            instants = self._instant(success), self._instant(since)
-            found[key] = Lasts(run, instants[0], failures, instants[1], note or "")
+            found[key] = Lasts(run, self._instant(success_at))
+            if number and run is not None and run.status in (Status.RUNNING, *FAILURES):
+                streak = {"failures": number, "failing_since": self._instant(since)}
+                found[key] = found[key]._replace(**streak, last_error=note)
         return found
 
     # Retention and runners.
@@ -3538,11 +3550,13 @@ def _where(column: str, within: str) -> str:
 class PendingWrite:
     """A statement that waits in an SqliteLedger."""
 
-    __slots__ = ("sql", "touched", "values")
+    __slots__ = ("sql", "touched", "values", "woken")
 
     def __init__(self, sql: str, values: Mapping[str, object]) -> None:
         self.sql, self.values = sql, values
         self.touched: int | None = None  # how many rows, once it was made
+        self.woken = threading.Lock()  # held until it was made by another, or is the first
+        self.woken.acquire()
 
 
 class SqliteLedger(SqlLedger):
@@ -3564,6 +3578,7 @@ class SqliteLedger(SqlLedger):
     def _start(self) -> None:
         super()._start()
         SqliteLedger.connecting = threading.Lock()
+        self._queueing = threading.Lock()  # guards `_pending`; never held over a statement
         self._pending: list[PendingWrite] = []
         self._file: tuple[int, int] | None = None  # device and inode of the kept connection's
         self._place = ""  # where that is, when the path is a link
@@ -3631,7 +3646,7 @@ class SqliteLedger(SqlLedger):
         if {"housekeeper_meta", "housekeeper_runs"} <= names:
             sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
             version = self._version_of(connection.execute(sql).fetchone())
-        if version == SCHEMA_VERSION and len(names) >= len(TABLES) + 3:
+        if version == SCHEMA_VERSION and len(names) >= SCHEMA.count("CREATE"):
             return
         connection.execute("BEGIN IMMEDIATE")
         for statement in self._script(version).split(";"):
@@ -3685,25 +3700,40 @@ class SqliteLedger(SqlLedger):
                         os.unlink(name)
         raise OSError("its file was replaced")
 
-    # Writes.  A commit waits for the disk, and meanwhile others come to wait for the lock: who
-    # gets it makes one transaction of all that wait.  Each statement is still a step of its own,
-    # but a hundred tasks at midnight do not wait two hundred times for the disk.
+    # Writes.  A commit waits for the disk, and meanwhile others come to write: the first of them
+    # makes one transaction of all that wait.  Each statement is still a step of its own, but a
+    # hundred tasks at midnight do not wait two hundred times for the disk.
 
     def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
         if sql.startswith("SELECT"):
             return super()._in_turn(sql, values)
-        mine = PendingWrite(sql, values)
+        self._notice_fork()
+        mine, limit = PendingWrite(sql, values), _call_limit.get()
+        until = self._clock.monotonic() + limit
         try:
-            self._pending.append(mine)
-            with self._turn() as until:
-                if mine.touched is None:
+            with self._queueing:
+                self._pending.append(mine)
+                is_first = self._pending[0] is mine
+            if not is_first and not mine.woken.acquire(timeout=limit):
+                raise self._busy(limit)
+            if mine.touched is None:
+                with self._turn(until):
                     self._write_pending(until)
-                if mine.touched is None:
-                    mine.touched = self._persist(sql, values, until)[1]
+                    if mine.touched is None:
+                        mine.touched = self._persist(sql, values, until)[1]
         finally:
-            with contextlib.suppress(ValueError):
-                self._pending.remove(mine)
+            self._leave_queue(mine)
         return [], mine.touched
+
+    def _leave_queue(self, mine: PendingWrite) -> None:
+        """Leave; who was first wakes those whose writes it has made, and who is first now."""
+        with self._queueing:
+            was_first = self._pending[:1] == [mine]
+            made = [each for each in self._pending if each.touched is not None and was_first]
+            self._pending[:] = [each for each in self._pending if each not in (mine, *made)]
+            for each in (*made, *self._pending[:1]) if was_first else ():
+                if each is not mine:
+                    each.woken.release()
 
     def _write_pending(self, until: float) -> None:
         """Make all writes that wait, if there are several; none when one of them fails."""
@@ -3817,13 +3847,15 @@ class PostgresLedger(SqlLedger):
 
     def exists(self) -> bool:
         with self._turn() as until:
-            try:
-                self._disconnect()  # It may have been closed by the server meanwhile.
-                self._connected(until, prepare=False)
-                return self._version(until) is not None
-            except (self._driver.Error, OSError) as error:
-                self._disconnect()
-                raise self._unavailable(error) from error
+            for is_last in (self._connection is None, True):
+                try:
+                    self._connected(until, prepare=False)
+                    return self._version(until) is not None
+                except (self._driver.Error, OSError) as error:
+                    self._disconnect()
+                    if is_last:
+                        raise self._unavailable(error) from error
+        raise AssertionError("unreachable")
 
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
@@ -3929,7 +3961,10 @@ def _well_formed(url: str) -> str:
 def _selector() -> selectors.BaseSelector:
     # poll() takes one call of the system, and epoll() four; Windows has neither, and gevent takes
     # it away: so it is looked for each time.
-    return getattr(selectors, "PollSelector", selectors.DefaultSelector)()
+    made: type[selectors.BaseSelector] = getattr(
+        selectors, "PollSelector", selectors.DefaultSelector
+    )
+    return made()
 
 
 def _addresses_of(parameters: Mapping[str, str], clock: Clock, until: float) -> dict[str, str]:

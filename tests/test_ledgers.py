@@ -33,7 +33,7 @@ from housekeeper import (
     Task,
 )
 from tests.postgres import ClockedPostgresLedger
-from tests.virtual_time import VirtualClock, utc
+from tests.virtual_time import VirtualClock, simulated, utc
 
 START = utc(2024, 1, 1)
 HERE, THERE = "here:1:aaaaaa", "there:2:bbbbbb"
@@ -306,6 +306,25 @@ class TestEveryLedger:
         bench.claimed(minutes(1))
         assert bench.standing().newest == minutes(1)
 
+    def test_what_a_clock_in_2036_has_left_is_neither_the_last_run_nor_listed(
+        self, bench: Bench
+    ) -> None:
+        bench.since()
+        away = (utc(2036, 5, 5) - START).total_seconds()
+        bench.clock.jump(away)
+        future = bench.claimed()
+        assert bench.finish(future, Status.FAILED)
+        assert bench.since("5 * * * *") == utc(2036, 5, 5)
+        bench.clock.jump(-away)
+        assert bench.last() == hk.Lasts()
+        assert bench.rows() == []
+        assert bench.since("5 * * * *") == START, "ticks would count from 2036 on"
+        now = bench.finished()
+        assert bench.last().run == bench.row(now)
+        assert bench.last().failures == 0
+        assert [row.id for row in bench.rows()] == [now.id]
+        assert bench.row(future).status is Status.FAILED
+
     def test_a_run_of_a_host_that_died_in_2036_does_not_block_its_task_until_then(
         self, bench: Bench
     ) -> None:
@@ -462,7 +481,10 @@ class TestEveryLedger:
 
     def test_a_task_that_was_never_registered_can_be_paused(self, bench: Bench) -> None:
         assert bench.ledger.pause("/later")
-        assert bench.ledger.register([Entry("/later", "0 * * * *", "UTC")])["/later"].paused_at == START
+        assert (
+            bench.ledger.register([Entry("/later", "0 * * * *", "UTC")])["/later"].paused_at
+            == START
+        )
         assert bench.ledger.claim(bench.run(START, key="/later")) is Claim.PAUSED
 
     def test_standings_are_listed_by_namespace_with_schedule_and_who_entered_it(
@@ -806,6 +828,29 @@ class TestEveryLedger:
         assert bench.standing().newest == START  # or START would run again
 
 
+@pytest.mark.parametrize("obstacle", ["run", "pause"])
+def test_what_stands_in_the_way_just_before_a_tick_is_looked_for_when_it_has_come(
+    ledger: hk.Ledger, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    task = Task("sweep", lambda: None, schedule="0 0 1 1 *")
+    housekeeper = simulated(clock, task, ledger=ledger)
+    bench, claims = Bench(ledger, clock), housekeeper.claims
+    (registration,) = housekeeper.registrations.all()
+    other = bench.claimed() if obstacle == "run" else None
+    if other is None:
+        assert ledger.pause(KEY)
+
+    def goes_meanwhile(_: hk.Waitable, seconds: float) -> None:
+        assert bench.finish(other) if other is not None else ledger.resume(KEY)
+        clock.advance(seconds)
+
+    monkeypatch.setattr(clock, "wait", goes_meanwhile)
+    clock.advance(60 - 0.004)
+    run = claims.new_run(registration, Reason.SCHEDULE, minutes(1))
+    assert claims.claim(run) is Claim.MINE
+    assert clock.now() == bench.row(run).started_at == minutes(1)
+
+
 # URLs.
 
 
@@ -879,7 +924,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def file(path: Path) -> Iterator[hk.Ledger]:
+def file(path: Path) -> Iterator[Any]:
     """A ledger in a file, on the machine's clock."""
     made = sqlite_at(path)
     yield made
@@ -1080,7 +1125,7 @@ def test_the_first_that_waited_too_long_hands_the_queue_on(writers: Writers) -> 
 def test_an_interrupt_in_a_transaction_undoes_it_and_the_others_go_on(
     writers: Writers, interrupted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute, seen = writers.ledger._statement, []
+    execute, seen = writers.ledger._statement, list[str]()
 
     def interrupt(sql: str, values: Any, until: float) -> Any:
         if sql.startswith(interrupted) and not seen:

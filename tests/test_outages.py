@@ -237,7 +237,7 @@ def test_a_server_that_is_away_at_the_start_is_a_warning_and_its_ticks_are_caugh
         began = time.monotonic()
         housekeeper = make(ticks.task(), ledger=url)
         assert time.monotonic() - began < 10.0
-        assert "could not be reached" in caplog.text
+        assert "cannot be used now, and will be tried again" in caplog.text
         assert housekeeper.health()["ledger"] == {"reachable": False, "skew": None}
         assert housekeeper.get_task_status("sweep")["source"] == "this process"
         seen, later = len(ticks.seen), time.monotonic() + 3.0
@@ -395,7 +395,7 @@ def test_a_role_that_may_not_make_tables_gets_statements_that_work(
     limited = url.replace("postgres:@", f"{role}:@", 1)
     housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=limited)
     with pytest.raises(hk.ConfigurationError, match="may not make tables") as caught:
-        housekeeper.initialize()
+        housekeeper.ledger.open()
     server.execute(str(caught.value).partition("to the role:\n")[2], database)
     server.execute(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON housekeeper_meta, housekeeper_tasks,"
@@ -516,15 +516,20 @@ def test_a_file_that_another_process_has_locked_runs_nothing_unclaimed_and_loses
 
 
 def test_a_full_disk_runs_nothing_unclaimed_and_what_was_missed_is_recorded_afterwards(
-    make: Any, ticks: Ticks, tmp_path: Path
+    make: Any, ticks: Ticks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     housekeeper = make(ticks.task(), ledger=f"sqlite:///{tmp_path}/ledger.db")
     ticks.wait_for_more(1)
-    connection: sqlite3.Connection = housekeeper.ledger._connection
+    connect = sqlite3.connect
 
     def set_room(pages: int) -> None:
-        with housekeeper.ledger.lock:
+        def connecting(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*arguments, **options)
             connection.execute(f"PRAGMA max_page_count = {pages}")
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", connecting)
+        housekeeper.ledger.close()  # The next call connects anew.
 
     def fill() -> None:
         sql = (
@@ -532,8 +537,10 @@ def test_a_full_disk_runs_nothing_unclaimed_and_what_was_missed_is_recorded_afte
             " VALUES (?, '/filler', 'manual', 'skipped', '')"
         )
         rows = [(str(number),) for number in range(10_000)]
-        with housekeeper.ledger.lock, pytest.raises(sqlite3.OperationalError, match="full"):
+        connection = sqlite3.connect(tmp_path / "ledger.db", timeout=10.0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="full"):
             connection.executemany(sql, rows)
+        connection.close()
 
     set_room(1)  # as many as there are
     fill()

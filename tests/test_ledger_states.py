@@ -1,0 +1,599 @@
+"""What may happen to a ledger while it is used; each is provoked for real, and comes to its end.
+
+Whatever it is: no tick is run twice, none is lost without a row as long as the rows are there, and
+within 30 s of the end the ticks go on by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import housekeeper as hk
+from housekeeper import Claim, ConfigurationError, LedgerUnavailable, Status, Task
+from tests.accounting import assert_accounted, assert_ran_once
+from tests.environment import environment
+from tests.postgres import PostgresServer
+from tests.test_ledgers import by_hand, ordinary_user, sqlite_at
+from tests.test_outages import (
+    EVERY_SECOND,
+    Ticks,
+    _impatient,
+    eventually,
+    settled,
+    ticks,
+)
+
+__all__ = ["_impatient", "ticks"]
+
+TABLES = ", ".join(hk.TABLES)
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+
+
+class Place:
+    """A ledger, and what can be done to it behind a Housekeeper's back."""
+
+    def __init__(self, url: str, server: PostgresServer | None = None) -> None:
+        self.url = url
+        self.server = server
+        self.path = Path(url.partition("///")[2])
+        self.database = urlsplit(url).path.strip("/")
+
+    def execute(self, sql: str) -> list[Any]:
+        """Do something in its PostgreSQL."""
+        assert self.server is not None
+        return self.server.execute(sql, self.database)
+
+    def end_sessions(self) -> None:
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = '{self.database}' AND pid <> pg_backend_pid()"
+        )
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.path, *(Path(f"{self.path}-{end}") for end in ("wal", "shm"))]
+
+
+@pytest.fixture
+def sqlite_place(tmp_path: Path) -> Place:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return Place(f"sqlite:///{folder}/ledger.db")
+
+
+@pytest.fixture
+def postgres_place(postgres_url: str, postgres_server: PostgresServer) -> Place:
+    name = "state_" + urlsplit(postgres_url).path.strip("/")
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    return Place(postgres_server.url(name), postgres_server)
+
+
+def write_until_full(path: Path) -> None:
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"\0" * 512):
+            pass
+
+
+@contextmanager
+def small_disk(place: Place) -> Iterator[Callable[[], None]]:
+    """Put the ledger on a disk of 1 MiB; yield what fills it, and empty it at the end."""
+    folder = place.path.parent
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+
+    def fill() -> None:
+        write_until_full(folder / "filler")
+
+    try:
+        yield fill
+        (folder / "filler").unlink(missing_ok=True)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+# States in which nothing can be claimed, until they end.  Rows that were there stay.
+
+
+@contextmanager
+def full_disk(place: Place) -> Iterator[None]:
+    filler = place.path.parent / "filler"
+    write_until_full(filler)
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def folder_gone(place: Place) -> Iterator[None]:
+    aside = place.path.parent.with_name("aside")
+    place.path.parent.rename(aside)
+    yield
+    aside.rename(place.path.parent)
+
+
+@contextmanager
+def moved_away(place: Place) -> Iterator[None]:
+    aside = place.path.with_name("aside.db")
+    place.path.rename(aside)
+    yield
+    aside.rename(place.path)
+
+
+@contextmanager
+def read_only(place: Place) -> Iterator[None]:
+    name = place.database
+    place.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    place.end_sessions()
+    yield
+    assert place.server is not None  # another database is not read-only
+    place.server.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+
+@contextmanager
+def renamed_database(place: Place) -> Iterator[None]:
+    server, name = place.server, place.database
+    assert server is not None
+    server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    server.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    yield
+    server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+@contextmanager
+def rights_revoked(place: Place) -> Iterator[None]:
+    role = place.url.partition("//")[2].partition(":")[0]
+    place.execute(f"REVOKE ALL ON {TABLES} FROM {role}")
+    yield
+    place.execute(f"GRANT ALL ON {TABLES} TO {role}")
+
+
+def assert_gets_over(make: Any, ticks: Ticks, place: Place, state: Any) -> None:
+    """Assert that ticks are neither doubled nor lost by a state, and go on after its end."""
+    housekeeper = make(ticks.task(), ledger=place.url)
+    ticks.wait_for_more(2)
+    with state(place):
+        failed = len(ticks.failed)
+        eventually(lambda: len(ticks.failed) > failed, "a claim that fails")
+        seen, failures = len(ticks.seen), housekeeper.ledger.failures
+        eventually(lambda: housekeeper.ledger.failures > failures + 3, "more calls that fail")
+        assert len(ticks.seen) <= seen + 1, "something was run unclaimed"
+    ticks.wait_for_more(2)
+    rows = settled(housekeeper)
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert_ran_once(ticks.seen, rows)
+    assert {row.status for row in rows} <= {Status.SUCCEEDED, Status.SKIPPED, Status.MISSED}
+
+
+@pytest.mark.parametrize("state", [folder_gone, moved_away])
+def test_sqlite_gets_over(make: Any, ticks: Ticks, sqlite_place: Place, state: Any) -> None:
+    assert_gets_over(make, ticks, sqlite_place, state)
+
+
+@needs_root
+def test_sqlite_gets_over_a_disk_that_is_full(
+    make: Any, ticks: Ticks, sqlite_place: Place
+) -> None:
+    with small_disk(sqlite_place):
+        assert_gets_over(make, ticks, sqlite_place, full_disk)
+
+
+@pytest.mark.parametrize("state", [read_only, renamed_database])
+def test_postgres_gets_over(make: Any, ticks: Ticks, postgres_place: Place, state: Any) -> None:
+    assert_gets_over(make, ticks, postgres_place, state)
+
+
+def test_postgres_gets_over_rights_that_are_revoked(
+    make: Any, ticks: Ticks, postgres_place: Place
+) -> None:
+    role = f"limited_{postgres_place.database}"
+    postgres_place.execute(f"CREATE ROLE {role} LOGIN")
+    postgres_place.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+    hk.ledger_from_url(postgres_place.url, Path("/"), hk.SystemClock()).open()
+    postgres_place.execute(f"GRANT ALL ON {TABLES} TO {role}")
+    postgres_place.url = postgres_place.url.replace("postgres:@", f"{role}:@", 1)
+    assert_gets_over(make, ticks, postgres_place, rights_revoked)
+
+
+@needs_root
+def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_starting_and_is_got_over(
+    make: Any, ticks: Ticks, sqlite_place: Place
+) -> None:
+    with small_disk(sqlite_place) as fill:
+        fill()
+        housekeeper = make(ticks.task(), ledger=sqlite_place.url)
+        assert housekeeper.health()["status"] == "critical"
+        assert not ticks.seen
+        (sqlite_place.path.parent / "filler").unlink()
+        ticks.wait_for_more(2)
+        rows = settled(housekeeper)
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert_ran_once(ticks.seen, rows)
+
+
+# States in which rows are lost: what is on record afterwards is whole, and nothing ran twice.
+
+
+def truncated(place: Place) -> None:
+    os.truncate(place.path, 0)
+
+
+def replaced_by_a_backup(place: Place) -> None:
+    """Put an older copy in its place; the log of the newer one stays behind."""
+    backup = place.path.with_name("backup.db")
+    with sqlite3.connect(place.path) as connection:
+        connection.execute(f"VACUUM INTO '{backup}'")
+    connection.close()
+    backup.replace(place.path)
+
+
+def tables_dropped(place: Place) -> None:
+    if place.server is not None:
+        place.execute(f"DROP TABLE {TABLES}")
+        return
+    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
+    tables = "; ".join(f"DROP TABLE {name}" for name in hk.TABLES)
+    connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT")
+    connection.close()
+
+
+def tables_emptied(place: Place) -> None:
+    if place.server is not None:
+        place.execute(f"TRUNCATE {TABLES}")
+        place.end_sessions()
+        return
+    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
+    for name in hk.TABLES:
+        connection.execute(f"DELETE FROM {name}")
+    connection.close()
+
+
+def assert_goes_on(make: Any, ticks: Ticks, place: Place, happens: Any) -> None:
+    crew = [make(ticks.task(), ledger=place.url) for _ in range(2)]
+    ticks.wait_for_more(2)
+    happens(place)
+    ticks.wait_for_more(4)
+    crew.append(make(ticks.task(), ledger=place.url))  # which comes to the new state
+    ticks.wait_for_more(2)
+    for housekeeper in crew[1:]:
+        settled(housekeeper)
+    rows = settled(crew[0])
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert len(set(ticks.seen)) == len(ticks.seen), "a tick was run twice"
+    if place.server is None:
+        connection = sqlite3.connect(place.path)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "happens", [truncated, replaced_by_a_backup, tables_dropped, tables_emptied]
+)
+def test_sqlite_goes_on_when(make: Any, ticks: Ticks, sqlite_place: Place, happens: Any) -> None:
+    assert_goes_on(make, ticks, sqlite_place, happens)
+
+
+@pytest.mark.parametrize("happens", [tables_dropped, tables_emptied])
+def test_postgres_goes_on_when(
+    make: Any, ticks: Ticks, postgres_place: Place, happens: Any
+) -> None:
+    assert_goes_on(make, ticks, postgres_place, happens)
+
+
+def test_a_deleted_file_is_an_error_until_a_new_process_makes_another_and_nothing_runs_twice(
+    make: Any, ticks: Ticks, sqlite_place: Place
+) -> None:
+    housekeeper = make(ticks.task(), ledger=sqlite_place.url)
+    ticks.wait_for_more(2)
+    for file in sqlite_place.files:
+        file.unlink(missing_ok=True)
+    eventually(lambda: ticks.failed, "a claim that fails")
+    assert housekeeper.health()["status"] == "critical"
+    assert not sqlite_place.path.exists(), "the old process has made another file"
+    other = make(ticks.task(), ledger=sqlite_place.url)
+    ticks.wait_for_more(4)
+    eventually(lambda: housekeeper.health()["ledger"]["reachable"], "the new file")
+    settled(other)
+    ticks.wait_for_more(2)
+    rows = settled(housekeeper)
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert len(set(ticks.seen)) == len(ticks.seen), "a tick was run twice"
+
+
+# What a kept connection may have become.
+
+
+def test_a_connection_that_was_closed_while_it_was_idle_is_noticed_by_nobody(
+    make: Any, postgres_place: Place
+) -> None:
+    housekeeper = make(Task("by-hand", lambda: None), ledger=postgres_place.url)
+    calls: list[Callable[[], object]] = [
+        housekeeper.history,
+        housekeeper.list_tasks,
+        lambda: housekeeper.run_task_manually("by-hand"),
+        lambda: housekeeper.get_task_status("by-hand"),
+        housekeeper.health,
+        housekeeper.ledger.exists,
+        lambda: housekeeper.pause_task("by-hand"),
+    ]
+    for call in calls:
+        postgres_place.end_sessions()
+        call()
+        assert housekeeper.list_tasks()[0]["source"] == "ledger"
+    assert housekeeper.ledger.failures == 0
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_stricter_isolation_by_default_loses_claims_in_silence(
+    make: Any, ticks: Ticks, postgres_place: Place, isolation: str
+) -> None:
+    name = postgres_place.database
+    postgres_place.execute(
+        f"ALTER DATABASE {name} SET default_transaction_isolation = '{isolation}'"
+    )
+    crew = [make(ticks.task(), ledger=postgres_place.url) for _ in range(4)]
+    ticks.wait_for_more(5)
+    assert sum(each.ledger.failures for each in crew) == 0
+    for housekeeper in crew[1:]:
+        settled(housekeeper)
+    rows = settled(crew[0])
+    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
+    assert_ran_once(ticks.seen, rows)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252"])
+def test_what_a_databases_encoding_has_not_is_stored_with_escapes(
+    make: Any, postgres_server: PostgresServer, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+    postgres_server.execute(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        " TEMPLATE template0"
+    )
+
+    def work() -> None:
+        hk.current_run().progress(1, 2, "→")
+        logging.getLogger("shop").warning("é → /backup")
+        raise ValueError("日本 🧹 é")
+
+    housekeeper = make(Task("copy", work), ledger=postgres_server.url(name))
+    with pytest.raises(ValueError, match="日本"):
+        housekeeper.run_task_manually("copy")
+    (row,) = housekeeper.history()
+    assert row.status is Status.FAILED
+    assert "ValueError: \\u65e5\\u672c \\U0001f9f9" in row.note
+    assert "\\u2192 /backup" in row.output
+    assert housekeeper.ledger.failures == 0
+
+
+SILENT_NAMES = """
+import json, os, socket, sys, threading, time
+silent = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+for number, each in enumerate(silent):
+    each.bind((f"127.0.0.{52 + number}", 53))
+import housekeeper as hk
+hk.CALL_LIMIT = 3.0
+gaps, over = [], threading.Event()
+def watch():
+    while not over.is_set():
+        began = time.monotonic()
+        over.wait(0.02)
+        gaps.append(time.monotonic() - began)
+threading.Thread(target=watch, daemon=True).start()
+ledger = hk.ledger_from_url("postgresql://shop@db.shop.internal/shop", None, hk.SystemClock())
+began = time.monotonic()
+try:
+    with hk.ledger_calls_within(2.0):
+        ledger.open()
+except hk.LedgerUnavailable as error:
+    print(json.dumps([str(error), time.monotonic() - began, max(gaps)]))
+os._exit(0)
+"""
+
+
+@needs_root
+def test_a_silent_name_server_stops_neither_a_call_nor_the_other_threads(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.52\nnameserver 127.0.0.53\n")
+    bind = f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "$@"'
+    command = ["unshare", "-m", "-n", "sh", "-c", f"ip link set lo up; {bind}", "sh"]
+    asked = subprocess.run(
+        [*command, sys.executable, "-c", SILENT_NAMES],
+        env=environment(PYTHONPATH=str(Path(hk.__file__).parent)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert asked.stdout, asked.stderr
+    said, took, gap = json.loads(asked.stdout)
+    assert "no name server told the address of 'db.shop.internal'" in said
+    assert took < 5.0
+    assert gap < 1.0
+
+
+# Rights, links, passwords.
+
+
+def test_a_file_whose_rights_are_taken_away_is_used_again_when_they_are_back() -> None:
+    folder = Path("/tmp") / f"ledger-rights-{os.getpid()}"  # which an ordinary user can enter
+    folder.mkdir()
+    try:
+        folder.chmod(0o777)
+        with ordinary_user():
+            ledger = sqlite_at(folder / "ledger.db")
+            assert ledger.claim(by_hand("/one")) is Claim.MINE
+            ledger.close()
+            (folder / "ledger.db").chmod(0)
+            with pytest.raises(LedgerUnavailable):
+                ledger.claim(by_hand("/two"))
+            (folder / "ledger.db").chmod(0o600)
+            assert ledger.claim(by_hand("/two")) is Claim.MINE
+            ledger.close()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_ledger_that_is_a_link_is_as_private_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "ledger.db").symlink_to(tmp_path / "there" / "real.db")
+    before = os.umask(0)
+    try:
+        ledger = sqlite_at(tmp_path / "ledger.db")
+        assert ledger.claim(by_hand()) is Claim.MINE
+    finally:
+        os.umask(before)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "there").iterdir()}
+    assert modes == dict.fromkeys(("real.db", "real.db-wal", "real.db-shm"), 0o600)
+    ledger.close()
+
+
+def test_a_link_that_leads_elsewhere_is_followed_and_leaves_the_old_file_whole(
+    tmp_path: Path,
+) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "current"
+    link.symlink_to("old")
+    ledger, other = sqlite_at(link / "ledger.db"), sqlite_at(tmp_path / "old" / "ledger.db")
+    assert ledger.claim(by_hand("/before")) is Claim.MINE
+    assert len(other.runs()) == 1
+    (tmp_path / "next").symlink_to("new")
+    sqlite_at(tmp_path / "new" / "ledger.db").open()
+    (tmp_path / "next").replace(link)
+    assert ledger.claim(by_hand("/after")) is Claim.MINE
+    assert [run.key for run in ledger.runs()] == ["/after"]
+    assert other.claim(by_hand("/other")) is Claim.MINE
+    assert {run.key for run in other.runs()} == {"/before", "/other"}
+    ledger.close()
+    other.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite:///ledger.db?timeout=15"])
+def test_what_sqlalchemy_understands_and_a_ledger_does_not_is_refused(
+    url: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError):
+        hk.ledger_from_url(url, tmp_path, hk.SystemClock())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("special", [*"% @#/?:&=", "%zz", "\n"])
+@pytest.mark.parametrize("user", ["shop", ""])
+def test_no_part_of_a_password_is_in_a_message(special: str, user: str, tmp_path: Path) -> None:
+    password = f"s3cret{special}hidden{special}w0rd"
+    said = []
+    for url in (
+        f"postgresql://{user}:{password}@/db?host={tmp_path}",
+        f"postgresql://{user}:{password}@127.0.0.1:1/db",
+        f"postgresql:///db?host={tmp_path}&password={password}",
+        f"mysql://{user}:{password}@db/shop",
+    ):
+        try:
+            ledger = hk.ledger_from_url(url, tmp_path, hk.SystemClock())
+            said.append(ledger.url)
+            ledger.open()
+        except (ConfigurationError, LedgerUnavailable) as error:
+            said += [str(error), str(error.__cause__)]
+    assert len(said) >= 8
+    for part in ("s3cret", "hidden", "w0rd"):
+        assert part not in "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db:5432/app?application_name=me@here",
+        "postgresql://shop@db/app?application_name=me@here",
+        "postgresql://shop:s3cret@db:5432,other:5433/app",
+        "postgresql://shop:s3%2Fcret%40@db/app",
+    ],
+)
+def test_urls_that_are_well_formed_are_taken(url: str, tmp_path: Path) -> None:
+    assert "s3" not in hk.ledger_from_url(url, tmp_path, hk.SystemClock()).url
+
+
+# Versions of the tables.
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def old_url(request: Any, tmp_path: Path) -> str:
+    """A ledger that Housekeeper 0.1.0 has left."""
+    script = (Path(__file__).parent / "ledger-0.1.0.sql").read_text()
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres_server")
+        url = str(request.getfixturevalue("postgres_url"))
+        database = urlsplit(url).path.strip("/")
+        server.execute(script.replace("{instant}", "TIMESTAMPTZ"), database)
+        return url
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    connection.executescript(script.replace("{instant}", "TEXT"))
+    connection.close()
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+def test_a_ledger_of_0_1_0_is_brought_up_to_date_with_all_that_is_in_it(old_url: str) -> None:
+    crew = [hk.ledger_from_url(old_url, Path("/"), hk.SystemClock()) for _ in range(2)]
+    for ledger in crew:
+        ledger.open()
+    ledger = crew[0]
+    assert ledger.identity() == "4c41a2ca1a5304de91708eb576be3e3c"
+    failed, by_hand_ = Status.FAILED, hk.Reason.MANUAL
+    rows = ledger.runs("/sweep")
+    assert [row.status for row in rows] == [Status.SUCCEEDED, failed, Status.SUCCEEDED]
+    assert (rows[0].reason, rows[1].note) == (by_hand_, "ValueError: no such file")
+    (running,) = ledger.runs(running=True)
+    assert (running.key, running.progress_made) == ("/report@beta", hk.Progress(3, 7, "rows"))
+    assert ledger.crash(running, "its runner is gone")
+    standings = ledger.standings("/")
+    paused = {key for key, standing in standings.items() if standing.paused_at is not None}
+    assert paused == {"/sweep", "/report", "/report@alpha", "/report@beta"}
+    assert len(ledger.pauses("/backup")) == 1
+    entries = [hk.Entry("/backup", "0 2 * * *", "Europe/Berlin")]
+    assert ledger.register(entries)["/backup"].since == standings["/backup"].since
+    assert ledger.resume("/report")
+    assert ledger.standings("/report@alpha")["/report@alpha"].paused_at is None
+    assert ledger.claim(by_hand("/report@alpha")) is Claim.MINE
+    for ledger in crew:
+        ledger.close()
+
+
+def test_a_ledger_of_a_newer_version_is_refused_in_one_sentence(shared_url: str) -> None:
+    ledger: Any = hk.ledger_from_url(shared_url, Path("/"), hk.SystemClock())
+    ledger.open()
+    newer = hk.SCHEMA_VERSION + 1
+    ledger._write(f"UPDATE housekeeper_meta SET value = '{newer}' WHERE name = 'schema'")
+    ledger.close()
+    with pytest.raises(ConfigurationError, match="made by a newer Housekeeper"):
+        ledger.open()
+    with pytest.raises(LedgerUnavailable, match="made by a newer Housekeeper"):
+        ledger.claim(by_hand())
+
+
+def test_runners_that_were_not_seen_for_90_days_are_deleted(shared_url: str) -> None:
+    ledger = hk.ledger_from_url(shared_url, Path("/"), hk.SystemClock())
+    values = {"namespace": "", "host": "here", "pid": 1, "place": "", "birth": "", "version": "1"}
+    for name in ("gone", "here"):
+        ledger.beat_runner(hk.RunnerRow(runner=name, workers=10, **values))  # type: ignore
+    assert ledger.runners("")[0].beat_at
+    ledger.prune_runners(ledger.now() - hk.SECOND * 86400 * 90)
+    assert {row.runner for row in ledger.runners("")} == {"gone", "here"}
+    between = ledger.runners("")[0].beat_at
+    assert between is not None
+    ledger.prune_runners(between)
+    assert [row.runner for row in ledger.runners("")] == ["here"]
+    assert ledger.runners("shop") == []
+    ledger.close()
