@@ -7421,9 +7421,8 @@ def create_housekeeper(
 # not on sys.path, so that no task file hides a module of the application or of a library.
 PACKAGE = "housekeeper_tasks"
 OURS = re.compile(rf"{PACKAGE}(_[0-9]+)?(\..+)?")
-# Where the packages are, for processes that multiprocessing spawns and sends their functions to.
+# Names the folders to processes that multiprocessing spawns and sends functions of task files to.
 FOLDERS = "HOUSEKEEPER_TASK_FOLDERS"
-STRANGER = "it was not loaded, for it never names housekeeper"
 
 
 @dataclass(slots=True)
@@ -7432,14 +7431,8 @@ class Discovered:
 
     tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    broken: dict[Path, str] = field(default_factory=dict)  # the files that did not load, and why
-    stamps: dict[str, str] = field(default_factory=dict)  # what was loaded: see changed_since()
+    broken: set[Path] = field(default_factory=set)  # the files that did not load
     unreadable: bool = False  # the folder itself: nothing is known of its files
-
-    def reason(self, name: str) -> str | None:
-        """Return why the file that has a task's name, in dashes, did not load; None if it did."""
-        stems = {path.stem.replace("_", "-"): problem for path, problem in self.broken.items()}
-        return stems.get(name.replace("_", "-"))
 
 
 def discover_tasks(folder: Path) -> Discovered:
@@ -7453,40 +7446,40 @@ def discover_tasks(folder: Path) -> Discovered:
     found, folder = Discovered(), folder.absolute()
     try:
         importable_as_housekeeper()
-        found.stamps = _stamps(folder)
-        files = sorted(path for path in folder.iterdir() if path.suffix == ".py")
-        _refuse_helpers_writable_by_others(folder)
+        files = sorted(each for each in folder.iterdir() if re.match(r"[^._].*\.py$", each.name))
     except (OSError, ConfigurationError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
         found.unreadable = True
         return found
-    _load_all(found, folder, [path for path in files if not path.name.startswith(("_", "."))])
-    strangers = [path.name for path, why in found.broken.items() if why.endswith(STRANGER)]
-    if strangers:
-        names = ", ".join(strangers[:3] + ["..."] * (len(strangers) > 3))
+    if strangers := [path for path in files if _is_of_another_program(path)]:
+        files = [path for path in files if path not in strangers]
+        found.broken.update(strangers)
+        names = ", ".join([path.name for path in strangers[:3]] + ["..."] * (len(strangers) > 3))
         found.problems.append(
-            f"{folder}: not loaded, for they never name housekeeper: {names}; if the folder is"
-            " another program's, such as Celery's, pass another as tasks_dir"
+            f"{folder}: not loaded, because they never name housekeeper: {names}; begin a helper's"
+            " name with _, and if another program, such as Celery, owns the folder, pass another"
+            " one as tasks_dir"
         )
+    package, before = _make_package(folder)
+    made: dict[str, list[Task]] = {f"{package}.{path.stem}": [] for path in files}
+    token = task_made.set(functools.partial(_collect, made))
+    try:
+        for name, path in zip(made, files, strict=True):
+            _load_into(found, path, name, made)
+            if path in found.broken and name in before:
+                # Its tasks go on as they were, in the module that they came from.
+                sys.modules.setdefault(name, before[name])
+    finally:
+        task_made.reset(token)
     return found
 
 
-def changed_since(folder: Path, stamps: Mapping[str, str]) -> list[str]:
-    """Return the files that are new, changed or gone since the folder had these stamps."""
-    now = _stamps(folder)
-    return sorted(name for name in {*now, *stamps} if now.get(name) != stamps.get(name))
-
-
-def _stamps(folder: Path) -> dict[str, str]:
-    stamps = {}
-    for path in folder.rglob("*.py"):
-        name = path.relative_to(folder).as_posix()
-        if not name.startswith(".") and "/." not in name:
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                stamps[name] = f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
-    return stamps
+def _is_of_another_program(path: Path) -> bool:
+    try:
+        return b"housekeeper" not in path.read_bytes()
+    except OSError:
+        return False  # The import tells what is wrong with it.
 
 
 def importable_as_housekeeper() -> None:
@@ -7513,12 +7506,11 @@ def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
     before = {each: sys.modules[each] for each in list(sys.modules) if each.startswith(f"{name}.")}
     for each in before:
         del sys.modules[each]
-    spec = ModuleSpec(name, None, is_package=True)
-    spec.submodule_search_locations = place
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    if _TaskFinder not in sys.meta_path:
-        sys.meta_path.insert(0, _TaskFinder)
-        sys.meta_path.append(_LastFinder)
+    package = ModuleType(name)
+    package.__path__ = place
+    sys.modules[name] = package
+    if not any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
+        sys.meta_path[:] = [_TaskFinder(), *sys.meta_path, _TaskFinder(beside=True)]
     os.environ[FOLDERS] = os.pathsep.join(_folders())
     importlib.invalidate_caches()
     return name, before
@@ -7530,38 +7522,30 @@ def _folders() -> list[str]:
 
 
 class _TaskFinder:
-    """Finds what lies in tasks folders; as root, judges what a task imports from beside them."""
+    """Finds what lies in tasks folders; the last finder, what lies beside them and nowhere else.
 
-    @staticmethod
+    As root it judges whatever a task imports from there before that is read.
+    """
+
+    def __init__(self, *, beside: bool = False) -> None:
+        self._beside = beside
+
     def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        ours = path is not None and OURS.fullmatch(name)
+        spec, ours = None, path is not None and OURS.fullmatch(name)
         for_a_task = task_made.get() is not None or _current_run.get() is not None
-        if not ours and (not _is_root() or not for_a_task or name in sys.builtin_module_names):
-            return None
-        spec = PathFinder.find_spec(name, path)
+        if self._beside:
+            beside = [os.path.dirname(folder) for folder in _folders()]
+            spec = PathFinder.find_spec(name, beside) if path is None else None
+        elif ours or (for_a_task and _is_root()):
+            spec = PathFinder.find_spec(name, path)
         if ours and spec is not None and isinstance(spec.loader, SourceFileLoader):
             spec.loader, spec.cached = _TaskLoader(name, spec.loader.path), None
         elif spec is not None:
             _refuse_module_writable_by_others(spec)
-        return spec if ours else None
-
-
-class _LastFinder:
-    """Finds what lies beside a tasks folder and nowhere else, so that it hides nothing either."""
-
-    @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        beside = [os.path.dirname(folder) for folder in _folders()]
-        spec = PathFinder.find_spec(name, beside) if path is None else None
-        if spec is not None:
-            _refuse_module_writable_by_others(spec)
-        return spec
+        return spec if ours or self._beside else None
 
 
 class _TaskLoader(SourceFileLoader):
@@ -7583,18 +7567,17 @@ class _TaskLoader(SourceFileLoader):
             if isinstance(node, ast.Import):
                 node.names = [each for alias in node.names for each in _qualify(alias, package)]
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                prefix = f"{package}." * _is_in(package, node.module)
-                node.module = prefix + node.module
+                node.module = f"{package}." * _is_in(package, node.module) + node.module
         return compile(tree, self.path, "exec", dont_inherit=True)
 
 
 def _qualify(alias: ast.alias, package: str) -> list[ast.alias]:
     """Return what imports a folder's module under the name that `alias` binds."""
-    top = alias.name.partition(".")[0]
-    if not _is_in(package, top):
+    if not _is_in(package, alias.name):
         return [alias]
+    top = alias.name.partition(".")[0]
     names = [ast.alias(f"{package}.{alias.name}", alias.asname or top)]
-    if "." in alias.name and not alias.asname:
+    if not alias.asname:
         names.append(ast.alias(f"{package}.{top}", top))
     return [ast.copy_location(each, alias) for each in names]
 
@@ -7610,20 +7593,6 @@ def _is_in(package: str, name: str) -> bool:
     return top not in sys.modules and importlib.util.find_spec(top) is None
 
 
-def _load_all(found: Discovered, folder: Path, files: Sequence[Path]) -> None:
-    package, before = _make_package(folder)
-    made: dict[str, list[Task]] = {f"{package}.{path.stem}": [] for path in files}
-    token = task_made.set(functools.partial(_collect, made))
-    try:
-        for name, path in zip(made, files, strict=True):
-            _load_into(found, path, name, made)
-            if path in found.broken and name in before:
-                # The tasks that it keeps go on in the module that they came from.
-                sys.modules.setdefault(name, before[name])
-    finally:
-        task_made.reset(token)
-
-
 def _collect(made: dict[str, list[Task]], task: Task) -> None:
     """Note a task that a task file makes: the module being imported is the innermost <module>."""
     frame: FrameType | None = sys._getframe()
@@ -7636,49 +7605,35 @@ def _collect(made: dict[str, list[Task]], task: Task) -> None:
 def _load_into(
     found: Discovered, path: Path, name: str, made: Mapping[str, Sequence[Task]]
 ) -> None:
-    problem, tasks = "", list[Task]()
     try:
-        source = _TaskLoader(name, str(path)).get_data(str(path))
-        # What another program keeps here, such as Celery's tasks, is not imported.
-        if b"import" in source and b"housekeeper" not in source and ast.parse(source, str(path)):
-            found.broken[path] = f"{path}: {STRANGER}"
-            return
-        tasks = _tasks_of(_load(path, name), made)
-        if not tasks:
-            problem = f": it holds no Task; write task = Task(...), or name a helper _{path.name}"
-    except ConfigurationError as error:
-        problem = f"{_line_of(error, path)}: {error}"
+        tasks = _load(path, name, made)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        problem = f"{_line_of(error, path)}: it does not import ({_in_a_line(error)})"
+        ours = isinstance(error, ConfigurationError)
+        problem = str(error) if ours else f"it does not import ({_in_a_line(error)})"
+        found.problems.append(f"{path}{_line_of(error, path)}: {problem}")
+        found.broken.add(path)
+        return
     for task in tasks:
-        if task.name in found.tasks:
-            first = found.tasks[task.name][1]
-            problem = f": the task name {task.name!r} is taken by {first}"
-        else:
-            found.tasks[task.name] = (task, path)
-    if problem:
-        found.broken[path] = f"{path}{problem}"
-        found.problems.append(f"{path}{problem}")
+        first, place = found.tasks.setdefault(task.name, (task, path))
+        if first is not task:
+            found.problems.append(f"{path}: the task name {task.name!r} is taken by {place}")
 
 
-def _load(path: Path, name: str) -> ModuleType:
-    if "." in path.stem:
-        better = path.stem.replace(".", "_")
-        raise ConfigurationError(f"no module has a dot in its name; rename it to {better}.py")
+def _load(path: Path, name: str, made: Mapping[str, Sequence[Task]]) -> list[Task]:
+    """Import a file; return the tasks that it makes, and those that it imports from helpers."""
     module = importlib.import_module(name)
     if module.__file__ != str(path):
         raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
-    return module
-
-
-def _tasks_of(module: ModuleType, made: Mapping[str, Sequence[Task]]) -> list[Task]:
-    """Return the tasks that a file makes, and those at its top level that no other file makes."""
-    name = module.__name__
     others = {task for file, tasks in made.items() if file != name for task in tasks}
     named = [each for each in vars(module).values() if isinstance(each, Task)]
-    return [task for task in dict.fromkeys([*made[name], *named]) if task not in others]
+    tasks = [task for task in dict.fromkeys([*made[name], *named]) if task not in others]
+    if not tasks:
+        raise ConfigurationError(
+            f"it holds no Task; write task = Task(...), or name a helper _{path.name}"
+        )
+    return tasks
 
 
 def _line_of(error: BaseException, path: Path) -> str:
@@ -7692,6 +7647,17 @@ def _line_of(error: BaseException, path: Path) -> str:
 
 def _is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _refuse_module_writable_by_others(spec: ModuleSpec) -> None:
+    """Refuse, when run as root, a module in or beside a tasks folder that others can write."""
+    origin = Path(spec.origin or "")
+    beside = [Path(each).resolve().parent for each in _folders()] if _is_root() else []
+    if origin.exists() and any(map(origin.resolve().is_relative_to, beside)):
+        compiled = Path(spec.cached or origin)
+        for place in (origin, compiled.parent, compiled):
+            if place.exists():
+                _refuse_writable_by_others(place)
 
 
 def _refuse_writable_by_others(path: Path) -> None:
@@ -7718,40 +7684,14 @@ def _refuse_place(place: Path, status: os.stat_result) -> None:
     open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky and not link
     # Kubernetes mounts ConfigMaps with such modes, and read-only.
     if open_to_others and not os.statvfs(place).f_flag & os.ST_RDONLY:
-        raise ConfigurationError(
-            f"{place} can be written by others and would run as root; mend it with"
-            f" `chmod go-w {shlex.quote(str(place))}`"
-        )
-    if status.st_uid != 0:
-        raise ConfigurationError(
-            f"{place} belongs to another user and would run as root; mend it with"
-            f" `chown {'-h ' if link else ''}root {shlex.quote(str(place))}`"
-        )
-
-
-def _refuse_module_writable_by_others(spec: ModuleSpec) -> None:
-    """Refuse likewise a module in or beside a tasks folder, its compiled copy included."""
-    if not _is_root() or not spec.origin or not os.path.exists(spec.origin):
+        problem, mend = "can be written by others", "chmod go-w"
+    elif status.st_uid != 0:
+        problem, mend = "belongs to another user", f"chown {'-h ' if link else ''}root"
+    else:
         return
-    origin, compiled = Path(spec.origin), Path(spec.cached or spec.origin)
-    if any(origin.resolve().is_relative_to(Path(each).resolve().parent) for each in _folders()):
-        for place in (origin, compiled.parent, compiled):
-            if place.exists():
-                _refuse_writable_by_others(place)
-
-
-def _refuse_helpers_writable_by_others(folder: Path) -> None:
-    """Refuse likewise a folder whose helpers or packages others could change."""
-    seen, waiting = {folder.resolve()}, [folder] if _is_root() else []
-    while waiting:
-        for place in sorted(waiting.pop().glob("[!.]*")):
-            package = place.is_dir()
-            helper = place.parent != folder or place.name.startswith("_")
-            code = package or (helper and place.suffix in (".py", ".pyc", ".so"))
-            if code and place.exists() and place.resolve() not in seen:
-                _refuse_writable_by_others(place)
-                seen.add(place.resolve())
-                waiting += [place] if package else []
+    raise ConfigurationError(
+        f"{place} {problem} and would run as root; mend it with `{mend} {shlex.quote(str(place))}`"
+    )
 
 
 if held_back() and FOLDERS in os.environ:

@@ -12,5 +12,5 @@ def environment(**variables: str) -> dict[str, str]:
 
     Else one with the ledger and tasks of a Housekeeper in the test would leave the ticks to that.
     """
-    own = {name: value for name, value in os.environ.items() if name != hk.SCHEDULERS}
+    own = {name: value for name, value in os.environ.items() if name != hk.SCHEDULER}
     return {**own, **variables}
