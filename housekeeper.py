@@ -7524,7 +7524,7 @@ def _folders() -> list[str]:
 class _TaskFinder:
     """Finds what lies in tasks folders; the last finder, what lies beside them and nowhere else.
 
-    As root it judges whatever a task imports from there before that is read.
+    As root it refuses what a task imports from there and others can write.
     """
 
     def __init__(self, *, beside: bool = False) -> None:
@@ -7534,17 +7534,20 @@ class _TaskFinder:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        spec, ours = None, path is not None and OURS.fullmatch(name)
+        spec, beside = None, [os.path.dirname(folder) for folder in _folders()]
+        ours = path is not None and OURS.fullmatch(name)
         for_a_task = task_made.get() is not None or _current_run.get() is not None
         if self._beside:
-            beside = [os.path.dirname(folder) for folder in _folders()]
             spec = PathFinder.find_spec(name, beside) if path is None else None
         elif ours or (for_a_task and _is_root()):
             spec = PathFinder.find_spec(name, path)
         if ours and spec is not None and isinstance(spec.loader, SourceFileLoader):
             spec.loader, spec.cached = _TaskLoader(name, spec.loader.path), None
-        elif spec is not None:
-            _refuse_module_writable_by_others(spec)
+        if spec is not None and spec.origin is not None:
+            origin = Path(spec.origin)
+            if ours or any(map(origin.resolve().is_relative_to, map(os.path.realpath, beside))):
+                _refuse_writable_by_others(origin)
+                _refuse_writable_by_others(Path(spec.cached or origin))
         return spec if ours or self._beside else None
 
 
@@ -7554,11 +7557,6 @@ class _TaskLoader(SourceFileLoader):
     Not from a compiled copy, which is told from an older one by second and size only, and misses a
     quick edit.
     """
-
-    def get_data(self, path: str) -> bytes:
-        """Return the bytes of a file; raises ConfigurationError for one that others can write."""
-        _refuse_writable_by_others(Path(path))
-        return super().get_data(path)
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the module, with ``import _helper`` meaning what ``from . import`` does."""
@@ -7649,19 +7647,8 @@ def _is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
-def _refuse_module_writable_by_others(spec: ModuleSpec) -> None:
-    """Refuse, when run as root, a module in or beside a tasks folder that others can write."""
-    origin = Path(spec.origin or "")
-    beside = [Path(each).resolve().parent for each in _folders()] if _is_root() else []
-    if origin.exists() and any(map(origin.resolve().is_relative_to, beside)):
-        compiled = Path(spec.cached or origin)
-        for place in (origin, compiled.parent, compiled):
-            if place.exists():
-                _refuse_writable_by_others(place)
-
-
 def _refuse_writable_by_others(path: Path) -> None:
-    """Refuse, when run as root, a file that somebody else could change.
+    """Refuse, when run as root, a file that somebody else could change, or make.
 
     Each folder and link on the way is judged before what lies below it, from the root on.  So only
     root can have changed it meanwhile: what was judged is what is read, now and later.
@@ -7671,6 +7658,8 @@ def _refuse_writable_by_others(path: Path) -> None:
     while ahead and _is_root():
         part = ahead.pop()
         place = place.parent if part == ".." else place / part
+        if not os.path.lexists(place):
+            return
         status = place.lstat()
         _refuse_place(place, status)
         if stat.S_ISLNK(status.st_mode):
