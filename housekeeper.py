@@ -9639,8 +9639,7 @@ CRON_VARIABLE = re.compile(
 )
 CRON_ENDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 # They are for cron's mail, or cron sets them itself.
-NOT_FOR_COMMANDS = {"MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING"}
-NOT_FOR_COMMANDS |= {"LOGNAME", "USER"}
+NOT_FOR_COMMANDS = re.compile("MAILTO|MAILFROM|CONTENT_(TYPE|TRANSFER_ENCODING)|LOGNAME|USER")
 # Column heads, rules, and lines that are switched off describe no task.
 NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
 # A task is named after the first command of its line that is no guard, without what starts it.
@@ -9690,7 +9689,7 @@ def adopt(
             adoption.read(line)
         except ConfigurationError as error:
             adoption.left_out[number] = str(error)
-            adoption.add_comments(f"Left out: {line}", str(error))
+            adoption.add(f"Left out: {line}", str(error))
     title = f"{name}, read as a {'system' if system else 'user'} crontab"
     return Adopted(adoption.source(title), adoption.tasks, adoption.left_out, system)
 
@@ -9716,7 +9715,7 @@ class Adoption:
         self._blocks: list[str] = []
         self._comments: list[str] = []
         self._env: dict[str, str] = {}
-        self._unwritten: dict[str, str] = {}
+        self._written_env: dict[str, str] = {}
         self._zone = "local"
 
     def read(self, line: str) -> None:
@@ -9724,9 +9723,9 @@ class Adoption:
         if line.startswith("#"):
             self._comments.append(line.lstrip("#").strip())
         elif not line:
-            self.add_comments()
+            self.add()
         elif variable := CRON_VARIABLE.fullmatch(line):
-            self.add_comments()
+            self.add()
             words = [word or "" for word in variable.groups()]
             self._set("".join(words[:3]), "".join(words[3:]))
         elif entry := CRON_ENTRY.fullmatch(line):
@@ -9734,13 +9733,16 @@ class Adoption:
         else:
             raise ConfigurationError("it is neither NAME=value nor a schedule with a command")
 
-    def add_comments(self, *more: str) -> None:
-        """End a paragraph of comments."""
-        self._add([], *more)
+    def add(self, *comments: str, code: Sequence[str] = ()) -> None:
+        """Add a block of the comments that wait, these, and code."""
+        lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
+        self._comments.clear()
+        if lines or code:
+            self._blocks.append("\n".join([*lines, *code]))
 
     def source(self, title: str) -> str:
         """Return the file, as `ruff format` leaves it."""
-        self.add_comments()
+        self.add()
         title = re.sub(r'["\\]', " ", _printable(title))
         body = "\n\n".join(self._blocks).split("\n")
         head = f'"""Tasks of {title}.\n\n{ADOPTED}"""\n\n'
@@ -9749,12 +9751,6 @@ class Adoption:
         helper = AS_USER if "    command=as_user(" in body else ""
         return "\n".join([f"{head}from housekeeper import Task\n{helper}", *body, ""])
 
-    def _add(self, code: Sequence[str], *comments: str) -> None:
-        lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
-        self._comments.clear()
-        if lines or code:
-            self._blocks.append("\n".join([*lines, *code]))
-
     def _set(self, name: str, value: str) -> None:
         if name == "CRON_TZ":
             self._zone = value or "local"
@@ -9762,18 +9758,21 @@ class Adoption:
             raise ConfigurationError("no task waits at random; write H for the minute or hour")
         elif name == "MAILTO" and value:
             told = "--on-failure COMMAND, or on_finish= of an application, tells of failures"
-            self.add_comments(f"MAILTO={value}: {told}.")
-        elif name not in NOT_FOR_COMMANDS:
-            self._env[name] = self._unwritten[name] = value
+            self.add(f"MAILTO={value}: {told}.")
+        elif not NOT_FOR_COMMANDS.fullmatch(name):
+            self._env[name] = value
 
     def _add_task(self, when: str, command: str) -> None:
-        user, column = self._own, CRON_USER.fullmatch(command)
+        user = self._own
         if user is not None:
+            column = CRON_USER.fullmatch(command)
             if column is None:
                 raise ConfigurationError("its sixth column is not a user with a command behind")
             user, command = column.groups()
         line, stdin = _without_percents(command)
-        name = self._new_name(line)
+        base = _name_after(line)
+        names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+        name = next(each for each in names if each not in self.tasks)
         schedule = None if when == "@reboot" else _cron_schedule(when)
         zone = "UTC" if self._zone == "local" else self._zone
         try:  # The task itself tells what is wrong with it.
@@ -9792,20 +9791,15 @@ class Adoption:
             f"description={_literal(description)}" if description else "",
         ]
         told = [] if schedule else ["At each start of the scheduler, not of the host."]
-        self._add([f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"], *told)
+        code = [f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"]
+        self.add(*told, code=code)
         self.tasks.append(name)
 
-    def _new_name(self, line: str) -> str:
-        name = _name_after(line)
-        others = (f"{name}-{number}" for number in itertools.count(2))
-        return name if name not in self.tasks else next(x for x in others if x not in self.tasks)
-
     def _add_env(self) -> None:
-        if self._unwritten:
-            earlier = "**ENV" if self._unwritten != self._env else ""
-            pairs = (f"{_literal(key)}: {_literal(x)}" for key, x in self._unwritten.items())
-            self._blocks.append("\n".join(["ENV = {", *_indented([earlier, *pairs]), "}"]))
-            self._unwritten.clear()
+        if self._env != self._written_env:
+            pairs = (f"{_literal(key)}: {_literal(value)}" for key, value in self._env.items())
+            self._blocks.append("\n".join(["ENV = {", *_indented(pairs), "}"]))
+            self._written_env = dict(self._env)
 
     def _take_description(self) -> str:
         if any(map(NO_DESCRIPTION.match, self._comments)):
@@ -9820,14 +9814,16 @@ class Adoption:
             line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
             line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
             shell = "/bin/sh"
+        folder = f"cwd={_literal(home)}" if home else "cwd=Path.home()"
         if user != self._own:
             words = [str(user), line, *([shell, home] if home or shell != "/bin/sh" else [])]
-            return ["\n".join(["command=as_user(", *_indented(map(_literal, words), 8), "    )"])]
-        command = f"command={_literal(line)}"
-        if shell != "/bin/sh":
-            words = [shell, "-c", line]
-            command = "\n".join(["command=[", *_indented(map(_literal, words), 8), "    ]"])
-        return [command, f"cwd={_literal(home)}" if home else "cwd=Path.home()"]
+            start, end, folder = "as_user(", ")", ""
+        elif shell != "/bin/sh":
+            words, start, end = [shell, "-c", line], "[", "]"
+        else:
+            return [f"command={_literal(line)}", folder]
+        items = _indented(map(_literal, words), 8)
+        return ["\n".join([f"command={start}", *items, f"    {end}"]), folder]
 
 
 def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
@@ -9924,18 +9920,12 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> int:
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
     """Write a new file named after a crontab and as private as it; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
-        descriptor = os.open(file, flags, 0o644 if adopted.system else 0o600)
+        flags, mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644 if adopted.system else 0o600
+        with open(os.open(file, flags, mode), "w", encoding="utf-8") as stream:
+            stream.write(adopted.source)
     except OSError as error:
-        why = f"{error.strerror}; nothing was written"
-        raise ConfigurationError(f"{file} cannot be made ({why})") from error
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.write(adopted.source.encode())
-    except OSError as error:
-        file.unlink()
         raise ConfigurationError(f"{file} cannot be written ({error.strerror})") from error
     return str(file)
 
