@@ -3733,30 +3733,26 @@ SENTRY_RUNTIME = 30  # minutes that Sentry gives a run without a timeout; heartb
 
 
 class Monitor(NamedTuple):
-    """A task's monitor in Sentry: its slug, and the configuration that check-ins carry, if any."""
+    """A task's monitor in Sentry: its slug, and the configuration that check-ins carry."""
 
     slug: str
     config: dict[str, object]
 
-    @property
-    def beat_every(self) -> float:
-        """Seconds between a long run's heartbeats: well within what Sentry lets it run."""
-        return cast(int, self.config["max_runtime"]) * 60 / 3
-
 
 def make_monitor(task: Task, key: str, trigger: Trigger) -> Monitor:
-    """Return the monitor of a task, by the ledger's key of it.
+    """Return the monitor of a task with this key in the ledger.
 
     Raises ConfigurationError with the reason when Sentry cannot have one.
     """
-    if _checks_in_by_itself(task.run):
+    # Early SDKs do not mark the functions that their decorator makes.
+    maker = getattr(task.run, "__globals__", {}).get("__name__", "")
+    if getattr(task.run, "_sentry_monitored", False) or maker.startswith("sentry_sdk.crons"):
         raise ConfigurationError("its function checks in by itself (sentry_sdk.monitor)")
     options = dict(task.sentry) if isinstance(task.sentry, Mapping) else {}
     ticks = trigger.following(datetime(2024, 1, 1, tzinfo=UTC), 5)
     gaps = [(later - tick).total_seconds() for tick, later in itertools.pairwise(ticks)]
-    # However long its grace, a tick runs no more when the next one has come.  Sentry counts whole
-    # minutes from the beginning of one: hence one more than the seconds need, and two for a run,
-    # whose start it rounds down as well.
+    # However long its grace, a tick no longer runs when the next one has come.  Sentry counts
+    # whole minutes: one more than the seconds need, and two for a run, whose start it rounds down.
     margin = int(min([task.grace, *gaps]) // 60) + 1
     runtime = SENTRY_RUNTIME if task.timeout is None else int(min(task.timeout, 1e6) // 60) + 2
     config: dict[str, object] = {
@@ -3769,16 +3765,8 @@ def make_monitor(task: Task, key: str, trigger: Trigger) -> Monitor:
     return Monitor(slug, {**config, **options})
 
 
-def _checks_in_by_itself(function: TaskFunction | None) -> bool:
-    """Tell whether sentry_sdk.monitor has made a function; early SDKs do not mark those."""
-    maker = getattr(function, "__globals__", {}).get("__name__", "")
-    return bool(getattr(function, "_sentry_monitored", False)) or maker.startswith(
-        "sentry_sdk.crons"
-    )
-
-
 def sentry_slug(key: str) -> str:
-    """Return the slug of a task's key: its name when that can serve, else with a hash behind it.
+    """Return the slug of a task's key: its name if Sentry keeps that as it is, else with a hash.
 
     Sentry cuts slugs at 50 characters, lowers and collapses them, and refuses bare numbers.
     """
@@ -3847,11 +3835,11 @@ class Report:
     monitor: Monitor | None
     scope: Any  # Sentry's isolation scope of the run, of which each attempt gets a fork
     context: contextvars.Context  # the latest attempt's, in which Sentry finds that fork
-    beat_at: float
+    beat_at: float = 0.0  # when the check-in of a long run is due again
 
 
 def unharmed(method: Callable[P, None]) -> Callable[P, None]:
-    """Make a method log what it raises: whatever Sentry does, the run goes on."""
+    """Log what a method raises: whatever Sentry does, the run goes on."""
 
     @functools.wraps(method)
     def call(*args: P.args, **options: P.kwargs) -> None:
@@ -3867,45 +3855,56 @@ class SentryReporter:
     """Tells Sentry of runs, one report after the other, on a thread of its own.
 
     An application's before_send may block or raise, and so may the SDK: the methods only put work
-    into a queue.  Everything is done in the context of the run's attempt, because the SDK keeps
-    there the scope with its tags and trace, and the exception it was told of last.
+    into a queue.  The thread works in the context of the run's attempt, because the SDK keeps the
+    scope with its tags and trace there, and the exception that it reported last.
     """
 
-    QUEUED = 1000  # reports that may wait; what comes then is dropped, with a warning
-    BURST = 50  # the SDK holds 100 of what it sends, and drops the rest in silence
+    QUEUED = 1000  # reports that may wait; further ones are dropped, with a warning
+    BURST = (
+        50  # reports between two flushes: the SDK's queue holds 100, and drops the rest silently
+    )
     FACTS = ("id", "reason", "scheduled_for", "started_at", "runner", "attempt", "count", "note")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._sdk: Any = None  # while it is not started, it reports nothing
-        self._scopes: Any = None
-        self._queue: queue.Queue[tuple[contextvars.Context, Action] | None] = queue.Queue(
-            self.QUEUED
-        )
-        self._monitors: dict[str, Monitor | None] = {}  # by the task's key, of those reported
-        self._reports: dict[str, Report] = {}  # by run id, until the run's end was reported
+        self._sdk: Any = None  # None: nothing is reported
+        self._scopes: Any = None  # the SDK's module
+        self._queue = queue.Queue[tuple[contextvars.Context, Action] | None](self.QUEUED)
+        self._monitors: dict[str, Monitor | None] = {}  # by the key of each task that is reported
+        self._reports: dict[str, Report] = {}  # by run id, until the run's end is reported
         self._warned: set[str] = set()
 
     def start(self) -> None:
-        """Start the thread; raises ConfigurationError when there can be nothing to report to.
+        """Start the thread; raises ConfigurationError without the package or a DSN.
 
-        The application may call sentry_sdk.init() later, when SENTRY_DSN says that it will.
+        The application may call sentry_sdk.init() later, when SENTRY_DSN says that it will.  With
+        an SDK older than 2.0, or otherwise unknown, nothing is reported here: its own logging
+        integration sends the failures that are logged.
         """
-        sdk = import_sentry_sdk()
-        if _transport(sdk) is None and not os.environ.get("SENTRY_DSN"):
-            raise ConfigurationError(
-                "Sentry is enabled and has no DSN; call sentry_sdk.init(dsn=...) before"
-                " initialize(), or set SENTRY_DSN"
+        try:
+            sdk = import_sentry_sdk()
+            if _transport(sdk) is None and not os.environ.get("SENTRY_DSN"):
+                raise ConfigurationError(
+                    "Sentry is enabled and has no DSN; call sentry_sdk.init(dsn=...) before"
+                    " initialize(), or set SENTRY_DSN"
+                )
+            self._scopes = importlib.import_module("sentry_sdk.scope")
+            # The logging integration would make a second event of an outcome's line.
+            logs = importlib.import_module("sentry_sdk.integrations.logging")
+            logs.ignore_logger(outcome_logger.name)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            text = (
+                "Sentry gets failures as its SDK logs them, and no check-ins: install sentry-sdk 2"
             )
-        self._scopes = importlib.import_module("sentry_sdk.scope")
-        # The logging integration would make a second event of an outcome's line.
-        logs = importlib.import_module("sentry_sdk.integrations.logging")
-        logs.ignore_logger(outcome_logger.name)
+            logger.warning("%s (%s)", text, _in_a_line(error))
+            return
         self._sdk = sdk
         threading.Thread(target=self._work, name="housekeeper-sentry", daemon=True).start()
 
     def register(self, key: str, task: Task, trigger: Trigger | None) -> None:
-        """Take a task whose concrete schedule is known."""
+        """Make the monitor of a task, or forget it."""
         self._monitors.pop(key, None)
         if self._sdk is None or task.sentry is False:
             return
@@ -3918,7 +3917,7 @@ class SentryReporter:
 
     @unharmed
     def started(self, run: LiveRun) -> None:
-        """Open the check-in of a run that was claimed for its tick; others have none."""
+        """Open the check-in of a run that was claimed for its tick; other runs have none."""
         if self._sdk is None or run.definition.sentry is False:
             return
         scheduled = run.reason is Reason.SCHEDULE
@@ -3927,9 +3926,9 @@ class SentryReporter:
         self._check_in(report, "in_progress")
 
     def _report(self, run: Run, monitor: Monitor | None) -> Report:
-        # Of the run's id, so that whoever finds it crashed ends this check-in, in this trace.
+        # Made of the run's id: a process that finds it crashed ends this check-in, in this trace.
         name = digest_of(run.id)[:32]
-        # Not a fork: it would hold the request during which this process was started.
+        # Not a fork of the current scope, which may be of the request that started this process.
         scope = self._scopes.Scope()
         scope.generate_propagation_context({"sentry-trace": f"{name}-{name[:16]}"})
         scope.set_tag("housekeeper.task", run.task)
@@ -3939,9 +3938,7 @@ class SentryReporter:
             scope.set_context("monitor", {"slug": monitor.slug})
         context = contextvars.Context()
         context.run(self._scopes.Scope.set_isolation_scope, scope)
-        return Report(
-            id=name, monitor=monitor, scope=scope, context=context, beat_at=self._clock.monotonic()
-        )
+        return Report(id=name, monitor=monitor, scope=scope, context=context)
 
     def _facts(self, run: Run) -> dict[str, object]:
         values = run.as_dict()
@@ -3951,16 +3948,17 @@ class SentryReporter:
         monitor = report.monitor
         if monitor is None:
             return
-
-        def send() -> None:
-            self._sdk.crons.capture_checkin(
-                monitor_slug=monitor.slug,
-                check_in_id=report.id,
-                status=status,
-                duration=duration,
-                monitor_config=monitor.config or None,
-            )
-
+        # Three times within what Sentry lets a run take.
+        every = cast(int, monitor.config["max_runtime"]) * 60 / 3
+        report.beat_at = self._clock.monotonic() + every
+        send = functools.partial(
+            self._sdk.crons.capture_checkin,
+            monitor_slug=monitor.slug,
+            check_in_id=report.id,
+            status=status,
+            duration=duration,
+            monitor_config=monitor.config,
+        )
         self._put(report.context, send)
 
     def _put(self, context: contextvars.Context, work: Action) -> None:
@@ -3999,16 +3997,11 @@ class SentryReporter:
             if report is None:
                 continue
             if run.stop_asked_at is None:
-                now = self._clock.monotonic()
-                if (
-                    report.monitor is not None
-                    and now - report.beat_at >= report.monitor.beat_every
-                ):
-                    report.beat_at = now
+                if report.monitor and self._clock.monotonic() >= report.beat_at:
                     self._check_in(report, "in_progress")
             elif run.stop_reason == Status.TIMED_OUT and run.attempt > run.definition.retries:
                 asked = (self._clock.now() - run.stop_asked_at).total_seconds()
-                # It may hang for ever, and nobody would hear of it.
+                # A run that hangs for ever would never be reported.
                 if asked > TERM_TO_KILL:
                     self._end(run, "did not end after its timeout")
 
@@ -4020,7 +4013,8 @@ class SentryReporter:
         elif run.status in (Status.FAILED, Status.TIMED_OUT):
             self._end(run, run.status.value, run.exception)
         else:
-            # Of a cancelled run the work was not done; but somebody wanted it so: no event.
+            # A cancelled run's work was not done, so its check-in is an error; but somebody asked
+            # for that, so there is no event.
             self._end(run, "", failed=run.status not in (Status.SUCCEEDED, Status.SKIPPED))
 
     def _end(
@@ -4031,7 +4025,7 @@ class SentryReporter:
         *,
         failed: bool = True,
     ) -> None:
-        """Report the end of a run, once; `event` says what happened, or that none is sent."""
+        """Report the end of a run, once; `event` says what happened, empty for no event."""
         report = self._reports.pop(run.id, None)
         if report is None:
             return
@@ -4044,12 +4038,10 @@ class SentryReporter:
     def _send_event(
         self, report: Report, run: Run, event: str, exception: BaseException | None = None
     ) -> None:
-        facts, stack = self._facts(run), run.error
+        # The SDK cuts the end of a text over 1,024 characters, where a stack says most.
+        facts = {**self._facts(run), "error": run.error[-1000:]}
 
         def send() -> None:
-            # The SDK cuts long texts at their end, where a stack tells the most.
-            longest = self._sdk.get_client().options.get("max_value_length") or len(stack)
-            facts["error"] = stack[-longest:]
             self._scopes.Scope.get_isolation_scope().set_context("housekeeper", facts)
             if exception is not None:
                 self._sdk.capture_exception(exception)
@@ -4071,27 +4063,15 @@ class SentryReporter:
 
     @unharmed
     def crashed(self, key: str, run: Run) -> None:
-        """Report a run of another process that has died, on whatever host."""
-        known = self._key_here(key)
-        if known is None:
-            return
-        monitor = self._monitors[known] if run.reason is Reason.SCHEDULE else None
-        if monitor is not None and monitor.slug == sentry_slug(known) != sentry_slug(key):
-            # The monitor of another host's runs, as that one has set it up.
-            monitor = Monitor(sentry_slug(key), {})
-        report = self._report(run, monitor)
-        self._send_event(report, run, "crashed")
-        self._check_in(report, "error")
-
-    def _key_here(self, key: str) -> str | None:
-        """Return the key under which a task that is reported here runs on this host, or None."""
+        """Report a run whose process has died; another host's own tasks are its monitors' part."""
         if key in self._monitors:
-            return key
-        everywhere = key.partition("@")[0]
-        return next((each for each in self._monitors if each.startswith(f"{everywhere}@")), None)
+            monitor = self._monitors[key] if run.reason is Reason.SCHEDULE else None
+            report = self._report(run, monitor)
+            self._send_event(report, run, "crashed")
+            self._check_in(report, "error")
 
     def close(self, limit: float) -> None:
-        """Send what waits, within so many seconds, and end the thread."""
+        """Send what waits, within `limit` seconds, and end the thread."""
         if self._sdk is None:
             return
         sent, until = threading.Event(), self._clock.monotonic() + limit
@@ -4150,7 +4130,7 @@ class Histogram:
         self.total += seconds
 
     def add(self, other: Histogram) -> None:
-        """Count what another one with the same bounds has counted."""
+        """Add the counts of another histogram with the same bounds."""
         self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
@@ -4184,7 +4164,7 @@ class Metric(NamedTuple):
     samples: Sequence[Sample]
 
     def lines(self) -> Iterator[str]:
-        """Yield it in Prometheus' text format."""
+        """Yield its lines in Prometheus' text format."""
         yield f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n"
         for value, labels, suffix in self.samples:
             pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
@@ -4196,7 +4176,7 @@ def _escaped(text: str) -> str:
 
 
 class Tally:
-    """What came of the runs of one task.  It is guarded by its lock."""
+    """The outcomes of one task's runs.  Its lock guards it."""
 
     DURATIONS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, math.inf)  # seconds
     DELAYS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, math.inf)  # seconds
