@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,33 +27,43 @@ Answer = tuple[list[tuple[Any, ...]], int]
 class Database:
     """A connection in which each statement is its own transaction."""
 
+    NOW: str  # the database's clock as seconds since 1970
+    HAS_TABLE: str
+    OLDER: str  # a condition: a column lies before an instant
     SETTINGS = ""  # for the transaction of a statement on one of the application's tables
     DELETE: str
     UNREFERENCED: str  # finds the conditions under which no other table needs a row
+    interrupt: Callable[[], None]  # ends the statement that another thread has begun
 
     def execute(self, sql: Any, *values: object) -> Answer:
         """Run a statement; return its rows and how many it touched."""
         raise NotImplementedError
+
+    def now(self) -> float:
+        """Return the database's clock as seconds since 1970."""
+        return float(self.execute(self.NOW)[0][0][0])
+
+    def has_table(self, name: str) -> bool:
+        """Tell whether there is a table of that name, on PostgreSQL on the search path."""
+        return bool(self.execute(self.HAS_TABLE, name)[0][0][0])
 
     def delete_older(self, table: str, column: str, than: float, limit: int) -> int:
         """Delete at most `limit` rows whose column is before an instant; return how many.
 
         Rows that another table refers to stay, unless they are deleted with them.
         """
-        where = f"{self._older(column, than)} AND {self._free(table)}"
+        older = self.OLDER.format(column=column, than=than)
+        where = f"{older} AND {self._unreferenced(table)}"
         sql = self.DELETE.format(table=table, where=where, limit=limit)
         return self.execute(self.SETTINGS + sql)[1]
 
     def count_kept(self, table: str, column: str, than: float) -> int:
         """Return how many rows before an instant stay because another table refers to them."""
-        where = f"{self._older(column, than)} AND NOT ({self._free(table)})"
-        sql = f"SELECT count(*) FROM {table} WHERE {where}"
+        older = self.OLDER.format(column=column, than=than)
+        sql = f"SELECT count(*) FROM {table} WHERE {older} AND NOT ({self._unreferenced(table)})"
         return int(self.execute(self.SETTINGS + sql)[0][0][0])
 
-    def _older(self, column: str, than: float) -> str:
-        raise NotImplementedError
-
-    def _free(self, table: str) -> str:
+    def _unreferenced(self, table: str) -> str:
         rows, _ = self.execute(self.UNREFERENCED.format(table=table))
         return " AND ".join(condition for (condition,) in rows) or "1 = 1"
 
@@ -65,6 +75,9 @@ class PostgresDatabase(Database):
     partitioned table more than `limit` may go.  Timestamps without a zone are read as UTC.
     """
 
+    NOW = "SELECT extract(epoch FROM now())"
+    HAS_TABLE = "SELECT to_regclass(%s) IS NOT NULL"
+    OLDER = "{column} < to_timestamp({than!r})"
     SETTINGS = f"{LIMITS.format('LOCAL')}; SET LOCAL TIME ZONE 'UTC'; "
     # `where` once more, because in a partitioned table a ctid names a row of each partition.
     DELETE = (
@@ -92,6 +105,7 @@ class PostgresDatabase(Database):
         ours = {"connect_timeout": "10", "application_name": "housekeeper"}
         self.connection: Any = psycopg2.connect(**{**ours, **postgres_parameters(address)})
         self.connection.autocommit = True
+        self.interrupt = self.connection.cancel
         # Not behind PgBouncer: there the application gets this connection next, as it was set.
         if self.execute("SELECT pg_backend_pid()")[0] == [(self.connection.get_backend_pid(),)]:
             self.execute(LIMITS.format("SESSION"))
@@ -102,28 +116,24 @@ class PostgresDatabase(Database):
             cursor.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
-    def has_table(self, name: str) -> bool:
-        """Tell whether a table is found on the connection's search path."""
-        return self.execute("SELECT to_regclass(%s) IS NOT NULL", name)[0][0][0] is True
-
-    def now(self) -> float:
-        """Return the server's clock as seconds since 1970."""
-        return float(self.execute("SELECT extract(epoch FROM now())")[0][0][0])
-
-    def _older(self, column: str, than: float) -> str:
-        return f"{column} < to_timestamp({than!r})"
-
-    def interrupt(self) -> None:
-        """End the statement that is going on in another thread."""
-        self.connection.cancel()
-
-    def close(self) -> None:
-        self.connection.close()
-
 
 class SqliteDatabase(Database):
-    """A connection to an SQLite file."""
+    """A connection to an SQLite file.
 
+    A column has no type there: a number is seconds (or, from 1e11 on, milliseconds) since 1970, a
+    text is ISO 8601 in UTC unless it says otherwise, anything else is never older.
+    """
+
+    NOW = "SELECT (julianday('now') - 2440587.5) * 86400.0"
+    HAS_TABLE = (
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
+    )
+    # julianday() reads '0' too, as a day 6,700 years ago.
+    OLDER = """
+        CASE WHEN typeof({column}) NOT IN ('integer', 'real')
+            THEN CASE WHEN {column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
+                THEN (julianday({column}) - 2440587.5) * 86400.0 END
+            WHEN {column} >= 1e11 THEN {column} / 1000.0 ELSE {column} END < {than!r}"""
     DELETE = (
         "DELETE FROM {table} WHERE rowid IN"
         " (SELECT rowid FROM {table} WHERE {where} LIMIT {limit})"
@@ -149,42 +159,13 @@ class SqliteDatabase(Database):
             isolation_level=None,
             check_same_thread=False,
         )
+        self.interrupt = self.connection.interrupt
         self.execute("PRAGMA foreign_keys = ON")
 
     def execute(self, sql: Any, *values: Any) -> Answer:
         """Run a statement; return its rows and how many it touched."""
         cursor = self.connection.execute(sql, values)
         return cursor.fetchall(), cursor.rowcount
-
-    def has_table(self, name: str) -> bool:
-        """Tell whether there is a table of that name."""
-        sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
-        return bool(self.execute(sql, name)[0])
-
-    def now(self) -> float:
-        """Return this host's clock as seconds since 1970."""
-        return float(self.execute("SELECT (julianday('now') - 2440587.5) * 86400.0")[0][0][0])
-
-    def _older(self, column: str, than: float) -> str:
-        """Return a condition on a column, for which SQLite has no type of its own.
-
-        A number is seconds (or, from 1e11 on, milliseconds) since 1970, a text is ISO 8601 in UTC
-        unless it says otherwise, anything else is never older.
-        """
-        return (
-            f"CASE WHEN typeof({column}) NOT IN ('integer', 'real')"
-            f" THEN CASE WHEN {column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'"
-            # It reads '0' too, as a day 6,700 years ago.
-            f" THEN (julianday({column}) - 2440587.5) * 86400.0 END"
-            f" WHEN {column} >= 1e11 THEN {column} / 1000.0 ELSE {column} END < {than!r}"
-        )
-
-    def interrupt(self) -> None:
-        """End the statement that is going on in another thread."""
-        self.connection.interrupt()
-
-    def close(self) -> None:
-        self.connection.close()
 
 
 @contextmanager
@@ -210,7 +191,7 @@ def database() -> Iterator[PostgresDatabase | SqliteDatabase]:
         raise ConfigurationError(
             "DATABASE_URL is neither postgresql://user@host/database nor sqlite:///path/to/file"
         )
-    with closing(opened):
+    with closing(opened.connection):
         yield opened
 
 
