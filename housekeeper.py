@@ -4135,16 +4135,14 @@ class Histogram:
         self.total += other.total
 
     def samples(self, **labels: str) -> list[Sample]:
-        """Return its samples: a bucket counts what is in those below it as well."""
-        sums = itertools.accumulate(self.counts)
+        """Return its samples; a bucket includes the counts of those below it."""
+        names = [f"{bound:g}" for bound in self.bounds[:-1]] + ["+Inf"]
+        sums = list(itertools.accumulate(self.counts))
         buckets = [
-            Sample(
-                count, {**labels, "le": f"{bound:g}" if bound < math.inf else "+Inf"}, "_bucket"
-            )
-            for bound, count in zip(self.bounds, sums, strict=True)
+            Sample(count, {**labels, "le": name}, "_bucket")
+            for name, count in zip(names, sums, strict=True)
         ]
-        number = sum(self.counts)
-        return [*buckets, Sample(self.total, labels, "_sum"), Sample(number, labels, "_count")]
+        return [*buckets, Sample(self.total, labels, "_sum"), Sample(sums[-1], labels, "_count")]
 
 
 class Sample(NamedTuple):
@@ -4166,13 +4164,12 @@ class Metric(NamedTuple):
     def lines(self) -> Iterator[str]:
         """Yield its lines in Prometheus' text format."""
         yield f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n"
+        escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
         for value, labels, suffix in self.samples:
-            pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+            pairs = ",".join(
+                f'{name}="{text.translate(escapes)}"' for name, text in labels.items()
+            )
             yield f"{self.name}{suffix}{f'{{{pairs}}}' if pairs else ''} {value!r}\n"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 class Tally:
@@ -4189,17 +4186,6 @@ class Tally:
         self.seconds = Histogram(self.DURATIONS)
         self.lateness = Histogram(self.DELAYS)
 
-    def add(self, run: Run) -> None:
-        """Count a run that has ended, or a row of ticks that were skipped or missed."""
-        self.outcomes[run.status] += run.count
-        seconds = run.duration
-        if seconds is None or run.started_at is None:
-            return
-        self.seconds.observe(seconds)
-        if run.scheduled_for is not None:
-            late = (run.started_at - run.scheduled_for).total_seconds()
-            self.lateness.observe(max(0.0, late))
-
 
 class Metrics:
     """What came of the runs of this process, since its start."""
@@ -4208,20 +4194,16 @@ class Metrics:
         # With a lock for each task, or workers would queue for one at the end of each run.
         self._tallies: dict[str, Tally] = {}
 
-    def _tally(self, task: str) -> Tally:
-        return self._tallies.get(task) or self._tallies.setdefault(task, Tally())
-
     def ended(self, run: Run) -> None:
         """Count a run that has ended, or a row of ticks that were skipped or missed."""
-        tally = self._tally(run.task)
+        tally = self._tallies.get(run.task) or self._tallies.setdefault(run.task, Tally())
         with tally.lock:
-            tally.add(run)
-
-    def skipped(self, task: str) -> None:
-        """Count a tick whose row the ledger wrote."""
-        tally = self._tally(task)
-        with tally.lock:
-            tally.outcomes[Status.SKIPPED] += 1
+            tally.outcomes[run.status] += run.count
+            if run.duration is not None:
+                tally.seconds.observe(run.duration)
+                if run.started_at is not None and run.scheduled_for is not None:
+                    late = (run.started_at - run.scheduled_for).total_seconds()
+                    tally.lateness.observe(max(0.0, late))
 
     def read(self) -> list[Metric]:
         """Return what was counted."""
@@ -4236,15 +4218,11 @@ class Metrics:
                 ]
                 seconds += tally.seconds.samples(task=task)
                 lateness.add(tally.lateness)
+        kind, late = "histogram", lateness.samples()
         return [
             Metric("housekeeper_runs_total", "counter", "Ended runs by outcome.", outcomes),
-            Metric("housekeeper_run_seconds", "histogram", "Durations of runs.", seconds),
-            Metric(
-                "housekeeper_lateness_seconds",
-                "histogram",
-                "Starts after ticks.",
-                lateness.samples(),
-            ),
+            Metric("housekeeper_run_seconds", kind, "Durations of runs.", seconds),
+            Metric("housekeeper_lateness_seconds", kind, "Starts after ticks.", late),
         ]
 
 
