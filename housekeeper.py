@@ -3860,9 +3860,7 @@ class SentryReporter:
     """
 
     QUEUED = 1000  # reports that may wait; further ones are dropped, with a warning
-    BURST = (
-        50  # reports between two flushes: the SDK's queue holds 100, and drops the rest silently
-    )
+    BURST = 50  # reports between two flushes: the SDK holds 100, and silently drops the rest
     FACTS = ("id", "reason", "scheduled_for", "started_at", "runner", "attempt", "count", "note")
 
     def __init__(self, clock: Clock) -> None:
@@ -3895,10 +3893,11 @@ class SentryReporter:
         except ConfigurationError:
             raise
         except Exception as error:
-            text = (
-                "Sentry gets failures as its SDK logs them, and no check-ins: install sentry-sdk 2"
+            logger.warning(
+                "Sentry gets failures as its SDK logs them, and no check-ins; install"
+                " sentry-sdk 2 or later (%s)",
+                _in_a_line(error),
             )
-            logger.warning("%s (%s)", text, _in_a_line(error))
             return
         self._sdk = sdk
         threading.Thread(target=self._work, name="housekeeper-sentry", daemon=True).start()
@@ -4051,7 +4050,7 @@ class SentryReporter:
         self._put(report.context, send)
 
     def forget(self, run: LiveRun) -> None:
-        """Report no end of a run: another process has found it crashed, and reported that."""
+        """Report no end of a run that another process has found crashed and reported."""
         self._reports.pop(run.id, None)
 
     @unharmed
@@ -4063,7 +4062,7 @@ class SentryReporter:
 
     @unharmed
     def crashed(self, key: str, run: Run) -> None:
-        """Report a run whose process has died; another host's own tasks are its monitors' part."""
+        """Report a run whose process has died, unless it was a task of another host alone."""
         if key in self._monitors:
             monitor = self._monitors[key] if run.reason is Reason.SCHEDULE else None
             report = self._report(run, monitor)
@@ -7492,18 +7491,19 @@ class _TaskFinder:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        spec, beside = None, [os.path.dirname(folder) for folder in _folders()]
-        ours = path is not None and OURS.fullmatch(name)
+        spec, ours = None, path is not None and OURS.fullmatch(name)
         for_a_task = task_made.get() is not None or _current_run.get() is not None
-        if self._beside:
-            spec = PathFinder.find_spec(name, beside) if path is None else None
+        if self._beside and path is None:
+            spec = PathFinder.find_spec(name, [os.path.dirname(each) for each in _folders()])
         elif ours or (for_a_task and _is_root()):
             spec = PathFinder.find_spec(name, path)
         if ours and spec is not None and isinstance(spec.loader, SourceFileLoader):
             spec.loader, spec.cached = _TaskLoader(name, spec.loader.path), None
         if spec is not None and spec.origin is not None:
-            origin = Path(spec.origin)
-            if ours or any(map(origin.resolve().is_relative_to, map(os.path.realpath, beside))):
+            origin, real = Path(spec.origin), Path(spec.origin).resolve()
+            if ours or any(
+                real.is_relative_to(Path(each).resolve().parent) for each in _folders()
+            ):
                 _refuse_writable_by_others(origin)
                 _refuse_writable_by_others(Path(spec.cached or origin))
         return spec if ours or self._beside else None
@@ -7512,8 +7512,7 @@ class _TaskFinder:
 class _TaskLoader(SourceFileLoader):
     """Loads a module of a tasks folder from its source.
 
-    Not from a compiled copy, which is told from an older one by second and size only, and misses a
-    quick edit.
+    A compiled copy is compared with its source by second and size only, and misses a quick edit.
     """
 
     def get_code(self, fullname: str) -> CodeType:
@@ -7606,7 +7605,7 @@ def _is_root() -> bool:
 
 
 def _refuse_writable_by_others(path: Path) -> None:
-    """Refuse, when run as root, a file that somebody else could change, or make.
+    """Refuse, when run as root, a file that somebody else could change.
 
     Each folder and link on the way is judged before what lies below it, from the root on.  So only
     root can have changed it meanwhile: what was judged is what is read, now and later.
