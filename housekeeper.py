@@ -7419,11 +7419,12 @@ def discover_tasks(folder: Path) -> Discovered:
             " one as tasks_dir"
         )
     package, before = _make_package(folder)
-    made: dict[str, list[Task]] = {f"{package}.{path.stem}": [] for path in files}
-    token = task_made.set(functools.partial(_collect, made))
+    modules = {f"{package}.{path.stem}": path for path in files}
+    makers: dict[Task, str] = {}
+    token = task_made.set(functools.partial(_note_maker, makers))
     try:
-        for name, path in zip(made, files, strict=True):
-            _load_into(found, path, name, made)
+        for name, path in modules.items():
+            _load_into(found, name, modules, makers)
             if path in found.broken and name in before:
                 # Its tasks go on as they were, in the module that they came from.
                 sys.modules.setdefault(name, before[name])
@@ -7548,20 +7549,21 @@ def _is_in(package: str, name: str) -> bool:
     return top not in sys.modules and importlib.util.find_spec(top) is None
 
 
-def _collect(made: dict[str, list[Task]], task: Task) -> None:
-    """Note a task that a task file makes: the module being imported is the innermost <module>."""
+def _note_maker(makers: dict[Task, str], task: Task) -> None:
+    """Note which module makes a task: the one being imported is the innermost <module>."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "<module>":
         frame = frame.f_back
-    if frame is not None and frame.f_globals.get("__name__") in made:
-        made[frame.f_globals["__name__"]].append(task)
+    if frame is not None:
+        makers[task] = frame.f_globals.get("__name__", "")
 
 
 def _load_into(
-    found: Discovered, path: Path, name: str, made: Mapping[str, Sequence[Task]]
+    found: Discovered, name: str, files: Mapping[str, Path], makers: Mapping[Task, str]
 ) -> None:
+    path = files[name]
     try:
-        tasks = _load(path, name, made)
+        tasks = _load(name, files, makers)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -7576,14 +7578,14 @@ def _load_into(
             found.problems.append(f"{path}: the task name {task.name!r} is taken by {place}")
 
 
-def _load(path: Path, name: str, made: Mapping[str, Sequence[Task]]) -> list[Task]:
-    """Import a file; return the tasks that it makes, and those that it imports from helpers."""
-    module = importlib.import_module(name)
+def _load(name: str, files: Mapping[str, Path], makers: Mapping[Task, str]) -> Iterable[Task]:
+    """Import a file; return the tasks that it makes, and those that it imports from elsewhere."""
+    module, path = importlib.import_module(name), files[name]
     if module.__file__ != str(path):
         raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
-    others = {task for file, tasks in made.items() if file != name for task in tasks}
+    made = [task for task, maker in makers.items() if maker == name]
     named = [each for each in vars(module).values() if isinstance(each, Task)]
-    tasks = [task for task in dict.fromkeys([*made[name], *named]) if task not in others]
+    tasks = dict.fromkeys([*made, *(task for task in named if makers.get(task) not in files)])
     if not tasks:
         raise ConfigurationError(
             f"it holds no Task; write task = Task(...), or name a helper _{path.name}"
@@ -9724,7 +9726,7 @@ class Adoption:
         if user is not None:
             column = CRON_USER.fullmatch(command)
             if column is None:
-                raise ConfigurationError("its sixth column is not a user with a command behind")
+                raise ConfigurationError("its sixth column is not a user followed by a command")
             user, command = column.groups()
         line, stdin = _without_percents(command)
         base = _name_after(line)
