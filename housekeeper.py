@@ -7435,9 +7435,10 @@ def discover_tasks(folder: Path) -> Discovered:
 
 def _is_of_another_program(path: Path) -> bool:
     try:
-        return b"housekeeper" not in path.read_bytes()
+        source = path.read_bytes()
     except OSError:
         return False  # The import tells what is wrong with it.
+    return b"import" in source and b"housekeeper" not in source
 
 
 def importable_as_housekeeper() -> None:

@@ -580,9 +580,10 @@ def test_the_folder_of_another_program_gets_one_sentence_and_is_not_touched(
         write(folder, f"{name}.py", "open(__file__ + '.ran', 'w')\nfrom celery import shared_task")
     found = hk.discover_tasks(folder)
     assert found.problems == [
-        f"{folder}: not loaded, because they never name housekeeper: empty.py, mail.py,"
-        " orders.py, ...; begin a helper's name with _, and if another program, such as Celery,"
-        " owns the folder, pass another one as tasks_dir"
+        f"{folder}: not loaded, because they never name housekeeper: mail.py, orders.py,"
+        " pay.py, ...; begin a helper's name with _, and if another program, such as Celery,"
+        " owns the folder, pass another one as tasks_dir",
+        f"{folder}/empty.py: it holds no Task; write task = Task(...), or name a helper _empty.py",
     ]
     assert list(folder.glob("*.ran")) == []
     assert folder / "mail.py" in found.broken, "a task that it held goes on"
@@ -959,9 +960,7 @@ def test_as_root_a_helper_that_others_can_write_is_not_imported(folder: Path, pl
 # As root.
 
 
-def refused(
-    folder: Path, culprit: Path, command: str, *, line: str = "", others: int = 0
-) -> None:
+def refused(folder: Path, culprit: Path, command: str, *, line: str = "", others: int = 0) -> None:
     """One file of a folder is refused, with the command that mends it."""
     found = hk.discover_tasks(folder)
     assert len(found.tasks) == others
