@@ -4554,30 +4554,26 @@ SENTRY_RUNTIME = 30  # minutes that Sentry gives a run without a timeout; heartb
 
 
 class Monitor(NamedTuple):
-    """A task's monitor in Sentry: its slug, and the configuration that check-ins carry, if any."""
+    """A task's monitor in Sentry: its slug, and the configuration that check-ins carry."""
 
     slug: str
     config: dict[str, object]
 
-    @property
-    def beat_every(self) -> float:
-        """Seconds between a long run's heartbeats: well within what Sentry lets it run."""
-        return cast(int, self.config["max_runtime"]) * 60 / 3
-
 
 def make_monitor(task: Task, key: str, trigger: Trigger) -> Monitor:
-    """Return the monitor of a task, by the ledger's key of it.
+    """Return the monitor of a task with this key in the ledger.
 
     Raises ConfigurationError with the reason when Sentry cannot have one.
     """
-    if _checks_in_by_itself(task.run):
+    # Early SDKs do not mark the functions that their decorator makes.
+    maker = getattr(task.run, "__globals__", {}).get("__name__", "")
+    if getattr(task.run, "_sentry_monitored", False) or maker.startswith("sentry_sdk.crons"):
         raise ConfigurationError("its function checks in by itself (sentry_sdk.monitor)")
     options = dict(task.sentry) if isinstance(task.sentry, Mapping) else {}
     ticks = trigger.following(datetime(2024, 1, 1, tzinfo=UTC), 5)
     gaps = [(later - tick).total_seconds() for tick, later in itertools.pairwise(ticks)]
-    # However long its grace, a tick runs no more when the next one has come.  Sentry counts whole
-    # minutes from the beginning of one: hence one more than the seconds need, and two for a run,
-    # whose start it rounds down as well.
+    # However long its grace, a tick no longer runs when the next one has come.  Sentry counts
+    # whole minutes: one more than the seconds need, and two for a run, whose start it rounds down.
     margin = int(min([task.grace, *gaps]) // 60) + 1
     runtime = SENTRY_RUNTIME if task.timeout is None else int(min(task.timeout, 1e6) // 60) + 2
     config: dict[str, object] = {
@@ -4590,16 +4586,8 @@ def make_monitor(task: Task, key: str, trigger: Trigger) -> Monitor:
     return Monitor(slug, {**config, **options})
 
 
-def _checks_in_by_itself(function: TaskFunction | None) -> bool:
-    """Tell whether sentry_sdk.monitor has made a function; early SDKs do not mark those."""
-    maker = getattr(function, "__globals__", {}).get("__name__", "")
-    return bool(getattr(function, "_sentry_monitored", False)) or maker.startswith(
-        "sentry_sdk.crons"
-    )
-
-
 def sentry_slug(key: str) -> str:
-    """Return the slug of a task's key: its name when that can serve, else with a hash behind it.
+    """Return the slug of a task's key: its name if Sentry keeps that as it is, else with a hash.
 
     Sentry cuts slugs at 50 characters, lowers and collapses them, and refuses bare numbers.
     """
@@ -4669,11 +4657,11 @@ class Report:
     monitor: Monitor | None
     scope: Any  # Sentry's isolation scope of the run, of which each attempt gets a fork
     context: contextvars.Context  # the latest attempt's, in which Sentry finds that fork
-    beat_at: float
+    beat_at: float = 0.0  # when the check-in of a long run is due again
 
 
 def unharmed(method: Callable[P, None]) -> Callable[P, None]:
-    """Make a method log what it raises: whatever Sentry does, the run goes on."""
+    """Log what a method raises: whatever Sentry does, the run goes on."""
 
     @functools.wraps(method)
     def call(*args: P.args, **options: P.kwargs) -> None:
@@ -4689,45 +4677,55 @@ class SentryReporter:
     """Tells Sentry of runs, one report after the other, on a thread of its own.
 
     An application's before_send may block or raise, and so may the SDK: the methods only put work
-    into a queue.  Everything is done in the context of the run's attempt, because the SDK keeps
-    there the scope with its tags and trace, and the exception it was told of last.
+    into a queue.  The thread works in the context of the run's attempt, because the SDK keeps the
+    scope with its tags and trace there, and the exception that it reported last.
     """
 
-    QUEUED = 1000  # reports that may wait; what comes then is dropped, with a warning
-    BURST = 50  # the SDK holds 100 of what it sends, and drops the rest in silence
+    QUEUED = 1000  # reports that may wait; further ones are dropped, with a warning
+    BURST = 50  # reports between two flushes: the SDK holds 100, and silently drops the rest
     FACTS = ("id", "reason", "scheduled_for", "started_at", "runner", "attempt", "count", "note")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._sdk: Any = None  # while it is not started, it reports nothing
-        self._scopes: Any = None
-        self._queue: queue.Queue[tuple[contextvars.Context, Action] | None] = queue.Queue(
-            self.QUEUED
-        )
-        self._monitors: dict[str, Monitor | None] = {}  # by the task's key, of those reported
-        self._reports: dict[str, Report] = {}  # by run id, until the run's end was reported
+        self._sdk: Any = None  # None: nothing is reported
+        self._scopes: Any = None  # the SDK's module
+        self._queue = queue.Queue[tuple[contextvars.Context, Action] | None](self.QUEUED)
+        self._monitors: dict[str, Monitor | None] = {}  # by the key of each task that is reported
+        self._reports: dict[str, Report] = {}  # by run id, until the run's end is reported
         self._warned: set[str] = set()
 
     def start(self) -> None:
-        """Start the thread; raises ConfigurationError when there can be nothing to report to.
+        """Start the thread; raises ConfigurationError without the package or a DSN.
 
-        The application may call sentry_sdk.init() later, when SENTRY_DSN says that it will.
+        The application may call sentry_sdk.init() later, when SENTRY_DSN says that it will.  With
+        an SDK older than 2.0, or otherwise unknown, nothing is reported here: its own logging
+        integration sends the failures that are logged.
         """
-        sdk = import_sentry_sdk()
-        if _transport(sdk) is None and not os.environ.get("SENTRY_DSN"):
-            raise ConfigurationError(
-                "Sentry is enabled and has no DSN; call sentry_sdk.init(dsn=...) before"
-                " initialize(), or set SENTRY_DSN"
+        try:
+            sdk = import_sentry_sdk()
+            if _transport(sdk) is None and not os.environ.get("SENTRY_DSN"):
+                raise ConfigurationError(
+                    "Sentry is enabled and has no DSN; call sentry_sdk.init(dsn=...) before"
+                    " initialize(), or set SENTRY_DSN"
+                )
+            self._scopes = importlib.import_module("sentry_sdk.scope")
+            # The logging integration would make a second event of an outcome's line.
+            logs = importlib.import_module("sentry_sdk.integrations.logging")
+            logs.ignore_logger(outcome_logger.name)
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            logger.warning(
+                "Sentry gets failures as its SDK logs them, and no check-ins; install"
+                " sentry-sdk 2 or later (%s)",
+                _in_a_line(error),
             )
-        self._scopes = importlib.import_module("sentry_sdk.scope")
-        # The logging integration would make a second event of an outcome's line.
-        logs = importlib.import_module("sentry_sdk.integrations.logging")
-        logs.ignore_logger(outcome_logger.name)
+            return
         self._sdk = sdk
         threading.Thread(target=self._work, name="housekeeper-sentry", daemon=True).start()
 
     def register(self, key: str, task: Task, trigger: Trigger | None) -> None:
-        """Take a task whose concrete schedule is known."""
+        """Make the monitor of a task, or forget it."""
         self._monitors.pop(key, None)
         if self._sdk is None or task.sentry is False:
             return
@@ -4740,7 +4738,7 @@ class SentryReporter:
 
     @unharmed
     def started(self, run: LiveRun) -> None:
-        """Open the check-in of a run that was claimed for its tick; others have none."""
+        """Open the check-in of a run that was claimed for its tick; other runs have none."""
         if self._sdk is None or run.definition.sentry is False:
             return
         scheduled = run.reason is Reason.SCHEDULE
@@ -4749,9 +4747,9 @@ class SentryReporter:
         self._check_in(report, "in_progress")
 
     def _report(self, run: Run, monitor: Monitor | None) -> Report:
-        # Of the run's id, so that whoever finds it crashed ends this check-in, in this trace.
+        # Made of the run's id: a process that finds it crashed ends this check-in, in this trace.
         name = digest_of(run.id)[:32]
-        # Not a fork: it would hold the request during which this process was started.
+        # Not a fork of the current scope, which may be of the request that started this process.
         scope = self._scopes.Scope()
         scope.generate_propagation_context({"sentry-trace": f"{name}-{name[:16]}"})
         scope.set_tag("housekeeper.task", run.task)
@@ -4761,9 +4759,7 @@ class SentryReporter:
             scope.set_context("monitor", {"slug": monitor.slug})
         context = contextvars.Context()
         context.run(self._scopes.Scope.set_isolation_scope, scope)
-        return Report(
-            id=name, monitor=monitor, scope=scope, context=context, beat_at=self._clock.monotonic()
-        )
+        return Report(id=name, monitor=monitor, scope=scope, context=context)
 
     def _facts(self, run: Run) -> dict[str, object]:
         values = run.as_dict()
@@ -4773,16 +4769,17 @@ class SentryReporter:
         monitor = report.monitor
         if monitor is None:
             return
-
-        def send() -> None:
-            self._sdk.crons.capture_checkin(
-                monitor_slug=monitor.slug,
-                check_in_id=report.id,
-                status=status,
-                duration=duration,
-                monitor_config=monitor.config or None,
-            )
-
+        # Three times within what Sentry lets a run take.
+        every = cast(int, monitor.config["max_runtime"]) * 60 / 3
+        report.beat_at = self._clock.monotonic() + every
+        send = functools.partial(
+            self._sdk.crons.capture_checkin,
+            monitor_slug=monitor.slug,
+            check_in_id=report.id,
+            status=status,
+            duration=duration,
+            monitor_config=monitor.config,
+        )
         self._put(report.context, send)
 
     def _put(self, context: contextvars.Context, work: Action) -> None:
@@ -4821,16 +4818,11 @@ class SentryReporter:
             if report is None:
                 continue
             if run.stop_asked_at is None:
-                now = self._clock.monotonic()
-                if (
-                    report.monitor is not None
-                    and now - report.beat_at >= report.monitor.beat_every
-                ):
-                    report.beat_at = now
+                if report.monitor and self._clock.monotonic() >= report.beat_at:
                     self._check_in(report, "in_progress")
             elif run.stop_reason == Status.TIMED_OUT and run.attempt > run.definition.retries:
                 asked = (self._clock.now() - run.stop_asked_at).total_seconds()
-                # It may hang for ever, and nobody would hear of it.
+                # A run that hangs for ever would never be reported.
                 if asked > TERM_TO_KILL:
                     self._end(run, "did not end after its timeout")
 
@@ -4842,7 +4834,8 @@ class SentryReporter:
         elif run.status in (Status.FAILED, Status.TIMED_OUT):
             self._end(run, run.status.value, run.exception)
         else:
-            # Of a cancelled run the work was not done; but somebody wanted it so: no event.
+            # A cancelled run's work was not done, so its check-in is an error; but somebody asked
+            # for that, so there is no event.
             self._end(run, "", failed=run.status not in (Status.SUCCEEDED, Status.SKIPPED))
 
     def _end(
@@ -4853,7 +4846,7 @@ class SentryReporter:
         *,
         failed: bool = True,
     ) -> None:
-        """Report the end of a run, once; `event` says what happened, or that none is sent."""
+        """Report the end of a run, once; `event` says what happened, empty for no event."""
         report = self._reports.pop(run.id, None)
         if report is None:
             return
@@ -4866,12 +4859,10 @@ class SentryReporter:
     def _send_event(
         self, report: Report, run: Run, event: str, exception: BaseException | None = None
     ) -> None:
-        facts, stack = self._facts(run), run.error
+        # The SDK cuts the end of a text over 1,024 characters, where a stack says most.
+        facts = {**self._facts(run), "error": run.error[-1000:]}
 
         def send() -> None:
-            # The SDK cuts long texts at their end, where a stack tells the most.
-            longest = self._sdk.get_client().options.get("max_value_length") or len(stack)
-            facts["error"] = stack[-longest:]
             self._scopes.Scope.get_isolation_scope().set_context("housekeeper", facts)
             if exception is not None:
                 self._sdk.capture_exception(exception)
@@ -4881,7 +4872,7 @@ class SentryReporter:
         self._put(report.context, send)
 
     def forget(self, run: LiveRun) -> None:
-        """Report no end of a run: another process has found it crashed, and reported that."""
+        """Report no end of a run that another process has found crashed and reported."""
         self._reports.pop(run.id, None)
 
     @unharmed
@@ -4893,27 +4884,15 @@ class SentryReporter:
 
     @unharmed
     def crashed(self, key: str, run: Run) -> None:
-        """Report a run of another process that has died, on whatever host."""
-        known = self._key_here(key)
-        if known is None:
-            return
-        monitor = self._monitors[known] if run.reason is Reason.SCHEDULE else None
-        if monitor is not None and monitor.slug == sentry_slug(known) != sentry_slug(key):
-            # The monitor of another host's runs, as that one has set it up.
-            monitor = Monitor(sentry_slug(key), {})
-        report = self._report(run, monitor)
-        self._send_event(report, run, "crashed")
-        self._check_in(report, "error")
-
-    def _key_here(self, key: str) -> str | None:
-        """Return the key under which a task that is reported here runs on this host, or None."""
+        """Report a run whose process has died, unless it was a task of another host alone."""
         if key in self._monitors:
-            return key
-        everywhere = key.partition("@")[0]
-        return next((each for each in self._monitors if each.startswith(f"{everywhere}@")), None)
+            monitor = self._monitors[key] if run.reason is Reason.SCHEDULE else None
+            report = self._report(run, monitor)
+            self._send_event(report, run, "crashed")
+            self._check_in(report, "error")
 
     def close(self, limit: float) -> None:
-        """Send what waits, within so many seconds, and end the thread."""
+        """Send what waits, within `limit` seconds, and end the thread."""
         if self._sdk is None:
             return
         sent, until = threading.Event(), self._clock.monotonic() + limit
@@ -4972,21 +4951,19 @@ class Histogram:
         self.total += seconds
 
     def add(self, other: Histogram) -> None:
-        """Count what another one with the same bounds has counted."""
+        """Add the counts of another histogram with the same bounds."""
         self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def samples(self, **labels: str) -> list[Sample]:
-        """Return its samples: a bucket counts what is in those below it as well."""
-        sums = itertools.accumulate(self.counts)
+        """Return its samples; a bucket includes the counts of those below it."""
+        names = [f"{bound:g}" for bound in self.bounds[:-1]] + ["+Inf"]
+        sums = list(itertools.accumulate(self.counts))
         buckets = [
-            Sample(
-                count, {**labels, "le": f"{bound:g}" if bound < math.inf else "+Inf"}, "_bucket"
-            )
-            for bound, count in zip(self.bounds, sums, strict=True)
+            Sample(count, {**labels, "le": name}, "_bucket")
+            for name, count in zip(names, sums, strict=True)
         ]
-        number = sum(self.counts)
-        return [*buckets, Sample(self.total, labels, "_sum"), Sample(number, labels, "_count")]
+        return [*buckets, Sample(self.total, labels, "_sum"), Sample(sums[-1], labels, "_count")]
 
 
 class Sample(NamedTuple):
@@ -5006,19 +4983,18 @@ class Metric(NamedTuple):
     samples: Sequence[Sample]
 
     def lines(self) -> Iterator[str]:
-        """Yield it in Prometheus' text format."""
+        """Yield its lines in Prometheus' text format."""
         yield f"# HELP {self.name} {self.help}\n# TYPE {self.name} {self.kind}\n"
+        escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
         for value, labels, suffix in self.samples:
-            pairs = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
+            pairs = ",".join(
+                f'{name}="{text.translate(escapes)}"' for name, text in labels.items()
+            )
             yield f"{self.name}{suffix}{f'{{{pairs}}}' if pairs else ''} {value!r}\n"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
 class Tally:
-    """What came of the runs of one task.  It is guarded by its lock."""
+    """The outcomes of one task's runs.  Its lock guards it."""
 
     DURATIONS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, math.inf)  # seconds
     DELAYS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, math.inf)  # seconds
@@ -5031,17 +5007,6 @@ class Tally:
         self.seconds = Histogram(self.DURATIONS)
         self.lateness = Histogram(self.DELAYS)
 
-    def add(self, run: Run) -> None:
-        """Count a run that has ended, or a row of ticks that were skipped or missed."""
-        self.outcomes[run.status] += run.count
-        seconds = run.duration
-        if seconds is None or run.started_at is None:
-            return
-        self.seconds.observe(seconds)
-        if run.scheduled_for is not None:
-            late = (run.started_at - run.scheduled_for).total_seconds()
-            self.lateness.observe(max(0.0, late))
-
 
 class Metrics:
     """What came of the runs of this process, since its start."""
@@ -5050,20 +5015,16 @@ class Metrics:
         # With a lock for each task, or workers would queue for one at the end of each run.
         self._tallies: dict[str, Tally] = {}
 
-    def _tally(self, task: str) -> Tally:
-        return self._tallies.get(task) or self._tallies.setdefault(task, Tally())
-
     def ended(self, run: Run) -> None:
         """Count a run that has ended, or a row of ticks that were skipped or missed."""
-        tally = self._tally(run.task)
+        tally = self._tallies.get(run.task) or self._tallies.setdefault(run.task, Tally())
         with tally.lock:
-            tally.add(run)
-
-    def skipped(self, task: str) -> None:
-        """Count a tick whose row the ledger wrote."""
-        tally = self._tally(task)
-        with tally.lock:
-            tally.outcomes[Status.SKIPPED] += 1
+            tally.outcomes[run.status] += run.count
+            if run.duration is not None:
+                tally.seconds.observe(run.duration)
+                if run.started_at is not None and run.scheduled_for is not None:
+                    late = (run.started_at - run.scheduled_for).total_seconds()
+                    tally.lateness.observe(max(0.0, late))
 
     def read(self) -> list[Metric]:
         """Return what was counted."""
@@ -5078,15 +5039,11 @@ class Metrics:
                 ]
                 seconds += tally.seconds.samples(task=task)
                 lateness.add(tally.lateness)
+        kind, late = "histogram", lateness.samples()
         return [
             Metric("housekeeper_runs_total", "counter", "Ended runs by outcome.", outcomes),
-            Metric("housekeeper_run_seconds", "histogram", "Durations of runs.", seconds),
-            Metric(
-                "housekeeper_lateness_seconds",
-                "histogram",
-                "Starts after ticks.",
-                lateness.samples(),
-            ),
+            Metric("housekeeper_run_seconds", kind, "Durations of runs.", seconds),
+            Metric("housekeeper_lateness_seconds", kind, "Starts after ticks.", late),
         ]
 
 
@@ -8447,9 +8404,8 @@ def create_housekeeper(
 # not on sys.path, so that no task file hides a module of the application or of a library.
 PACKAGE = "housekeeper_tasks"
 OURS = re.compile(rf"{PACKAGE}(_[0-9]+)?(\..+)?")
-# Where the packages are, for processes that multiprocessing spawns and sends their functions to.
+# Names the folders to processes that multiprocessing spawns and sends functions of task files to.
 FOLDERS = "HOUSEKEEPER_TASK_FOLDERS"
-STRANGER = "it was not loaded, for it never names housekeeper"
 
 
 @dataclass(slots=True)
@@ -8458,14 +8414,8 @@ class Discovered:
 
     tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    broken: dict[Path, str] = field(default_factory=dict)  # the files that did not load, and why
-    stamps: dict[str, str] = field(default_factory=dict)  # what was loaded: see changed_since()
+    broken: set[Path] = field(default_factory=set)  # the files that did not load
     unreadable: bool = False  # the folder itself: nothing is known of its files
-
-    def reason(self, name: str) -> str | None:
-        """Return why the file that has a task's name, in dashes, did not load; None if it did."""
-        stems = {path.stem.replace("_", "-"): problem for path, problem in self.broken.items()}
-        return stems.get(name.replace("_", "-"))
 
 
 def discover_tasks(folder: Path) -> Discovered:
@@ -8479,40 +8429,42 @@ def discover_tasks(folder: Path) -> Discovered:
     found, folder = Discovered(), folder.absolute()
     try:
         importable_as_housekeeper()
-        found.stamps = _stamps(folder)
-        files = sorted(path for path in folder.iterdir() if path.suffix == ".py")
-        _refuse_helpers_writable_by_others(folder)
+        files = sorted(each for each in folder.iterdir() if re.match(r"[^._].*\.py$", each.name))
     except (OSError, ConfigurationError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
         found.unreadable = True
         return found
-    _load_all(found, folder, [path for path in files if not path.name.startswith(("_", "."))])
-    strangers = [path.name for path, why in found.broken.items() if why.endswith(STRANGER)]
-    if strangers:
-        names = ", ".join(strangers[:3] + ["..."] * (len(strangers) > 3))
+    if strangers := [path for path in files if _is_of_another_program(path)]:
+        files = [path for path in files if path not in strangers]
+        found.broken.update(strangers)
+        names = ", ".join([path.name for path in strangers[:3]] + ["..."] * (len(strangers) > 3))
         found.problems.append(
-            f"{folder}: not loaded, for they never name housekeeper: {names}; if the folder is"
-            " another program's, such as Celery's, pass another as tasks_dir"
+            f"{folder}: not loaded, because they never name housekeeper: {names}; begin a helper's"
+            " name with _, and if another program, such as Celery, owns the folder, pass another"
+            " one as tasks_dir"
         )
+    package, before = _make_package(folder)
+    modules = {f"{package}.{path.stem}": path for path in files}
+    makers: dict[Task, str] = {}
+    token = task_made.set(functools.partial(_note_maker, makers))
+    try:
+        for name, path in modules.items():
+            _load_into(found, name, modules, makers)
+            if path in found.broken and name in before:
+                # Its tasks go on as they were, in the module that they came from.
+                sys.modules.setdefault(name, before[name])
+    finally:
+        task_made.reset(token)
     return found
 
 
-def changed_since(folder: Path, stamps: Mapping[str, str]) -> list[str]:
-    """Return the files that are new, changed or gone since the folder had these stamps."""
-    now = _stamps(folder)
-    return sorted(name for name in {*now, *stamps} if now.get(name) != stamps.get(name))
-
-
-def _stamps(folder: Path) -> dict[str, str]:
-    stamps = {}
-    for path in folder.rglob("*.py"):
-        name = path.relative_to(folder).as_posix()
-        if not name.startswith(".") and "/." not in name:
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                stamps[name] = f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
-    return stamps
+def _is_of_another_program(path: Path) -> bool:
+    try:
+        source = path.read_bytes()
+    except OSError:
+        return False  # The import tells what is wrong with it.
+    return b"import" in source and b"housekeeper" not in source
 
 
 def importable_as_housekeeper() -> None:
@@ -8539,12 +8491,11 @@ def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
     before = {each: sys.modules[each] for each in list(sys.modules) if each.startswith(f"{name}.")}
     for each in before:
         del sys.modules[each]
-    spec = ModuleSpec(name, None, is_package=True)
-    spec.submodule_search_locations = place
-    sys.modules[name] = importlib.util.module_from_spec(spec)
-    if _TaskFinder not in sys.meta_path:
-        sys.meta_path.insert(0, _TaskFinder)
-        sys.meta_path.append(_LastFinder)
+    package = ModuleType(name)
+    package.__path__ = place
+    sys.modules[name] = package
+    if not any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
+        sys.meta_path[:] = [_TaskFinder(), *sys.meta_path, _TaskFinder(beside=True)]
     os.environ[FOLDERS] = os.pathsep.join(_folders())
     importlib.invalidate_caches()
     return name, before
@@ -8556,51 +8507,41 @@ def _folders() -> list[str]:
 
 
 class _TaskFinder:
-    """Finds what lies in tasks folders; as root, judges what a task imports from beside them."""
+    """Finds what lies in tasks folders; the last finder, what lies beside them and nowhere else.
 
-    @staticmethod
+    As root it refuses what a task imports from there and others can write.
+    """
+
+    def __init__(self, *, beside: bool = False) -> None:
+        self._beside = beside
+
     def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        ours = path is not None and OURS.fullmatch(name)
+        spec, ours = None, path is not None and OURS.fullmatch(name)
         for_a_task = task_made.get() is not None or _current_run.get() is not None
-        if not ours and (not _is_root() or not for_a_task or name in sys.builtin_module_names):
-            return None
-        spec = PathFinder.find_spec(name, path)
+        if self._beside and path is None:
+            spec = PathFinder.find_spec(name, [os.path.dirname(each) for each in _folders()])
+        elif ours or (for_a_task and _is_root()):
+            spec = PathFinder.find_spec(name, path)
         if ours and spec is not None and isinstance(spec.loader, SourceFileLoader):
             spec.loader, spec.cached = _TaskLoader(name, spec.loader.path), None
-        elif spec is not None:
-            _refuse_module_writable_by_others(spec)
-        return spec if ours else None
-
-
-class _LastFinder:
-    """Finds what lies beside a tasks folder and nowhere else, so that it hides nothing either."""
-
-    @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        beside = [os.path.dirname(folder) for folder in _folders()]
-        spec = PathFinder.find_spec(name, beside) if path is None else None
-        if spec is not None:
-            _refuse_module_writable_by_others(spec)
-        return spec
+        if spec is not None and spec.origin is not None:
+            origin, real = Path(spec.origin), Path(spec.origin).resolve()
+            if ours or any(
+                real.is_relative_to(Path(each).resolve().parent) for each in _folders()
+            ):
+                _refuse_writable_by_others(origin)
+                _refuse_writable_by_others(Path(spec.cached or origin))
+        return spec if ours or self._beside else None
 
 
 class _TaskLoader(SourceFileLoader):
     """Loads a module of a tasks folder from its source.
 
-    Not from a compiled copy, which is told from an older one by second and size only, and misses a
-    quick edit.
+    A compiled copy is compared with its source by second and size only, and misses a quick edit.
     """
-
-    def get_data(self, path: str) -> bytes:
-        """Return the bytes of a file; raises ConfigurationError for one that others can write."""
-        _refuse_writable_by_others(Path(path))
-        return super().get_data(path)
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the module, with ``import _helper`` meaning what ``from . import`` does."""
@@ -8609,18 +8550,17 @@ class _TaskLoader(SourceFileLoader):
             if isinstance(node, ast.Import):
                 node.names = [each for alias in node.names for each in _qualify(alias, package)]
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                prefix = f"{package}." * _is_in(package, node.module)
-                node.module = prefix + node.module
+                node.module = f"{package}." * _is_in(package, node.module) + node.module
         return compile(tree, self.path, "exec", dont_inherit=True)
 
 
 def _qualify(alias: ast.alias, package: str) -> list[ast.alias]:
     """Return what imports a folder's module under the name that `alias` binds."""
-    top = alias.name.partition(".")[0]
-    if not _is_in(package, top):
+    if not _is_in(package, alias.name):
         return [alias]
+    top = alias.name.partition(".")[0]
     names = [ast.alias(f"{package}.{alias.name}", alias.asname or top)]
-    if "." in alias.name and not alias.asname:
+    if not alias.asname:
         names.append(ast.alias(f"{package}.{top}", top))
     return [ast.copy_location(each, alias) for each in names]
 
@@ -8636,75 +8576,48 @@ def _is_in(package: str, name: str) -> bool:
     return top not in sys.modules and importlib.util.find_spec(top) is None
 
 
-def _load_all(found: Discovered, folder: Path, files: Sequence[Path]) -> None:
-    package, before = _make_package(folder)
-    made: dict[str, list[Task]] = {f"{package}.{path.stem}": [] for path in files}
-    token = task_made.set(functools.partial(_collect, made))
-    try:
-        for name, path in zip(made, files, strict=True):
-            _load_into(found, path, name, made)
-            if path in found.broken and name in before:
-                # The tasks that it keeps go on in the module that they came from.
-                sys.modules.setdefault(name, before[name])
-    finally:
-        task_made.reset(token)
-
-
-def _collect(made: dict[str, list[Task]], task: Task) -> None:
-    """Note a task that a task file makes: the module being imported is the innermost <module>."""
+def _note_maker(makers: dict[Task, str], task: Task) -> None:
+    """Note which module makes a task: the one being imported is the innermost <module>."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_name != "<module>":
         frame = frame.f_back
-    if frame is not None and frame.f_globals.get("__name__") in made:
-        made[frame.f_globals["__name__"]].append(task)
+    if frame is not None:
+        makers[task] = frame.f_globals.get("__name__", "")
 
 
 def _load_into(
-    found: Discovered, path: Path, name: str, made: Mapping[str, Sequence[Task]]
+    found: Discovered, name: str, files: Mapping[str, Path], makers: Mapping[Task, str]
 ) -> None:
-    problem, tasks = "", list[Task]()
+    path = files[name]
     try:
-        source = _TaskLoader(name, str(path)).get_data(str(path))
-        # What another program keeps here, such as Celery's tasks, is not imported.
-        if b"import" in source and b"housekeeper" not in source and ast.parse(source, str(path)):
-            found.broken[path] = f"{path}: {STRANGER}"
-            return
-        tasks = _tasks_of(_load(path, name), made)
-        if not tasks:
-            problem = f": it holds no Task; write task = Task(...), or name a helper _{path.name}"
-    except ConfigurationError as error:
-        problem = f"{_line_of(error, path)}: {error}"
+        tasks = _load(name, files, makers)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        problem = f"{_line_of(error, path)}: it does not import ({_in_a_line(error)})"
+        ours = isinstance(error, ConfigurationError)
+        problem = str(error) if ours else f"it does not import ({_in_a_line(error)})"
+        found.problems.append(f"{path}{_line_of(error, path)}: {problem}")
+        found.broken.add(path)
+        return
     for task in tasks:
-        if task.name in found.tasks:
-            first = found.tasks[task.name][1]
-            problem = f": the task name {task.name!r} is taken by {first}"
-        else:
-            found.tasks[task.name] = (task, path)
-    if problem:
-        found.broken[path] = f"{path}{problem}"
-        found.problems.append(f"{path}{problem}")
+        first, place = found.tasks.setdefault(task.name, (task, path))
+        if first is not task:
+            found.problems.append(f"{path}: the task name {task.name!r} is taken by {place}")
 
 
-def _load(path: Path, name: str) -> ModuleType:
-    if "." in path.stem:
-        better = path.stem.replace(".", "_")
-        raise ConfigurationError(f"no module has a dot in its name; rename it to {better}.py")
-    module = importlib.import_module(name)
+def _load(name: str, files: Mapping[str, Path], makers: Mapping[Task, str]) -> Iterable[Task]:
+    """Import a file; return the tasks that it makes, and those that it imports from elsewhere."""
+    module, path = importlib.import_module(name), files[name]
     if module.__file__ != str(path):
         raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
-    return module
-
-
-def _tasks_of(module: ModuleType, made: Mapping[str, Sequence[Task]]) -> list[Task]:
-    """Return the tasks that a file makes, and those at its top level that no other file makes."""
-    name = module.__name__
-    others = {task for file, tasks in made.items() if file != name for task in tasks}
+    made = [task for task, maker in makers.items() if maker == name]
     named = [each for each in vars(module).values() if isinstance(each, Task)]
-    return [task for task in dict.fromkeys([*made[name], *named]) if task not in others]
+    tasks = dict.fromkeys([*made, *(task for task in named if makers.get(task) not in files)])
+    if not tasks:
+        raise ConfigurationError(
+            f"it holds no Task; write task = Task(...), or name a helper _{path.name}"
+        )
+    return tasks
 
 
 def _line_of(error: BaseException, path: Path) -> str:
@@ -8731,6 +8644,8 @@ def _refuse_writable_by_others(path: Path) -> None:
     while ahead and _is_root():
         part = ahead.pop()
         place = place.parent if part == ".." else place / part
+        if not os.path.lexists(place):
+            return
         status = place.lstat()
         _refuse_place(place, status)
         if stat.S_ISLNK(status.st_mode):
@@ -8744,40 +8659,14 @@ def _refuse_place(place: Path, status: os.stat_result) -> None:
     open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky and not link
     # Kubernetes mounts ConfigMaps with such modes, and read-only.
     if open_to_others and not os.statvfs(place).f_flag & os.ST_RDONLY:
-        raise ConfigurationError(
-            f"{place} can be written by others and would run as root; mend it with"
-            f" `chmod go-w {shlex.quote(str(place))}`"
-        )
-    if status.st_uid != 0:
-        raise ConfigurationError(
-            f"{place} belongs to another user and would run as root; mend it with"
-            f" `chown {'-h ' if link else ''}root {shlex.quote(str(place))}`"
-        )
-
-
-def _refuse_module_writable_by_others(spec: ModuleSpec) -> None:
-    """Refuse likewise a module in or beside a tasks folder, its compiled copy included."""
-    if not _is_root() or not spec.origin or not os.path.exists(spec.origin):
+        problem, mend = "can be written by others", "chmod go-w"
+    elif status.st_uid != 0:
+        problem, mend = "belongs to another user", f"chown {'-h ' if link else ''}root"
+    else:
         return
-    origin, compiled = Path(spec.origin), Path(spec.cached or spec.origin)
-    if any(origin.resolve().is_relative_to(Path(each).resolve().parent) for each in _folders()):
-        for place in (origin, compiled.parent, compiled):
-            if place.exists():
-                _refuse_writable_by_others(place)
-
-
-def _refuse_helpers_writable_by_others(folder: Path) -> None:
-    """Refuse likewise a folder whose helpers or packages others could change."""
-    seen, waiting = {folder.resolve()}, [folder] if _is_root() else []
-    while waiting:
-        for place in sorted(waiting.pop().glob("[!.]*")):
-            package = place.is_dir()
-            helper = place.parent != folder or place.name.startswith("_")
-            code = package or (helper and place.suffix in (".py", ".pyc", ".so"))
-            if code and place.exists() and place.resolve() not in seen:
-                _refuse_writable_by_others(place)
-                seen.add(place.resolve())
-                waiting += [place] if package else []
+    raise ConfigurationError(
+        f"{place} {problem} and would run as root; mend it with `{mend} {shlex.quote(str(place))}`"
+    )
 
 
 if held_back() and FOLDERS in os.environ:
@@ -10732,8 +10621,7 @@ CRON_VARIABLE = re.compile(
 )
 CRON_ENDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 # They are for cron's mail, or cron sets them itself.
-NOT_FOR_COMMANDS = {"MAILTO", "MAILFROM", "CONTENT_TYPE", "CONTENT_TRANSFER_ENCODING"}
-NOT_FOR_COMMANDS |= {"LOGNAME", "USER"}
+NOT_FOR_COMMANDS = re.compile("MAILTO|MAILFROM|CONTENT_(TYPE|TRANSFER_ENCODING)|LOGNAME|USER")
 # Column heads, rules, and lines that are switched off describe no task.
 NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
 # A task is named after the first command of its line that is no guard, without what starts it.
@@ -10783,7 +10671,7 @@ def adopt(
             adoption.read(line)
         except ConfigurationError as error:
             adoption.left_out[number] = str(error)
-            adoption.add_comments(f"Left out: {line}", str(error))
+            adoption.add(f"Left out: {line}", str(error))
     title = f"{name}, read as a {'system' if system else 'user'} crontab"
     return Adopted(adoption.source(title), adoption.tasks, adoption.left_out, system)
 
@@ -10809,7 +10697,7 @@ class Adoption:
         self._blocks: list[str] = []
         self._comments: list[str] = []
         self._env: dict[str, str] = {}
-        self._unwritten: dict[str, str] = {}
+        self._written_env: dict[str, str] = {}
         self._zone = "local"
 
     def read(self, line: str) -> None:
@@ -10817,9 +10705,9 @@ class Adoption:
         if line.startswith("#"):
             self._comments.append(line.lstrip("#").strip())
         elif not line:
-            self.add_comments()
+            self.add()
         elif variable := CRON_VARIABLE.fullmatch(line):
-            self.add_comments()
+            self.add()
             words = [word or "" for word in variable.groups()]
             self._set("".join(words[:3]), "".join(words[3:]))
         elif entry := CRON_ENTRY.fullmatch(line):
@@ -10827,13 +10715,16 @@ class Adoption:
         else:
             raise ConfigurationError("it is neither NAME=value nor a schedule with a command")
 
-    def add_comments(self, *more: str) -> None:
-        """End a paragraph of comments."""
-        self._add([], *more)
+    def add(self, *comments: str, code: Sequence[str] = ()) -> None:
+        """Add a block of the comments that wait, these, and code."""
+        lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
+        self._comments.clear()
+        if lines or code:
+            self._blocks.append("\n".join([*lines, *code]))
 
     def source(self, title: str) -> str:
         """Return the file, as `ruff format` leaves it."""
-        self.add_comments()
+        self.add()
         title = re.sub(r'["\\]', " ", _printable(title))
         body = "\n\n".join(self._blocks).split("\n")
         head = f'"""Tasks of {title}.\n\n{ADOPTED}"""\n\n'
@@ -10842,12 +10733,6 @@ class Adoption:
         helper = AS_USER if "    command=as_user(" in body else ""
         return "\n".join([f"{head}from housekeeper import Task\n{helper}", *body, ""])
 
-    def _add(self, code: Sequence[str], *comments: str) -> None:
-        lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
-        self._comments.clear()
-        if lines or code:
-            self._blocks.append("\n".join([*lines, *code]))
-
     def _set(self, name: str, value: str) -> None:
         if name == "CRON_TZ":
             self._zone = value or "local"
@@ -10855,18 +10740,21 @@ class Adoption:
             raise ConfigurationError("no task waits at random; write H for the minute or hour")
         elif name == "MAILTO" and value:
             told = "--on-failure COMMAND, or on_finish= of an application, tells of failures"
-            self.add_comments(f"MAILTO={value}: {told}.")
-        elif name not in NOT_FOR_COMMANDS:
-            self._env[name] = self._unwritten[name] = value
+            self.add(f"MAILTO={value}: {told}.")
+        elif not NOT_FOR_COMMANDS.fullmatch(name):
+            self._env[name] = value
 
     def _add_task(self, when: str, command: str) -> None:
-        user, column = self._own, CRON_USER.fullmatch(command)
+        user = self._own
         if user is not None:
+            column = CRON_USER.fullmatch(command)
             if column is None:
-                raise ConfigurationError("its sixth column is not a user with a command behind")
+                raise ConfigurationError("its sixth column is not a user followed by a command")
             user, command = column.groups()
         line, stdin = _without_percents(command)
-        name = self._new_name(line)
+        base = _name_after(line)
+        names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+        name = next(each for each in names if each not in self.tasks)
         schedule = None if when == "@reboot" else _cron_schedule(when)
         zone = "UTC" if self._zone == "local" else self._zone
         try:  # The task itself tells what is wrong with it.
@@ -10885,20 +10773,15 @@ class Adoption:
             f"description={_literal(description)}" if description else "",
         ]
         told = [] if schedule else ["At each start of the scheduler, not of the host."]
-        self._add([f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"], *told)
+        code = [f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"]
+        self.add(*told, code=code)
         self.tasks.append(name)
 
-    def _new_name(self, line: str) -> str:
-        name = _name_after(line)
-        others = (f"{name}-{number}" for number in itertools.count(2))
-        return name if name not in self.tasks else next(x for x in others if x not in self.tasks)
-
     def _add_env(self) -> None:
-        if self._unwritten:
-            earlier = "**ENV" if self._unwritten != self._env else ""
-            pairs = (f"{_literal(key)}: {_literal(x)}" for key, x in self._unwritten.items())
-            self._blocks.append("\n".join(["ENV = {", *_indented([earlier, *pairs]), "}"]))
-            self._unwritten.clear()
+        if self._env != self._written_env:
+            pairs = (f"{_literal(key)}: {_literal(value)}" for key, value in self._env.items())
+            self._blocks.append("\n".join(["ENV = {", *_indented(pairs), "}"]))
+            self._written_env = dict(self._env)
 
     def _take_description(self) -> str:
         if any(map(NO_DESCRIPTION.match, self._comments)):
@@ -10913,14 +10796,16 @@ class Adoption:
             line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
             line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
             shell = "/bin/sh"
+        folder = f"cwd={_literal(home)}" if home else "cwd=Path.home()"
         if user != self._own:
             words = [str(user), line, *([shell, home] if home or shell != "/bin/sh" else [])]
-            return ["\n".join(["command=as_user(", *_indented(map(_literal, words), 8), "    )"])]
-        command = f"command={_literal(line)}"
-        if shell != "/bin/sh":
-            words = [shell, "-c", line]
-            command = "\n".join(["command=[", *_indented(map(_literal, words), 8), "    ]"])
-        return [command, f"cwd={_literal(home)}" if home else "cwd=Path.home()"]
+            start, end, folder = "as_user(", ")", ""
+        elif shell != "/bin/sh":
+            words, start, end = [shell, "-c", line], "[", "]"
+        else:
+            return [f"command={_literal(line)}", folder]
+        items = _indented(map(_literal, words), 8)
+        return ["\n".join([f"command={start}", *items, f"    {end}"]), folder]
 
 
 def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
@@ -10981,18 +10866,12 @@ def _literal(text: str) -> str:
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
     """Write a new file named after a crontab and as private as it; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
-        descriptor = os.open(file, flags, 0o644 if adopted.system else 0o600)
+        flags, mode = os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644 if adopted.system else 0o600
+        with open(os.open(file, flags, mode), "w", encoding="utf-8") as stream:
+            stream.write(adopted.source)
     except OSError as error:
-        why = f"{error.strerror}; nothing was written"
-        raise ConfigurationError(f"{file} cannot be made ({why})") from error
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.write(adopted.source.encode())
-    except OSError as error:
-        file.unlink()
         raise ConfigurationError(f"{file} cannot be written ({error.strerror})") from error
     return str(file)
 

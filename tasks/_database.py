@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 import housekeeper
 from housekeeper import ConfigurationError, SkipRun
@@ -20,8 +20,6 @@ SQLITE = ("sqlite", "spatialite")
 # A limit that the role has for the application's queries is not meant for maintenance; nobody's
 # lock is awaited for long.
 LIMITS = "SET {0} statement_timeout = 0; SET {0} lock_timeout = '10s'"
-# How many rows may be found, one by one, to be such as cannot be deleted.
-MOST_KEPT = 100
 
 Answer = tuple[list[tuple[Any, ...]], int]
 
@@ -29,51 +27,45 @@ Answer = tuple[list[tuple[Any, ...]], int]
 class Database:
     """A connection in which each statement is its own transaction."""
 
-    ROW: str  # what the database calls a row's place in its table
+    NOW: str  # the database's clock as seconds since 1970
+    HAS_TABLE: str
+    OLDER: str  # a condition: a column lies before an instant
+    SETTINGS = ""  # for the transaction of a statement on one of the application's tables
     DELETE: str
     UNREFERENCED: str  # finds the conditions under which no other table needs a row
-    refusal: type[Exception]  # says that a row cannot be deleted
-
-    def __init__(self) -> None:
-        self._kept: list[str] = []
+    interrupt: Callable[[], None]  # ends the statement that another thread has begun
 
     def execute(self, sql: Any, *values: object) -> Answer:
         """Run a statement; return its rows and how many it touched."""
         raise NotImplementedError
 
+    def now(self) -> float:
+        """Return the database's clock as seconds since 1970."""
+        return float(self.execute(self.NOW)[0][0][0])
+
+    def has_table(self, name: str) -> bool:
+        """Tell whether there is a table of that name, on PostgreSQL on the search path."""
+        return bool(self.execute(self.HAS_TABLE, name)[0][0][0])
+
     def delete_older(self, table: str, column: str, than: float, limit: int) -> int:
         """Delete at most `limit` rows whose column is before an instant; return how many.
 
-        Rows that other tables refer to stay, unless they are deleted with them.  Raises `refusal`
-        when one cannot be deleted for another reason.
+        Rows that another table refers to stay, unless they are deleted with them.
         """
-        where = f"{self._older(column, than)} AND {self._free(table)}"
-        return self._transact(self.DELETE.format(table=table, where=where, limit=limit))[1]
-
-    def keep_one(self, table: str, column: str, than: float) -> bool:
-        """Leave the next row alone from now on; return False when these have become too many."""
-        where = f"{self._older(column, than)} AND {self._free(table)}"
-        rows, _ = self._transact(f"SELECT {self.ROW} FROM {table} WHERE {where} LIMIT 1")
-        self._kept += [f"'{row}'" for (row,) in rows]
-        return len(self._kept) <= MOST_KEPT
+        older = self.OLDER.format(column=column, than=than)
+        where = f"{older} AND {self._unreferenced(table)}"
+        sql = self.DELETE.format(table=table, where=where, limit=limit)
+        return self.execute(self.SETTINGS + sql)[1]
 
     def count_kept(self, table: str, column: str, than: float) -> int:
-        """Return how many rows before an instant cannot be deleted."""
-        where = f"{self._older(column, than)} AND NOT ({self._free(table)})"
-        return int(self._transact(f"SELECT count(*) FROM {table} WHERE {where}")[0][0][0])
+        """Return how many rows before an instant stay because another table refers to them."""
+        older = self.OLDER.format(column=column, than=than)
+        sql = f"SELECT count(*) FROM {table} WHERE {older} AND NOT ({self._unreferenced(table)})"
+        return int(self.execute(self.SETTINGS + sql)[0][0][0])
 
-    def _older(self, column: str, than: float) -> str:
-        raise NotImplementedError
-
-    def _free(self, table: str) -> str:
+    def _unreferenced(self, table: str) -> str:
         rows, _ = self.execute(self.UNREFERENCED.format(table=table))
-        conditions = [condition for (condition,) in rows]
-        if self._kept:
-            conditions.append(f"{self.ROW} NOT IN ({', '.join(self._kept)})")
-        return " AND ".join(conditions) or "1 = 1"
-
-    def _transact(self, sql: str) -> Answer:
-        return self.execute(sql)
+        return " AND ".join(condition for (condition,) in rows) or "1 = 1"
 
 
 class PostgresDatabase(Database):
@@ -83,7 +75,10 @@ class PostgresDatabase(Database):
     partitioned table more than `limit` may go.  Timestamps without a zone are read as UTC.
     """
 
-    ROW = "ctid"
+    NOW = "SELECT extract(epoch FROM now())"
+    HAS_TABLE = "SELECT to_regclass(%s) IS NOT NULL"
+    OLDER = "{column} < to_timestamp({than!r})"
+    SETTINGS = f"{LIMITS.format('LOCAL')}; SET LOCAL TIME ZONE 'UTC'; "
     # `where` once more, because in a partitioned table a ctid names a row of each partition.
     DELETE = (
         "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {where}"
@@ -99,8 +94,7 @@ class PostgresDatabase(Database):
         FROM pg_constraint WHERE contype = 'f' AND confdeltype IN ('a', 'r') AND conparentid = 0
             AND confrelid = to_regclass('{table}') AND conrelid <> confrelid"""
 
-    def __init__(self, parameters: dict[str, str]) -> None:
-        super().__init__()
+    def __init__(self, address: str) -> None:
         try:
             import psycopg2
         except ImportError as error:
@@ -108,11 +102,10 @@ class PostgresDatabase(Database):
                 "DATABASE_URL names PostgreSQL, and psycopg2 is not installed;"
                 " run `pip install psycopg2-binary`"
             ) from error
-        self.refusal = psycopg2.IntegrityError
-        known = {name: text for name, text in parameters.items() if _is_of_libpq(name)}
         ours = {"connect_timeout": "10", "application_name": "housekeeper"}
-        self.connection: Any = psycopg2.connect(**{**ours, **known})
+        self.connection: Any = psycopg2.connect(**{**ours, **postgres_parameters(address)})
         self.connection.autocommit = True
+        self.interrupt = self.connection.cancel
         # Not behind PgBouncer: there the application gets this connection next, as it was set.
         if self.execute("SELECT pg_backend_pid()")[0] == [(self.connection.get_backend_pid(),)]:
             self.execute(LIMITS.format("SESSION"))
@@ -123,32 +116,24 @@ class PostgresDatabase(Database):
             cursor.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
-    def has_table(self, name: str) -> bool:
-        """Tell whether a table is found on the connection's search path."""
-        return self.execute("SELECT to_regclass(%s) IS NOT NULL", name)[0][0][0] is True
-
-    def now(self) -> float:
-        """Return the server's clock as seconds since 1970."""
-        return float(self.execute("SELECT extract(epoch FROM now())")[0][0][0])
-
-    def _older(self, column: str, than: float) -> str:
-        return f"{column} < to_timestamp({than!r})"
-
-    def _transact(self, sql: str) -> Answer:
-        return self.execute(f"{LIMITS.format('LOCAL')}; SET LOCAL TIME ZONE 'UTC'; {sql}")
-
-    def interrupt(self) -> None:
-        """End the statement that is going on in another thread."""
-        self.connection.cancel()
-
-    def close(self) -> None:
-        self.connection.close()
-
 
 class SqliteDatabase(Database):
-    """A connection to an SQLite file."""
+    """A connection to an SQLite file.
 
-    ROW = "rowid"
+    A column has no type there: a number is seconds (or, from 1e11 on, milliseconds) since 1970, a
+    text is ISO 8601 in UTC unless it says otherwise, anything else is never older.
+    """
+
+    NOW = "SELECT (julianday('now') - 2440587.5) * 86400.0"
+    HAS_TABLE = (
+        "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
+    )
+    # julianday() reads '0' too, as a day 6,700 years ago.
+    OLDER = """
+        CASE WHEN typeof({column}) NOT IN ('integer', 'real')
+            THEN CASE WHEN {column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
+                THEN (julianday({column}) - 2440587.5) * 86400.0 END
+            WHEN {column} >= 1e11 THEN {column} / 1000.0 ELSE {column} END < {than!r}"""
     DELETE = (
         "DELETE FROM {table} WHERE rowid IN"
         " (SELECT rowid FROM {table} WHERE {where} LIMIT {limit})"
@@ -161,10 +146,8 @@ class SqliteDatabase(Database):
         WHERE child.type = 'table' AND f.on_delete IN ('NO ACTION', 'RESTRICT')
             AND lower(f."table") = '{table}' AND lower(child.name) <> '{table}'
         GROUP BY child.name, f.id"""
-    refusal = sqlite3.IntegrityError
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self.path = path
         if not path.is_file():
             raise ConfigurationError(f"DATABASE_URL names {path}, which is not a file")
@@ -176,42 +159,13 @@ class SqliteDatabase(Database):
             isolation_level=None,
             check_same_thread=False,
         )
+        self.interrupt = self.connection.interrupt
         self.execute("PRAGMA foreign_keys = ON")
 
     def execute(self, sql: Any, *values: Any) -> Answer:
         """Run a statement; return its rows and how many it touched."""
         cursor = self.connection.execute(sql, values)
         return cursor.fetchall(), cursor.rowcount
-
-    def has_table(self, name: str) -> bool:
-        """Tell whether there is a table of that name."""
-        sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)"
-        return bool(self.execute(sql, name)[0])
-
-    def now(self) -> float:
-        """Return this host's clock as seconds since 1970."""
-        return float(self.execute("SELECT (julianday('now') - 2440587.5) * 86400.0")[0][0][0])
-
-    def _older(self, column: str, than: float) -> str:
-        """Return a condition on a column, for which SQLite has no type of its own.
-
-        A number is seconds (or, from 1e11 on, milliseconds) since 1970, a text is ISO 8601 in UTC
-        unless it says otherwise, anything else is never older.
-        """
-        return (
-            f"CASE WHEN typeof({column}) NOT IN ('integer', 'real')"
-            f" THEN CASE WHEN {column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'"
-            # It reads '0' too, as a day 6,700 years ago.
-            f" THEN (julianday({column}) - 2440587.5) * 86400.0 END"
-            f" WHEN {column} >= 1e11 THEN {column} / 1000.0 ELSE {column} END < {than!r}"
-        )
-
-    def interrupt(self) -> None:
-        """End the statement that is going on in another thread."""
-        self.connection.interrupt()
-
-    def close(self) -> None:
-        self.connection.close()
 
 
 @contextmanager
@@ -228,7 +182,7 @@ def database() -> Iterator[PostgresDatabase | SqliteDatabase]:
     kind = scheme.lower().partition("+")[0]
     opened: PostgresDatabase | SqliteDatabase
     if separator and kind in POSTGRES:
-        opened = PostgresDatabase(postgres_parameters(rest))
+        opened = PostgresDatabase(rest)
     elif separator and kind in SQLITE and rest.partition("?")[0].strip("/"):
         opened = SqliteDatabase(sqlite_path(rest))
     elif separator and kind not in SQLITE and re.fullmatch("[a-z0-9]{1,20}", kind):
@@ -237,7 +191,7 @@ def database() -> Iterator[PostgresDatabase | SqliteDatabase]:
         raise ConfigurationError(
             "DATABASE_URL is neither postgresql://user@host/database nor sqlite:///path/to/file"
         )
-    with closing(opened):
+    with closing(opened.connection):
         yield opened
 
 
@@ -257,56 +211,30 @@ def sqlite_path(rest: str) -> Path:
     return found.pop() if found else Path(name).absolute()
 
 
-def postgres_parameters(rest: str) -> dict[str, str]:
-    """Return what ``postgresql://`` and this mean, by libpq's names and those of frameworks.
+def postgres_parameters(address: str) -> dict[str, str]:
+    """Return what ``postgresql://`` and this mean to libpq, and the frameworks' words for TLS.
 
-    Any character of the password may stand for itself, although a URL wants some written as %XX.
+    A user's name and a password may hold any character but ``?``, which is %3F.
     """
-    address, _, query = rest.partition("?")
-    if re.search("@[^@?&]*/[^@]*$", query):
-        # That was a question mark of the password: behind it comes @host/database.
-        login, _, place = rest.rpartition("@")
-        place, _, query = place.partition("?")
-        address = f"{login}@{place}"
-    login, _, place = address.rpartition("@")
-    user, _, password = login.partition(":")
-    places, _, name = place.partition("/")
-    options = parse_qsl(query)
-    hosts, ports = _hosts(places or ",".join(text for key, text in options if key == "host"))
-    given = {"user": user, "password": password, "host": hosts, "port": ports, "dbname": name}
-    parameters = {key: unquote(text) for key, text in given.items() if text.strip(",")}
-    parameters.update((key, text) for key, text in options if key != "host")
-    # asyncpg's and Django's words for what libpq has too.
-    tls = (parameters.get("ssl") or parameters.get("ssl_require") or "").lower()
-    if tls not in ("", "0", "false", "no"):
-        modes = ("disable", "allow", "prefer", "verify-ca", "verify-full")
-        parameters.setdefault("sslmode", tls if tls in modes else "require")
-    if "currentSchema" in parameters:
-        parameters.setdefault("options", f"-c search_path={parameters['currentSchema']}")
-    return parameters
-
-
-def _hosts(text: str) -> tuple[str, str]:
-    """Return the hosts of ``host:port,host:port``, and the ports."""
-    hosts, ports = list[str](), list[str]()
-    for each in text.split(","):
-        path = each.lower().startswith(("/", "%2f"))  # of a socket
-        found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^:]*))(?::([0-9]*))?", each)
-        if not path and found is None:
-            raise ConfigurationError(
-                "DATABASE_URL does not end in @host:port/database; an @ of the password is %40"
-            )
-        hosts.append(each if path or not found else found[1] or found[2])
-        ports.append("" if path or not found else found[3] or "")
-    return ",".join(hosts), ",".join(ports)
-
-
-def _is_of_libpq(name: str) -> bool:
-    """Tell whether libpq knows a parameter, or only SQLAlchemy, Django or another."""
     from psycopg2 import ProgrammingError
     from psycopg2.extensions import parse_dsn
 
+    rest, _, query = address.partition("?")
+    login, at, place = rest.rpartition("@")
+    login = ":".join(quote(unquote(each), safe="") for each in login.split(":", 1))
     try:
-        return bool(name.isidentifier() and parse_dsn(f"{name}=x"))
+        if "@" in query:
+            raise ProgrammingError
+        parameters: dict[str, str] = parse_dsn(f"postgresql://{login}{at}{place}")
     except ProgrammingError:
-        return False
+        raise ConfigurationError(
+            "DATABASE_URL cannot be read; write a ? of its password as %3F, and an @ as %40"
+        ) from None
+    for name, text in sorted(parse_qsl(query)):  # sslmode= comes after ssl=, and counts.
+        if name in ("ssl", "ssl_require") and text.lower() not in ("0", "false", "no"):
+            name, text = "sslmode", "require" if text.lower() in ("1", "true", "yes") else text
+        try:
+            parameters.update(parse_dsn(f"postgresql:///?{quote(name)}={quote(text)}"))
+        except ProgrammingError:
+            continue  # It is SQLAlchemy's, Django's or another's.
+    return parameters

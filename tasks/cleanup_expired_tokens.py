@@ -57,21 +57,12 @@ def delete_older(
 ) -> None:
     """Delete the rows of a table whose column is before an instant, and count them.
 
-    Each batch is a transaction of its own: what is deleted stays deleted.  In one that fails, the
-    row that refuses to go is found by halving, and stays.
+    Each batch is a transaction of its own: what is deleted stays deleted.
     """
-    run, limit, touched = current_run(), BATCH, BATCH
+    run, touched = current_run(), BATCH
     table, column, row = where
-    while touched >= limit:  # It may be more, see PostgresDatabase.
+    while touched >= BATCH:  # It may be more, see PostgresDatabase.
         run.check_cancelled()
-        try:
-            touched = db.delete_older(table, column, before, limit)
-        except db.refusal:
-            if limit == 1 and not db.keep_one(table, column, before):
-                raise
-            limit = touched = max(limit // 2, 1)
-            continue
+        touched = db.delete_older(table, column, before, BATCH)
         deleted[row] += touched
         run.progress(deleted.total(), unit="rows")
-        if touched >= limit:
-            limit = touched = min(limit * 2, BATCH)

@@ -813,10 +813,6 @@ def test_system_and_user_overrule_the_guess_and_a_path_below_etc_is_the_systems(
         (task,) = load(done.stdout)
         assert str(task.command).endswith(command) or command in str(task.command)
         assert ("a user crontab" in done.stdout) is (kind == "--user")
-    assert (
-        "not allowed with"
-        in housekeeper(tmp_path, "adopt", "-", "--user", "--system", stdin=crontab, code=2).stderr
-    )
 
 
 def test_programs_get_json(tmp_path: Path) -> None:

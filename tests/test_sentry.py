@@ -8,6 +8,7 @@ import http.server
 import json
 import logging
 import math
+import os
 import random
 import re
 import subprocess
@@ -427,29 +428,6 @@ def test_a_crash_found_later_ends_the_check_in_of_the_dead(sentry: Ingest, tmp_p
     assert event["contexts"]["housekeeper"]["runner"] == dying.runner
 
 
-def test_a_crash_on_a_host_that_is_gone_is_told_by_another(sentry: Ingest, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.db"
-    clock = VirtualClock(NOON - timedelta(minutes=1))
-    ledger = hk.ledger_from_url(url, Path("/"), clock)
-    task = Task("sweep", fail, schedule="0 12 * * *", each_host=True)
-    dying = simulate(clock, task, ledger=ledger, host="gone")
-    clock.advance(60)
-    run = dying.claims.new_run(dying.registrations.get("sweep"), Reason.SCHEDULE, NOON)
-    assert ledger.claim(run) is hk.Claim.MINE
-    dying._sentry.started(run)
-    settle(dying)
-    clock.advance(hk.LEASE + 1)
-    finder = simulate(clock, task, ledger=ledger, host="other")
-    until(finder, clock.now() + timedelta(seconds=hk.OBSERVED + 5))
-    began, ended = sentry.check_ins
-    assert began["check_in_id"] == ended["check_in_id"]
-    assert (began["status"], ended["status"]) == ("in_progress", "error")
-    assert began["monitor_slug"] == ended["monitor_slug"] == hk.sentry_slug("/sweep@gone")
-    assert "monitor_config" in began
-    assert "monitor_config" not in ended
-    assert [event["message"] for event in sentry.events] == ["Task sweep crashed"]
-
-
 def test_a_long_run_sends_heartbeats_until_it_ends(sentry: Ingest) -> None:
     clock = VirtualClock(NOON - timedelta(minutes=1))
 
@@ -669,6 +647,59 @@ def test_without_the_package_the_start_is_refused(
         housekeeper.initialize()
     housekeeper.shutdown()
     assert housekeeper.health()["started"] is False
+
+
+OLD_SDK = """
+import logging, sys, types
+
+class Scope:
+    def __init__(self): pass  # It takes no type.
+
+sdk = types.ModuleType("sentry_sdk")
+sdk.VERSION = "1.45.1"
+sdk.Hub = sdk.Scope = sdk.init = Scope
+sdk.scope = types.ModuleType("sentry_sdk.scope")
+sdk.scope.Scope = Scope
+sys.modules.update({"sentry_sdk": sdk, "sentry_sdk.scope": sdk.scope})
+"""
+START = """
+import logging
+from housekeeper import Task, create_housekeeper
+logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+housekeeper = create_housekeeper(sentry_enabled=True, tasks_dir=None, ledger="memory://")
+housekeeper.register_task(Task("sweep", lambda: 1 / 0, startup=True))
+housekeeper.initialize()
+run = housekeeper.run_task_manually("sweep", wait=False)
+run.ended.wait()
+print(run.status, housekeeper.shutdown())
+"""
+SDKS = {
+    "of the time before 2.0": OLD_SDK,
+    "that has nothing": "import sys, types\nsys.modules['sentry_sdk'] = types.ModuleType('x')",
+    "that cannot be imported": "",
+}
+
+
+@pytest.mark.parametrize("kind", SDKS)
+def test_whatever_sdk_is_installed_the_scheduler_starts_with_one_warning(
+    tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "sentry_sdk.py").write_text("raise RuntimeError('made for another Python')")
+    path = os.pathsep.join([str(tmp_path), str(FILE.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", SDKS[kind] + START],
+        env=environment(PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.stdout == "failed True\n", done.stderr
+    lines = [line for line in done.stderr.splitlines() if "entry" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("WARNING housekeeper: Sentry gets failures as its SDK logs them,")
+    # The SDK's own logging integration makes an event of this line.
+    assert "ERROR housekeeper.outcome: Task sweep failed" in done.stderr
 
 
 def test_a_dsn_in_place_of_the_switch_is_refused_and_not_shown() -> None:
