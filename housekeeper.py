@@ -9832,14 +9832,6 @@ class Request:
             raise Refusal(400, f"{parameter} is not a whole number from 0 to {most}")
         return int(text)
 
-    @property
-    def before(self) -> str | None:
-        """The run that a page begins after; raises Refusal."""
-        before = self.query.get("before")
-        if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
-            raise Refusal(400, "before is not the id of a run")
-        return before
-
 
 class Response(NamedTuple):
     """What is sent back."""
@@ -9850,12 +9842,6 @@ class Response(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def json_response(value: object, status: int = 200) -> Response:
-    """Return a value as JSON, instants as RFC 3339."""
-    text = json.dumps(value, default=_plain, allow_nan=False)
-    return Response(f"{text}\n".encode(), status)
-
-
 class Refusal(Exception):
     """A request that is not served: the status, a sentence for its sender, and headers."""
 
@@ -9864,10 +9850,16 @@ class Refusal(Exception):
         self.status = status
         self.headers = headers
 
-    @property
-    def response(self) -> Response:
-        """What to send back."""
-        return json_response({"error": str(self)}, self.status)._replace(headers=self.headers)
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Return a value as JSON, instants as RFC 3339."""
+    text = json.dumps(value, default=_plain, allow_nan=False)
+    return Response(f"{text}\n".encode(), status)
+
+
+def error_response(error: object, status: int) -> Response:
+    """Return a sentence that says what is wrong."""
+    return json_response({"error": str(error)}, status)
 
 
 def status_line(status: int) -> str:
@@ -9902,18 +9894,18 @@ class WebApp:
         try:
             response = self._answer(environ)
         except Refusal as refusal:
-            response = refusal.response
+            response = error_response(refusal, refusal.status)._replace(headers=refusal.headers)
         except UnknownTask as error:
-            response = json_response({"error": str(error)}, 404)
+            response = error_response(error, 404)
         except (LedgerUnavailable, ConfigurationError) as error:
             # The text names files and hosts.
             logger.warning("Web: %s", error)
-            response = json_response({"error": "the ledger cannot be reached"}, 503)
+            response = error_response("the ledger cannot be reached", 503)
         except HousekeeperError as error:
-            response = json_response({"error": str(error)}, 503)
+            response = error_response(error, 503)
         except Exception:
             logger.exception("Web: a request failed")
-            response = json_response({"error": "this failed; the log says why"}, 500)
+            response = error_response("this failed; the log says why", 500)
         headers = [*response.headers, *SECURITY_HEADERS]
         if response.status != 204:
             headers += [("Content-Type", response.type)]
@@ -9926,7 +9918,10 @@ class WebApp:
         if self._token is None and self._authorize is None:
             _refuse(environ, 403, "closed: pass token= or authorize= to mount() or web_app()")
         if not path and environ.get("SCRIPT_NAME"):
-            return _with_slash(environ)
+            # The page's own addresses are relative to a path that ends with a slash.
+            last = environ["SCRIPT_NAME"].rpartition("/")[2]
+            location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
+            return Response(status=302, headers=(("Location", location),))
         matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
         by_token = self._has_token(environ)
         trusted = by_token or self._is_authorized(environ)
@@ -9943,7 +9938,10 @@ class WebApp:
         if method not in answers:
             raise Refusal(405, f"this path takes {allow}", ("Allow", allow))
         if method == "POST":
-            _check_intent(environ, by_token)
+            # A form or an image on another site could send it with the user's cookies.
+            if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
+                _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
+            logger.info("Web: POST %r by %r", path, environ.get("REMOTE_ADDR"))
         request = Request(name="".join(matches[0][1].groups()), query=query, trusted=trusted)
         with ledger_calls_within(WEB_CALL_LIMIT):
             return answers[method](self.housekeeper, request)
@@ -9979,34 +9977,15 @@ class WebApp:
 
 def _bounded_query(environ: Environ) -> Mapping[str, str]:
     """Return the query's parameters; raises Refusal for what is too long, bodies included."""
-    query = environ.get("QUERY_STRING", "")
+    query, size = environ.get("QUERY_STRING", ""), environ.get("CONTENT_LENGTH") or "0"
     if len(environ.get("PATH_INFO", "")) > LONGEST_PATH or len(query) > LONGEST_QUERY:
         raise Refusal(414, "the path or the query is too long")
-    body_size(environ.get("CONTENT_LENGTH") or "0")  # Nothing here reads a body.
-    return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-
-
-def body_size(text: str) -> int:
-    """Return a Content-Length; raises Refusal for what is no number, or too large."""
-    if not re.fullmatch("[0-9]{1,15}", text):
+    # Nothing here reads a body.
+    if not re.fullmatch("[0-9]{1,15}", size):
         raise Refusal(400, "the Content-Length is not a number")
-    if int(text) > LARGEST_BODY:
+    if int(size) > LARGEST_BODY:
         raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
-    return int(text)
-
-
-def _check_intent(environ: Environ, by_token: bool) -> None:
-    """Refuse what a form or an image on another site could send with the user's cookies."""
-    if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
-        _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
-    logger.info("Web: POST %r by %r", environ["PATH_INFO"], environ.get("REMOTE_ADDR"))
-
-
-def _with_slash(environ: Environ) -> Response:
-    """Lead to the page, whose own addresses are relative to a path that ends with a slash."""
-    last = environ["SCRIPT_NAME"].rpartition("/")[2]
-    location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
-    return Response(status=302, headers=(("Location", location),))
+    return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
 
 
 def _refuse(environ: Environ, status: int, why: str, *headers: tuple[str, str]) -> NoReturn:
@@ -10019,6 +9998,23 @@ def _log_refused(environ: Environ, why: str) -> None:
     # Quoted, so that nobody can write lines of their own into the log.
     sender = environ.get("REMOTE_ADDR")
     logger.warning("Web: refused %r %r from %r: %s", method[:20], path, sender, why)
+
+
+def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
+    """Return an application that serves `web` below a prefix; raises ConfigurationError."""
+    if not isinstance(prefix, str) or not re.fullmatch("(/[A-Za-z0-9._~-]+)+", prefix):
+        raise ConfigurationError(f"prefix {prefix!r} is not a path such as '/api/housekeeper'")
+
+    def serve(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path != prefix and not path.startswith(f"{prefix}/"):
+            web.housekeeper.wake()
+            return wsgi_app(environ, start_response)
+        root = environ.get("SCRIPT_NAME", "") + prefix
+        inside = {**environ, "SCRIPT_NAME": root, "PATH_INFO": path[len(prefix) :]}
+        return web(inside, start_response)
+
+    return serve
 
 
 # Answers: what each path gives.
@@ -10037,34 +10033,17 @@ def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
     if not request.trusted:
         return json_response({"status": health["status"]}, status)
     # Why a ledger cannot be reached names files and hosts.
-    problems = [
+    health["problems"] = [
         re.sub("(The ledger cannot be reached).*", r"\1.", text, flags=re.DOTALL)
         for text in cast("list[str]", health["problems"])
     ]
-    now = housekeeper.clock.now()
-    return json_response({**health, "problems": problems, "now": now}, status)
+    return json_response({**health, "now": housekeeper.clock.now()}, status)
 
 
 def answer_tasks(housekeeper: Housekeeper, request: Request) -> Response:
     """List the tasks."""
     tasks = [_task_values(each) for each in housekeeper.list_tasks()]
     return json_response({"tasks": tasks, "now": housekeeper.clock.now()})
-
-
-def _task_values(status: Mapping[str, object]) -> dict[str, object]:
-    values = {name: _plain(value) for name, value in status.items()}
-    if isinstance(last := status["last_run"], Run):
-        values["last_run"] = _brief(last)
-    if "schedule" in status:
-        values["schedule_in_words"] = schedule_in_words(str(status["schedule"] or ""))
-    return values
-
-
-def _brief(run: Run) -> dict[str, object]:
-    """Return a run for a list, without its long texts."""
-    values = run.as_dict()
-    del values["output"], values["error"]
-    return values
 
 
 def answer_status(housekeeper: Housekeeper, request: Request) -> Response:
@@ -10075,14 +10054,28 @@ def answer_status(housekeeper: Housekeeper, request: Request) -> Response:
     return json_response(_task_values(status))
 
 
+def _task_values(status: Mapping[str, object]) -> dict[str, object]:
+    values = {name: _plain(value) for name, value in status.items()}
+    values["last_run"] = _brief(status["last_run"])
+    if "schedule" in status:
+        values["schedule_in_words"] = schedule_in_words(str(status["schedule"] or ""))
+    return values
+
+
+def _brief(run: object) -> dict[str, object] | None:
+    """Return a run for a list, without its long texts."""
+    if not isinstance(run, Run):
+        return None
+    return {key: each for key, each in run.as_dict().items() if key not in ("output", "error")}
+
+
 def answer_run(housekeeper: Housekeeper, request: Request) -> Response:
     """Run a task now; with ``wait=seconds``, wait for its outcome."""
     until = housekeeper.clock.monotonic() + request.whole("wait", 0, LONGEST_ANSWER_WAIT)
     try:
         run = housekeeper.run_task_manually(request.name, wait=False)
     except AlreadyRunning as error:
-        live = _brief(error.run) if error.run else None
-        return json_response({"error": str(error), "run": live}, 409)
+        return json_response({"error": str(error), "run": _brief(error.run)}, 409)
     while not run.ended.is_set() and (left := until - housekeeper.clock.monotonic()) > 0:
         housekeeper.clock.wait(run.ended, left)
     if not run.ended.is_set():
@@ -10097,18 +10090,13 @@ def answer_cancel(housekeeper: Housekeeper, request: Request) -> Response:
     """Ask a task's run to stop."""
     run = housekeeper.cancel(request.name)
     if run is None:
-        return json_response({"error": f"task {request.name!r} is not running"}, 409)
+        return error_response(f"task {request.name!r} is not running", 409)
     return json_response({"success": True, "run": _brief(run)}, 202)
 
 
-def answer_pause(housekeeper: Housekeeper, request: Request) -> Response:
-    """Pause a task's schedule everywhere."""
-    return json_response({"success": True, "changed": housekeeper.pause_task(request.name)})
-
-
-def answer_resume(housekeeper: Housekeeper, request: Request) -> Response:
-    """End a pause."""
-    return json_response({"success": True, "changed": housekeeper.resume_task(request.name)})
+def answer_change(changed: bool) -> Response:
+    """Say that a task is paused or resumed, and whether it was not before."""
+    return json_response({"success": True, "changed": changed})
 
 
 def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
@@ -10117,7 +10105,9 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     With ``outcome=`` only of those outcomes.  It looks at 1,000 runs at most, so that a page may
     hold fewer than were asked for although there are older ones.
     """
-    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.before
+    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.query.get("before")
+    if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
+        raise Refusal(400, "before is not the id of a run")
     wanted = set(filter(None, request.query.get("outcome", "").split(",")))
     if not wanted <= {status.value for status in Status}:
         raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
@@ -10135,17 +10125,10 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
 
 
-def answer_runners(housekeeper: Housekeeper, request: Request) -> Response:
-    """List the processes that schedule, or did lately."""
-    return json_response({"runners": housekeeper.health().get("runners", [])})
-
-
 def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
     """Return a run with its output and error."""
     run = housekeeper.get_run(request.name)
-    if run is None:
-        raise Refusal(404, "there is no run of this id")
-    return json_response(run)
+    return json_response(run) if run else error_response("there is no run of this id", 404)
 
 
 def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
@@ -10154,8 +10137,10 @@ def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
         why = housekeeper.why(request.name, request.query.get("instant") or None)
     except ConfigurationError as error:
         raise Refusal(400, str(error)) from error
-    run = _brief(why["run"]) if isinstance(why["run"], Run) else None
-    return json_response({**why, "run": run})
+    return json_response({**why, "run": _brief(why["run"])})
+
+
+OFTEN = 49  # ticks a day: more than one in half an hour
 
 
 def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
@@ -10163,81 +10148,68 @@ def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
     now, often = housekeeper.clock.now(), []
     ticks: dict[datetime, list[str]] = {}
     for each in housekeeper.list_tasks():
-        name = str(each["name"])
-        coming = _ticks_until(housekeeper, name, now + ONE_DAY) if each["scheduled"] else []
-        if len(coming) == OFTEN:
-            often.append(name)
-            continue
+        name, coming = str(each["name"]), []
+        # Most tasks come once a day, and a tick beyond the day costs as much as one within it.
+        for count in (2, OFTEN) if each["scheduled"] else ():
+            coming = housekeeper.next_runs(name, count)
+            if len(coming) < count or coming[-1] > now + ONE_DAY:
+                break
+        else:
+            often += [name] if coming else []
+            coming = []
         for tick in coming:
-            ticks.setdefault(tick, []).append(name)
+            if tick <= now + ONE_DAY:
+                ticks.setdefault(tick, []).append(name)
     listed = [{"at": tick, "tasks": ticks[tick]} for tick in sorted(ticks)]
     return json_response({"now": now, "ticks": listed, "often": often})
 
 
-OFTEN = 49  # ticks a day: more than one in half an hour
-
-
-def _ticks_until(housekeeper: Housekeeper, name: str, end: datetime) -> list[datetime]:
-    """Return a task's ticks up to an instant, OFTEN at most."""
-    # Most tasks come once a day, and ticks beyond the end cost as much as those before it.
-    for count in (2, 7, OFTEN):
-        ticks = housekeeper.next_runs(name, count)
-        if len(ticks) < count or ticks[-1] > end:
-            break
-    return [tick for tick in ticks if tick <= end]
-
-
 def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
     """Return the metrics: counters are of this process, the states of tasks the ledger's."""
-    health, tasks, load = housekeeper.health(), housekeeper.list_tasks(), housekeeper.workload()
-    late = cast("list[dict[str, object]]", health["overdue"])
-    overdue = {each["task"]: each["seconds"] for each in late}
+    health: Any = housekeeper.health()
+    load, is_known = housekeeper.workload(), health["ledger"]["reachable"]
     # While the ledger is away nothing is known, which is not the same as 0.
-    tasks = [each for each in tasks if each["source"] == "ledger"]
-    waiting = [{"name": each["name"], "late": overdue.get(each["name"], 0)} for each in tasks]
-    metrics = [
-        *housekeeper.metrics.read(),
-        _gauge("build_info", "Which version this is.", 1, version=__version__),
-        _gauge("started", "Whether it is started in this process.", bool(health["started"])),
-        _gauge("workers", "Size of the pool.", load["workers"]),
-        _gauge("workers_busy", "Runs that go on in this process.", load["running"]),
-        _gauge("tasks_queued", "Tasks that wait for a worker here.", load["queued"]),
-        *_counted("runners_alive", "Processes that schedule.", health.get("runners")),
-        *_counted("tasks_failing", "Tasks whose last run failed.", health.get("failing")),
-        _gauge("ledger_errors_total", "Ledger calls that failed.", housekeeper.ledger.failures),
-        _by_task("running", "Whether it runs, in any process.", tasks, "running"),
-        _by_task("paused", "Whether its schedule is paused.", tasks, "paused"),
-        _by_task("failures", "Its failed runs in a row.", tasks, "failures"),
-        _by_task("last_success_timestamp_seconds", "Its last good end.", tasks, "last_success"),
-        _by_task("overdue_seconds", "How long its newest tick has waited.", waiting, "late"),
+    alive = sum(each["alive"] for each in health["runners"]) if is_known else None
+    failing = len(health["failing"]) if is_known else None
+    late = {each["task"]: each["seconds"] for each in health["overdue"]}
+    tasks = [
+        {"late": late.get(each["name"], 0), **each}
+        for each in housekeeper.list_tasks()
+        if each["source"] == "ledger"
     ]
-    text = "".join(line for metric in metrics for line in metric.lines())
-    return Response(text.encode(), type="text/plain; version=0.0.4; charset=utf-8")
+
+    def by_task(key: str) -> list[Sample]:
+        return [x for each in tasks for x in _sample(each.get(key), task=str(each["name"]))]
+
+    values = (
+        ("build_info", "Which version this is.", _sample(1, version=__version__)),
+        ("started", "Whether it is started in this process.", _sample(health["started"])),
+        ("workers", "Size of the pool.", _sample(load["workers"])),
+        ("workers_busy", "Runs that go on in this process.", _sample(load["running"])),
+        ("tasks_queued", "Tasks that wait for a worker here.", _sample(load["queued"])),
+        ("runners_alive", "Processes that schedule.", _sample(alive)),
+        ("tasks_failing", "Tasks whose last run failed.", _sample(failing)),
+        ("ledger_errors_total", "Failed ledger calls.", _sample(housekeeper.ledger.failures)),
+        ("running", "Whether it runs, in any process.", by_task("running")),
+        ("paused", "Whether its schedule is paused.", by_task("paused")),
+        ("failures", "Its failed runs in a row.", by_task("failures")),
+        ("last_success_timestamp_seconds", "Its last good end.", by_task("last_success")),
+        ("overdue_seconds", "How long its newest tick has waited.", by_task("late")),
+    )
+    metrics = housekeeper.metrics.read()
+    for name, text, samples in values:
+        kind = "counter" if name.endswith("_total") else "gauge"
+        metrics.append(Metric(f"housekeeper_{name}", kind, text, samples))
+    body = "".join(line for metric in metrics for line in metric.lines())
+    return Response(body.encode(), type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:
-    kind = "counter" if name.endswith("_total") else "gauge"
-    return Metric(f"housekeeper_{name}", kind, help_, [Sample(float(value), labels)])
-
-
-def _counted(name: str, help_: str, found: object) -> list[Metric]:
-    """Return how many there are, without the dead; nothing where nobody knows."""
-    if not isinstance(found, list):
+def _sample(value: object, **labels: str) -> list[Sample]:
+    """Return the sample of a value; none where nobody knows it."""
+    if value is None:
         return []
-    return [_gauge(name, help_, sum(each.get("alive", True) for each in found))]
-
-
-def _by_task(name: str, help_: str, tasks: Iterable[Mapping[str, object]], key: str) -> Metric:
-    samples = [
-        Sample(_number(each[key]), {"task": str(each["name"])})
-        for each in tasks
-        if each.get(key) is not None
-    ]
-    return Metric(f"housekeeper_{name}", "gauge", help_, samples)
-
-
-def _number(value: object) -> float:
-    return value.timestamp() if isinstance(value, datetime) else float(cast(float, value))
+    number = value.timestamp() if isinstance(value, datetime) else float(cast(float, value))
+    return [Sample(number, labels)]
 
 
 Answer = Callable[[Housekeeper, Request], Response]
@@ -10272,29 +10244,12 @@ ROUTES = (
     Route("GET", "/tasks/<name>/why", answer_why),
     Route("POST", "/tasks/<name>/run", answer_run),
     Route("POST", "/tasks/<name>/cancel", answer_cancel),
-    Route("POST", "/tasks/<name>/pause", answer_pause),
-    Route("POST", "/tasks/<name>/resume", answer_resume),
+    Route("POST", "/tasks/<name>/pause", lambda h, r: answer_change(h.pause_task(r.name))),
+    Route("POST", "/tasks/<name>/resume", lambda h, r: answer_change(h.resume_task(r.name))),
     Route("GET", "/runs", answer_runs),
     Route("GET", "/runs/<id>", answer_one_run),
-    Route("GET", "/runners", answer_runners),
+    Route("GET", "/runners", lambda h, r: json_response({"runners": h.runners()})),
 )
-
-
-def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
-    """Return an application that serves `web` below a prefix; raises ConfigurationError."""
-    if not isinstance(prefix, str) or not re.fullmatch("(/[A-Za-z0-9._~-]+)+", prefix):
-        raise ConfigurationError(f"prefix {prefix!r} is not a path such as '/api/housekeeper'")
-
-    def serve(environ: Environ, start_response: Any) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO", "")
-        if path != prefix and not path.startswith(f"{prefix}/"):
-            web.housekeeper.wake()
-            return wsgi_app(environ, start_response)
-        root = environ.get("SCRIPT_NAME", "") + prefix
-        inside = {**environ, "SCRIPT_NAME": root, "PATH_INFO": path[len(prefix) :]}
-        return web(inside, start_response)
-
-    return serve
 
 
 # Schedules in words.
@@ -10385,18 +10340,21 @@ def _named(field: CronField, text: str) -> str | None:
 
 
 LONGEST_HEAD = 16384  # bytes
-READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
-LINGER = 2.0  # seconds for which the rest of a refused request is read and thrown away
-REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*)")
+READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole head and for a whole answer
+LINGER = 2.0  # seconds for which what follows the head is read and thrown away
+# Only what each server on the way reads in the same way.
+HEAD_OF_REQUEST = re.compile(
+    r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]((?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t -~\x80-\xff]*)*)"
+)
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Serves a WSGI application, 64 requests at a time; any more get a 503.
 
-    wsgiref calls the application and writes the answer.  Its own server class is not used, because
-    it asks the name server for its own name and can hang there; nor is its request handler, which
-    reads without a time limit.
+    It reads the head of one request a connection, and throws away what follows, so that nothing
+    behind the head can pass for another request.  wsgiref calls the application and words the
+    answer.  Its own server is not used: it asks the name server for its own name, and reads
+    without a time limit.
     """
 
     AT_A_TIME, LINGERING = 64, 16
@@ -10408,11 +10366,11 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.app = app
         self.clock = clock
-        # Guards the number of requests that are read and answered.  A request that is turned away
-        # gives its place back first.
+        # Guard the number of requests that are read and answered, and of those that are answered
+        # and not yet closed.
         self._places = threading.BoundedSemaphore(self.AT_A_TIME)
         self._lingering = threading.BoundedSemaphore(self.LINGERING)
-        super().__init__((host, port), HttpConnection)
+        super().__init__((host, port), socketserver.BaseRequestHandler)
 
     def get_request(self) -> Any:
         """Accept a connection; wait a moment when the process has no file left for one."""
@@ -10437,77 +10395,60 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         return self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on its thread."""
-        turned_away = None
+        """Serve a connection on its thread; its place is free once it is answered."""
         try:
             self.finish_request(request, client_address)
-        except Refusal as refusal:
-            turned_away = refusal
         except Exception:
             self.handle_error(request, client_address)
         finally:
             self._places.release()
-        with contextlib.suppress(OSError):
-            if turned_away is not None:
-                self._turn_away(request, turned_away)
+        # Read on for a moment: a connection closed with data unread loses the answer.
+        if self._lingering.acquire(blocking=False):
+            with contextlib.suppress(OSError):
+                until = self.clock.monotonic() + LINGER
+                while True:
+                    more_of(request, until - self.clock.monotonic())
+            self._lingering.release()
         self.shutdown_request(request)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Read a request and answer it; raises OSError for a client that is too slow or leaves."""
+        try:
+            environ = environ_of(self._head_of(request))
+        except Refusal as refusal:
+            answer = f"HTTP/1.0 {status_line(refusal.status)}\r\n\r\n{refusal}\n".encode()
+        else:
+            host, port = self.server_address[:2]
+            environ |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port)}
+            answer = self._answer_to({**environ, "REMOTE_ADDR": client_address[0]})
+        # At once, so that the limit is one for the whole answer.
+        request.settimeout(WRITE_LIMIT)
+        request.sendall(answer)
+        request.shutdown(socket.SHUT_WR)
+
+    def _head_of(self, connection: socket.socket) -> str:
+        until, data = self.clock.monotonic() + READ_LIMIT, b""
+        while b"\r\n\r\n" not in data and len(data) <= LONGEST_HEAD:
+            data += more_of(connection, until - self.clock.monotonic())
+        head, end, _ = data.partition(b"\r\n\r\n")
+        if not end or len(head) > LONGEST_HEAD:
+            raise Refusal(431, "the head of the request is too long")
+        return head.decode("latin-1")
+
+    def _answer_to(self, environ: Environ) -> bytes:
+        from wsgiref.handlers import SimpleHandler
+
+        answer, errors = io.BytesIO(), io.StringIO()
+        handler = SimpleHandler(io.BytesIO(), answer, errors, environ, multiprocess=False)
+        handler.os_environ = {}  # Else each request would show this process's variables.
+        handler.run(self.app)
+        if errors.tell():
+            logger.debug("Web: a request failed: %s", errors.getvalue())
+        return answer.getvalue()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note a connection that broke, or was too slow."""
         logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
-
-    def _turn_away(self, request: Any, refusal: Refusal) -> None:
-        """Refuse a request that was not read to its end.
-
-        Read on for a moment: a connection closed with data unread loses the answer.
-        """
-        request.settimeout(LINGER)
-        request.sendall(f"HTTP/1.0 {status_line(refusal.status)}\r\n\r\n{refusal}\n".encode())
-        request.shutdown(socket.SHUT_WR)
-        if self._lingering.acquire(blocking=False):
-            try:
-                until = self.clock.monotonic() + LINGER
-                while True:
-                    more_of(request, until - self.clock.monotonic())
-            finally:
-                self._lingering.release()
-
-
-class HttpConnection(socketserver.BaseRequestHandler):
-    """Reads one request, however slowly it comes, within a limit of time and of size."""
-
-    server: HttpServer
-
-    def handle(self) -> None:
-        """Answer it; raises Refusal for what was not read to its end."""
-        from wsgiref.handlers import SimpleHandler
-
-        environ, body = self._receive()
-        host, port = self.server.server_address[:2]
-        environ |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port)}
-        environ["REMOTE_ADDR"] = self.client_address[0]
-        answer, errors = io.BytesIO(), io.StringIO()
-        handler = SimpleHandler(io.BytesIO(body), answer, errors, environ, multiprocess=False)
-        handler.os_environ = {}  # Else each request would show this process's variables.
-        handler.run(self.server.app)
-        # At once, so that the limit is one for the whole answer.
-        self.request.settimeout(WRITE_LIMIT)
-        self.request.sendall(answer.getvalue())
-        if errors.tell():
-            logger.debug("Web: a request failed: %s", errors.getvalue())
-
-    def _receive(self) -> tuple[Environ, bytes]:
-        clock, data = self.server.clock, b""
-        until = clock.monotonic() + READ_LIMIT
-        while (end := data.find(b"\r\n\r\n")) < 0 and len(data) <= LONGEST_HEAD:
-            data += more_of(self.request, until - clock.monotonic())
-        if not 0 <= end <= LONGEST_HEAD:
-            raise Refusal(431, "the head of the request is too long")
-        environ, body = environ_of(data[:end].decode("latin-1")), data[end + 4 :]
-        size = body_size(environ.get("CONTENT_LENGTH", "0"))
-        while len(body) < size:
-            body += more_of(self.request, until - clock.monotonic())
-        return environ, body[:size]
 
 
 def more_of(connection: socket.socket, seconds: float) -> bytes:
@@ -10521,28 +10462,22 @@ def more_of(connection: socket.socket, seconds: float) -> bytes:
 
 
 def environ_of(head: str) -> Environ:
-    """Return the WSGI environment of a request's head.
-
-    Raises Refusal for what is not HTTP, and for what two servers could read in two ways.
-    """
-    first, *lines = head.split("\r\n")
-    request = REQUEST_LINE.fullmatch(first)
-    headers = [match for line in lines if (match := HEADER_LINE.fullmatch(line))]
-    if request is None or len(headers) < len(lines):
+    """Return the WSGI environment of a request's head; raises Refusal for what is not HTTP."""
+    request = HEAD_OF_REQUEST.fullmatch(head)
+    if request is None:
         raise Refusal(400, "this is not an HTTP request")
     path, _, query = request[2].partition("?")
     environ: Environ = {"REQUEST_METHOD": request[1], "SCRIPT_NAME": "", "QUERY_STRING": query}
     environ["PATH_INFO"] = urllib.parse.unquote(path, "latin-1")
     environ["SERVER_PROTOCOL"] = "HTTP/1.0"
-    for name, value in (header.groups() for header in headers):
+    for line in request[3].split("\r\n")[1:]:
+        name, _, value = line.partition(":")
         if "_" in name:
             continue  # In the environment it would pass for the one with a dash.
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
-        value = value.rstrip(" \t")
+        value = value.strip(" \t")
         environ[key] = f"{environ[key]},{value}" if key in environ else value
-    if "HTTP_TRANSFER_ENCODING" in environ:
-        raise Refusal(411, "a body needs a Content-Length")
     return environ
 
 
