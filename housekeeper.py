@@ -8719,18 +8719,15 @@ PAGE_TROUBLE = PAGE_ICON.replace("#2c6e5a", "#b3261e")
 
 PAGE_CSS = """\
 :root {
-  --ground: #f6f6f3; --card: #fff; --line: #e2e2dc; --text: #20242a; --soft: #5b636c;
-  --good: #2c6e5a; --bar: #8fb8a9; --bad: #b3261e; --bad-ground: #fbeceb;
-  --warn: #8a5300; --warn-ground: #fbf1df; --live: #2759b0; --off: #646b74;
-  color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif;
-  font-variant-numeric: tabular-nums;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #14171a; --card: #1b1f23; --line: #2e343a; --text: #e7e8e6; --soft: #a0a8b0;
-    --good: #7cc4aa; --bar: #4f8a76; --bad: #ff9088; --bad-ground: #3a2120;
-    --warn: #e8b766; --warn-ground: #352a17; --live: #8db5f7; --off: #8f979f;
-  }
+  color-scheme: light dark;
+  --ground: light-dark(#f6f6f3, #14171a); --card: light-dark(#fff, #1b1f23);
+  --line: light-dark(#e2e2dc, #2e343a); --text: light-dark(#20242a, #e7e8e6);
+  --soft: light-dark(#5b636c, #a0a8b0); --off: light-dark(#646b74, #8f979f);
+  --good: light-dark(#2c6e5a, #7cc4aa); --bar: light-dark(#8fb8a9, #4f8a76);
+  --bad: light-dark(#b3261e, #ff9088); --bad-ground: light-dark(#fbeceb, #3a2120);
+  --warn: light-dark(#8a5300, #e8b766); --warn-ground: light-dark(#fbf1df, #352a17);
+  --live: light-dark(#2759b0, #8db5f7);
+  font: 15px/1.45 system-ui, sans-serif; font-variant-numeric: tabular-nums;
 }
 * { box-sizing: border-box; } [hidden] { display: none !important; }
 body { margin: 0; background: var(--ground); color: var(--text); overflow-wrap: anywhere; }
@@ -8740,7 +8737,7 @@ main { padding-bottom: 40px; } section { margin-top: 24px; min-width: 0; }
 h1 { font-size: 20px; } h2 { font-size: 16px; } h3 { font-size: 15px; }
 h1, h2, h3, p, ul, ol, dl, dd { margin: 0; padding: 0; list-style: none; }
 code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
-.line, .acts { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 12px; }
+.line, .acts { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
 .about, .exact, .last, .group, .when code, dt, header label, #facts, #runners, #day-note, #none,
 #legend { color: var(--soft); }
 .about, .exact, .last, .error, .group, #runners, #several, #said, #day-note, #next, #events,
@@ -8765,7 +8762,7 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 .cancelled, .skipped, .missed, .lost { color: var(--off); }
 #health, .outcome, .group { font-weight: 600; }
 #health::before { content: "●"; margin-right: 6px; } #facts { flex: 1; }
-#alarm, #said:not(:empty) { flex-basis: 100%; }
+#alarm, #said { flex-basis: 100%; }
 #alarm { margin-top: 8px; padding: 18px 20px; border-radius: 12px;
   font-size: 22px; font-weight: 650; background: #b3261e; color: #fff; }
 #runners { margin-top: 4px; } #runners li { padding: 2px 0 2px 14px; }
@@ -8819,10 +8816,6 @@ progress { width: 100%; height: 6px; accent-color: var(--live); }
 g.succeeded, #chart .succeeded, #legend .succeeded svg { color: var(--bar); }
 #legend span { display: inline-flex; align-items: center; gap: 6px; margin: 8px 18px 0 0; }
 #legend svg { width: 10px; height: 20px; }
-@media (prefers-reduced-motion: no-preference) {
-  g.running { animation: pulse 2s ease-in-out infinite; }
-}
-@keyframes pulse { 50% { opacity: .35; } }
 
 dialog {
   width: min(720px, 100vw); max-width: none; height: 100dvh; max-height: none;
@@ -8915,13 +8908,12 @@ function say(text, place = document.querySelector("header")) {
 
 // The server: a token that this tab remembers, and calls.
 
-const KEPT = "housekeeper-token";
-let token = sessionStorage.getItem(KEPT) || "";
+let token = sessionStorage.getItem("housekeeper-token") || "";
 let ahead = 0;  // milliseconds that the server's clock is ahead of this one
 
 function remember(text) {
   token = text.trim();
-  sessionStorage.setItem(KEPT, token);
+  sessionStorage.setItem("housekeeper-token", token);
 }
 
 async function call(path, method = "GET") {
@@ -8943,8 +8935,7 @@ const now = () => Date.now() + ahead;
 const minute = () => Math.floor(now() / 60000);
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const ZONES = {viewer: `${HERE} (this browser)`, task: "each task's zone", UTC: "UTC"};
-const ZONING = "housekeeper-zone";
-let zoning = sessionStorage.getItem(ZONING) || "viewer";
+let zoning = sessionStorage.getItem("housekeeper-zone") || "viewer";
 
 function zoneOf(task) {
   return zoning === "UTC" ? "UTC" : zoning === "task" && task ? task.timezone : HERE;
@@ -8953,10 +8944,9 @@ function zoneOf(task) {
 function lasting(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-  const two = (number) => String(number).padStart(2, "0");
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${two(Math.floor(seconds % 60))} s`;
-  return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
+  if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 function relative(instant) {
@@ -9033,10 +9023,9 @@ function drawBars(row, runs) {
     make(`g.${run.status}`, {"data-run": run.id}, titleOf(run, row.task),
       make("rect", {x: 232 - 8 * index, y: 0, width: 8, height: 34, "fill-opacity": 0}),
       mark(run.status, 233 - 8 * index, height(run))))));
-  const counts = OUTCOMES.map((status) => [runs.filter((run) => run.status === status).length,
-    words(status)]).filter(([number]) => number);
-  const summary = counts.map((count) => count.join(" ")).join(", ") || "none yet";
-  row.bars.setAttribute("aria-label", `Runs of ${row.task.name}: ${summary}`);
+  const counts = [...Map.groupBy(runs, (run) => words(run.status))]
+    .map(([status, alike]) => `${alike.length} ${status}`).join(", ");
+  row.bars.setAttribute("aria-label", `Runs of ${row.task.name}: ${counts || "none yet"}`);
 }
 
 function openBar(event, otherwise = "") {
@@ -9184,29 +9173,27 @@ function showTasks(tasks) {
 }
 
 function arrange() {
-  const sought = $("search").value.toLowerCase().split(" "), key = SORTS[$("sort").value];
-  const groupOf = (name) => $("grouped").checked ? name.split(/[-_.:/ ]/)[0] : "";
-  const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-  const all = [...rows.values()].map((row) => [groupOf(row.task.name), key(row.task),
-    row.task.name, row]);
-  all.sort((a, b) => order(a[0], b[0]) || order(a[1], b[1]) || order(a[2], b[2]));
-  const found = all.filter(([, , , row]) => FILTERS[filter](row.task)
+  const sought = $("search").value.toLowerCase().split(" "), focused = document.activeElement;
+  const groupOf = ({task}) => $("grouped").checked ? task.name.split(/[-_.:/ ]/)[0] : "";
+  const all = [...rows.values()];
+  for (const key of [({task}) => task.name, ({task}) => SORTS[$("sort").value](task), groupOf]) {
+    all.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+  }
+  shown = all.filter((row) => FILTERS[filter](row.task)
     && sought.every((word) => row.text.includes(word)));
-  const groups = Map.groupBy(found, ([group]) => group);
-  const elements = [...groups].flatMap(([group, members]) => [
+  const elements = [...Map.groupBy(shown, groupOf)].flatMap(([group, members]) => [
     ...(group ? [make("li.group", `${group}: ${members.length}`)] : []),
-    ...members.map(([, , , row]) => row.element)]);
-  const old = [...$("tasks").children], focused = document.activeElement;
+    ...members.map((row) => row.element)]);
+  const old = [...$("tasks").children];
   const moved = (each, index) => each !== old[index] && !each.isEqualNode(old[index]);
   if (old.length !== elements.length || elements.some(moved)) {
     $("tasks").replaceChildren(...elements);
-    focused.focus({preventScroll: true});
+    focused.focus({preventScroll: true});  // A row that has moved has lost it.
   }
-  shown = found.map(([, , , row]) => row);
   $("none").hidden = shown.length > 0;
   Object.entries(FILTERS).forEach(([kind, holds], index) => {
     const choice = $("filters").children[index];
-    write(choice, `${capital(kind)} ${all.filter((each) => holds(each[3].task)).length}`);
+    write(choice, `${capital(kind)} ${all.filter((row) => holds(row.task)).length}`);
     choice.setAttribute("aria-pressed", String(kind === filter));
   });
   countChosen();
@@ -9265,8 +9252,10 @@ const FEEDS = {[TROUBLE.join()]: "failures", ...Object.fromEntries(
 let feed = [];
 
 async function loadFeed() {
-  const {runs} = await call(`runs?limit=200&outcome=${$("outcome").value}`);
-  feed = runs || feed;
+  const outcome = $("outcome").value;
+  const {runs} = await call(`runs?limit=200&outcome=${outcome}`);
+  if (!runs || outcome !== $("outcome").value) return;
+  feed = runs;
   drawFeed();
 }
 
@@ -9351,24 +9340,22 @@ async function route() {
   const name = run ? run.task : decodeURIComponent(code);
   if (location.hash !== hash) return undefined;
   if (!rows.has(name)) return say(run && run.error || `No task is named ${name}.`);
-  const before = opened;
-  if (before !== name) showDetail(name);
+  const isNew = opened !== name;
+  if (isNew) {
+    opened = name;
+    oldest = undefined;
+    write($("detail-name"), name);
+    $("why-instant").value = "";
+    for (const id of ["why-answer", "detail-runs", "chart"]) $(id).replaceChildren();
+  }
+  showFacts();
+  if (!$("detail").open) $("detail").showModal();
   if (run) {
     const element = putRun(run);
     element.open = true;
     element.scrollIntoView({block: "nearest"});
   }
-  return before === name ? undefined : loadRuns();
-}
-
-function showDetail(name) {
-  opened = name;
-  oldest = undefined;
-  write($("detail-name"), name);
-  $("why-instant").value = "";
-  for (const id of ["why-answer", "detail-runs", "chart"]) $(id).replaceChildren();
-  showFacts();
-  if (!$("detail").open) $("detail").showModal();
+  return isNew ? loadRuns() : undefined;
 }
 
 function showFacts() {
@@ -9578,14 +9565,13 @@ function showRunners(runners, dead) {
 
 function askForToken() {
   write($("refused"), token ? "This token is not the right one." : "");
-  token = "";
-  sessionStorage.removeItem(KEPT);
+  remember("");
   $("token").focus();
 }
 
 function chooseZone() {
   zoning = $("zone").value;
-  sessionStorage.setItem(ZONING, zoning);
+  sessionStorage.setItem("housekeeper-zone", zoning);
   rows.forEach(tell);
   for (const draw of [tellNext, drawDay, drawFeed, loadBars]) draw();
 }
@@ -9930,12 +9916,11 @@ def answer_run(housekeeper: Housekeeper, request: Request) -> Response:
         return json_response({"error": str(error), "run": _brief(error.run)}, 409)
     while not run.ended.is_set() and (left := until - housekeeper.clock.monotonic()) > 0:
         housekeeper.clock.wait(run.ended, left)
-    if not run.ended.is_set():
-        return json_response({"success": True, "run": _brief(run)}, 202)
-    if run.status in (Status.SUCCEEDED, Status.SKIPPED):
-        return json_response({"success": True, "run": _brief(run)})
-    why = f"the run ended as {run.status}: {run.note}"
-    return json_response({"success": False, "error": why, "run": _brief(run)}, 500)
+    has_ended = run.ended.is_set()
+    if has_ended and run.status not in (Status.SUCCEEDED, Status.SKIPPED):
+        why = f"the run ended as {run.status}: {run.note}"
+        return json_response({"success": False, "error": why, "run": _brief(run)}, 500)
+    return json_response({"success": True, "run": _brief(run)}, 200 if has_ended else 202)
 
 
 def answer_cancel(housekeeper: Housekeeper, request: Request) -> Response:
@@ -9999,19 +9984,17 @@ def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
     """Return the ticks of the next day; of tasks that come all the time, only the names."""
     now, often = housekeeper.clock.now(), []
     ticks: dict[datetime, list[str]] = {}
-    for each in housekeeper.list_tasks():
-        name, coming = str(each["name"]), []
+    for name in [str(each["name"]) for each in housekeeper.list_tasks() if each["scheduled"]]:
         # Most tasks come once a day, and a tick beyond the day costs as much as one within it.
-        for count in (2, OFTEN) if each["scheduled"] else ():
-            coming = housekeeper.next_runs(name, count)
-            if len(coming) < count or coming[-1] > now + ONE_DAY:
-                break
-        else:
-            often += [name] if coming else []
-            coming = []
-        for tick in coming:
-            if tick <= now + ONE_DAY:
-                ticks.setdefault(tick, []).append(name)
+        coming = housekeeper.next_runs(name, 2)
+        if len(coming) == 2 and coming[-1] <= now + ONE_DAY:
+            coming = housekeeper.next_runs(name, OFTEN)
+        today = [tick for tick in coming if tick <= now + ONE_DAY]
+        if len(today) == OFTEN:
+            often.append(name)
+            continue
+        for tick in today:
+            ticks.setdefault(tick, []).append(name)
     listed = [{"at": tick, "tasks": ticks[tick]} for tick in sorted(ticks)]
     return json_response({"now": now, "ticks": listed, "often": often})
 
@@ -10081,6 +10064,7 @@ class Route(NamedTuple):
         return re.compile(re.sub("<[a-z]+>", "([^/]+)", self.path))
 
 
+# In the short answers here, h is the Housekeeper and r the request.
 ROUTES = (
     Route("GET", "/", answer_file(PAGE_HTML, "text/html"), is_open=True),
     Route("GET", "/dashboard.css", answer_file(PAGE_CSS, "text/css"), is_open=True),
@@ -10241,9 +10225,8 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 self._places.release()
         request.setblocking(False)
         with contextlib.suppress(OSError):
-            request.recv(LONGEST_HEAD)  # Closed with data unread, it would lose the answer.
-        with contextlib.suppress(OSError):
             request.send(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 10\r\n\r\n")
+            request.recv(LONGEST_HEAD)  # Closed with data unread, it would lose the answer.
         return self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -10256,11 +10239,14 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._places.release()
         # Read on for a moment: a connection closed with data unread loses the answer.
         if self._lingering.acquire(blocking=False):
-            with contextlib.suppress(OSError):
+            try:
                 until = self.clock.monotonic() + LINGER
                 while True:
                     more_of(request, until - self.clock.monotonic())
-            self._lingering.release()
+            except OSError:
+                pass  # It is closed, or the time is up.
+            finally:
+                self._lingering.release()
         self.shutdown_request(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
