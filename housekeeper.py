@@ -10091,6 +10091,20 @@ ROUTES = (
 # Schedules in words.
 
 
+PARTS_OF_60, PARTS_OF_24 = "2|3|4|5|6|10|12|15|20|30", "2|3|4|6|8|12"
+# Second, minute and hour of what comes often: steps go into the whole without a rest.
+OFTEN_IN_WORDS = (
+    (r"\* \* \*", "every second"),
+    (rf"\*/({PARTS_OF_60}) \* \*", "every {} seconds"),
+    (r"0 \* \*", "every minute"),
+    (rf"0 \*/({PARTS_OF_60}) \*", "every {} minutes"),
+    (r"0 0+ \*", "every hour, on the hour"),
+    (r"0 ([0-9]+) \*", "every hour, at minute {}"),
+    (rf"0 0+ \*/({PARTS_OF_24})", "every {} hours, on the hour"),
+    (rf"0 ([0-9]+) \*/({PARTS_OF_24})", "every {1} hours, at minute {0}"),
+)
+
+
 def schedule_in_words(text: str) -> str | None:
     """Say a trigger's text in words, when a few words say exactly when it comes; else None."""
     if UNION in text:
@@ -10099,41 +10113,19 @@ def schedule_in_words(text: str) -> str | None:
     if length := re.fullmatch(r"(every .+) \+ .+", text):
         return length[1]
     fields = text.replace("?", "*").split()
-    if len(fields) == 6 and fields[1:] == ["*"] * 5:
-        return _every(fields[0], "second", 60)
-    if len(fields) == 6 and fields[0] == "0":
-        del fields[0]
-    return _cron_in_words(*fields) if len(fields) == 5 else None
-
-
-def _cron_in_words(minute: str, hour: str, *dates: str) -> str | None:
-    days, times = _days_in_words(*dates), _times_in_words(minute, hour)
-    often = _every(minute, "minute", 60) if hour == "*" else None
-    if re.fullmatch("[0-9]+", minute):
-        often = _every(hour, "hour", 24)
-        past = f"at minute {int(minute)}" if int(minute) else "on the hour"
-        often = f"{often}, {past}" if often else None
-    if days is None or (times is None and often is None):
+    fields = ["0", *fields] if len(fields) == 5 else fields
+    days = _days_in_words(*fields[3:]) if len(fields) == 6 else None
+    if days is None:
         return None
-    if times is not None:
-        return f"{days} at {times}"
-    return often if days == "every day" else f"{often}, {days}"
-
-
-def _every(value: str, unit: str, whole: int) -> str | None:
-    """Say ``*`` and ``*/n`` in words, when n goes into the whole without a rest."""
-    if value == "*":
-        return f"every {unit}"
-    match = re.fullmatch(r"\*/([0-9]+)", value)
-    step = int(match[1]) if match else 0
-    return f"every {step} {unit}s" if 1 < step < whole and whole % step == 0 else None
-
-
-def _times_in_words(minute: str, hour: str) -> str | None:
-    if not re.fullmatch("[0-9]+", minute) or not re.fullmatch("[0-9]+(,[0-9]+){0,3}", hour):
+    time_of_day = " ".join(fields[:3])
+    for pattern, words in OFTEN_IN_WORDS:
+        if found := re.fullmatch(pattern, time_of_day):
+            often = words.format(*map(int, found.groups()))
+            return often if days == "every day" else f"{often}, {days}"
+    if not re.fullmatch("0 [0-9]+ [0-9]+(,[0-9]+){0,3}", time_of_day):
         return None
-    hours = sorted({int(each) for each in hour.split(",")})
-    return _joined(f"{each:02d}:{int(minute):02d}" for each in hours)
+    hours = sorted({int(hour) for hour in fields[2].split(",")})
+    return f"{days} at {_joined(f'{hour:02d}:{int(fields[1]):02d}' for hour in hours)}"
 
 
 def _joined(words: Iterable[str]) -> str:
