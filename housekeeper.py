@@ -9275,26 +9275,24 @@ function drawFeed() {
 // The next 24 hours: how many tasks come in each quarter of an hour, and which come next.
 
 const QUARTER = 15 * 60000, QUARTERS = 96;
-let day = {begin: 0, names: [], often: []};
+let day = {begin: 0, quarters: new Map(), often: []};
 
 async function loadDay() {
-  const agenda = await call("agenda");
-  if (!agenda.ticks) return;
+  const {ticks, often} = await call("agenda");
+  if (!ticks) return;
   const begin = Math.floor(now() / QUARTER) * QUARTER;
-  const names = Array.from({length: QUARTERS}, () => new Set());
-  for (const {at, tasks} of agenda.ticks) {
-    const quarter = names[Math.floor((Date.parse(at) - begin) / QUARTER)];
-    if (quarter) tasks.forEach((name) => quarter.add(name));
-  }
-  day = {begin, names: names.map((each) => [...each]), often: agenda.often};
+  const quarterOf = ({at}) => Math.floor((Date.parse(at) - begin) / QUARTER);
+  day = {begin, quarters: Map.groupBy(ticks, quarterOf), often};
   drawDay();
 }
 
 function drawDay() {
   const width = $("day").clientWidth || 600, step = width / QUARTERS;
-  const most = Math.max(...day.names.map((names) => names.length), 1);
+  const quarters = Array.from({length: QUARTERS}, (_, index) => (
+    [...new Set((day.quarters.get(index) || []).flatMap((each) => each.tasks))]));
+  const most = Math.max(...quarters.map((names) => names.length), 1);
   const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
-  day.names.forEach((names, index) => {
+  quarters.forEach((names, index) => {
     const at = format(day.begin + index * QUARTER, zoneOf(), CLOCK), x = index * step;
     if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 34) {
       parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
