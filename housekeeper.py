@@ -8711,36 +8711,29 @@ PAGE_HTML = """\
     <p>The token is what the scheduler was given in <code>HOUSEKEEPER_TOKEN</code>, or printed
       when it started. This tab remembers it until it is closed.</p>
     <label for="token">Token</label>
-    <div class="line">
-      <input id="token" type="password" autocomplete="off" spellcheck="false" required>
-      <button class="main">Open</button>
-    </div>
+    <p class="line"><input id="token" type="password" autocomplete="off" required>
+      <button class="main">Open</button></p>
     <p id="refused" role="alert"></p>
   </form>
   <div id="board" class="inside" hidden>
-    <details id="runners"><summary></summary><ul></ul></details>
-    <ul id="problems" aria-label="Problems"></ul>
-    <button id="problems-more" hidden></button>
+    <details id="runners"><summary id="runners-summary"></summary>
+      <ul id="runners-list"></ul></details>
+    <ul id="problems" aria-label="Problems" tabindex="0"></ul>
     <div id="ahead">
-      <section aria-labelledby="day-title">
-        <h2 id="day-title">Next 24 hours</h2>
-        <svg id="day" role="slider" tabindex="0" aria-label="Quarter of an hour"
-          aria-valuemin="0" aria-valuemax="95"></svg>
+      <section>
+        <h2>Next 24 hours</h2>
+        <svg id="day" role="img" aria-labelledby="day-note"></svg>
         <p id="day-note"></p>
       </section>
-      <section aria-labelledby="next-title">
-        <h2 id="next-title">What comes next</h2><ol id="next"></ol>
-      </section>
+      <section><h2>What comes next</h2><ol id="next"></ol></section>
     </div>
-    <section id="feed" aria-labelledby="feed-title">
-      <div class="line"><h2 id="feed-title">Recent</h2>
-        <select id="outcome" aria-label="Outcome"></select></div>
-      <ul id="events"></ul>
-      <button id="events-more" hidden></button>
+    <section id="feed">
+      <div class="line"><h2>Recent</h2><select id="outcome" aria-label="Outcome"></select></div>
+      <ul id="events" aria-label="Recent" tabindex="0"></ul>
     </section>
-    <section id="all" aria-labelledby="tasks-title">
+    <section id="all">
       <div class="line">
-        <h2 id="tasks-title">Tasks</h2>
+        <h2>Tasks</h2>
         <div id="filters" role="group" aria-label="Which tasks"></div>
         <select id="sort" aria-label="Order"></select>
         <label><input id="grouped" type="checkbox"> Groups</label>
@@ -8766,13 +8759,13 @@ PAGE_HTML = """\
   <form id="why">
     <h3>Why?</h3>
     <label for="why-instant">Why did it run, or not run, at</label>
-    <div class="line">
-      <input id="why-instant" type="datetime-local" step="1"><button>Ask</button>
-    </div>
+    <p class="line">
+      <input id="why-instant" type="datetime-local" step="1"><button>Ask</button></p>
     <ul id="why-answer" aria-live="polite"></ul>
   </form>
   <h3>Runs</h3>
   <div id="detail-runs"></div>
+  <p id="runs-note"></p>
   <button id="more" hidden>Older runs</button>
 </dialog>
 </body>
@@ -8791,88 +8784,82 @@ PAGE_TROUBLE = PAGE_ICON.replace("#2c6e5a", "#b3261e")
 PAGE_CSS = """\
 :root {
   color-scheme: light dark;
-  --ground: #f6f6f3; --card: #fff; --line: #e2e2dc; --text: #20242a; --soft: #5b636c;
-  --good: #2c6e5a; --bar: #8fb8a9; --bad: #b3261e; --bad-ground: #fbeceb;
-  --warn: #8a5300; --warn-ground: #fbf1df; --live: #2759b0; --off: #646b74;
+  --ground: light-dark(#f6f6f3, #14171a); --card: light-dark(#fff, #1b1f23);
+  --line: light-dark(#e2e2dc, #2e343a); --text: light-dark(#20242a, #e7e8e6);
+  --soft: light-dark(#5b636c, #a0a8b0); --off: light-dark(#646b74, #8f979f);
+  --good: light-dark(#2c6e5a, #7cc4aa); --bar: light-dark(#8fb8a9, #4f8a76);
+  --bad: light-dark(#b3261e, #ff9088); --bad-ground: light-dark(#fbeceb, #3a2120);
+  --warn: light-dark(#8a5300, #e8b766); --warn-ground: light-dark(#fbf1df, #352a17);
+  --live: light-dark(#2759b0, #8db5f7);
   font: 15px/1.45 system-ui, sans-serif; font-variant-numeric: tabular-nums;
 }
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #14171a; --card: #1b1f23; --line: #2e343a; --text: #e7e8e6; --soft: #a0a8b0;
-    --good: #7cc4aa; --bar: #4f8a76; --bad: #ff9088; --bad-ground: #3a2120;
-    --warn: #e8b766; --warn-ground: #352a17; --live: #8db5f7; --off: #8f979f;
-  }
-}
 * { box-sizing: border-box; } [hidden] { display: none !important; }
-body { margin: 0; background: var(--ground); color: var(--text); }
+body { margin: 0; background: var(--ground); color: var(--text); overflow-wrap: anywhere; }
 header, main { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
 header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; padding-top: 16px; }
-h1 { font-size: 20px; margin: 0; letter-spacing: -.01em; } h2 { font-size: 16px; margin: 0; }
-h3 { font-size: 15px; margin: 0; } p, ul, ol, dl { margin: 0; padding: 0; }
-ul, ol { list-style: none; } section { margin-top: 24px; min-width: 0; }
-main { padding-bottom: 40px; }
+main { padding-bottom: 40px; } section { margin-top: 24px; min-width: 0; }
+h1 { font-size: 20px; } h2 { font-size: 16px; } h3 { font-size: 15px; }
+h1, h2, h3, p, ul, ol, dl, dd { margin: 0; padding: 0; list-style: none; }
 code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
-.line { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 12px; }
-.about, .exact, .last, #facts, #runners, header label, #day-note { color: var(--soft); }
-.about, .exact, .last, .error, #runners, #several { font-size: 13px; }
+.line, .acts { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
+.about, .exact, .last, .group, .when code, dt, header label, #facts, #runners, #day-note, #none,
+#legend { color: var(--soft); }
+.about, .exact, .last, .error, .group, #runners, #several, #said, #day-note, #next, #events,
+#none, #legend { font-size: 13px; }
+.error, .note { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 
 button, input, select {
   font: inherit; color: inherit; background: var(--card);
   border: 1px solid var(--line); border-radius: 8px; padding: 5px 12px; min-height: 34px;
 }
-[type=checkbox] { min-height: 0; width: 16px; height: 16px; margin: 0; vertical-align: -3px; }
 select { padding: 5px 8px; max-width: 100%; }
-button, select, summary, label:has([type=checkbox]) { cursor: pointer; }
-button:hover { border-color: var(--soft); }
+[type=checkbox] { min-height: 0; width: 16px; height: 16px; margin: 0; vertical-align: -3px; }
+button, select, summary, label:has([type=checkbox]), #chart rect { cursor: pointer; }
+button:hover { border-color: var(--soft); } a:hover, .name:hover { text-decoration: underline; }
 button.main { background: var(--good); border-color: var(--good); color: var(--card); }
+a { color: inherit; font-weight: 600; text-decoration: none; }
 :focus-visible { outline: 2px solid var(--live); outline-offset: 2px; }
-a { color: inherit; font-weight: 600; text-decoration: none; overflow-wrap: anywhere; }
-a:hover { text-decoration: underline; }
 
-#health { font-weight: 600; } #health::before { content: "●"; margin-right: 6px; }
-#health, .succeeded { color: var(--good); }
-.failed, .crashed, .critical, #health.critical { color: var(--bad); }
-.timed_out, .warning, #health.warning { color: var(--warn); } .running { color: var(--live); }
-.cancelled, .skipped, .missed, .lost, #health.lost { color: var(--off); }
-#alarm { flex-basis: 100%; margin-top: 8px; padding: 18px 20px; border-radius: 12px;
+#health.ok, .succeeded { color: var(--good); } .running, #said { color: var(--live); }
+.failed, .crashed, .error, #health.critical, #refused { color: var(--bad); }
+.timed_out, .warning, .tag { color: var(--warn); }
+.cancelled, .skipped, .missed, .lost { color: var(--off); }
+#health, .outcome, .group { font-weight: 600; }
+#health::before { content: "●"; margin-right: 6px; } #facts { flex: 1; }
+#alarm, #said { flex-basis: 100%; }
+#alarm { margin-top: 8px; padding: 18px 20px; border-radius: 12px;
   font-size: 22px; font-weight: 650; background: #b3261e; color: #fff; }
-#facts { flex: 1; }
-#said:not(:empty) { flex-basis: 100%; color: var(--live); font-size: 13px; }
-#runners { margin-top: 4px; } #runners li { padding: 2px 0 2px 14px; overflow-wrap: anywhere; }
-#problems li { padding: 8px 14px; border-radius: 8px; margin-top: 8px; color: var(--text);
-  overflow-wrap: anywhere; background: var(--warn-ground); }
+#runners { margin-top: 4px; } #runners li { padding: 2px 0 2px 14px; }
+#problems { max-height: 142px; overflow: auto; color: var(--text); }
+#problems li { padding: 8px 14px; border-radius: 8px; margin-top: 8px;
+  background: var(--warn-ground); }
 #problems.critical li { background: var(--bad-ground); }
-#problems-more, #events-more { margin-top: 8px; }
 #sign-in {
   max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
   background: var(--card); border: 1px solid var(--line); border-radius: 12px;
 }
-#sign-in input { flex: 1; min-width: 0; } #refused { color: var(--bad); min-height: 1.5em; }
+#sign-in input { flex: 1; min-width: 0; } #refused { min-height: 1.5em; }
 
-#board { display: flex; flex-direction: column; align-items: stretch; }
-#board > button { align-self: start; }
+#board { display: flex; flex-direction: column; }
 #ahead { display: grid; grid-template-columns: minmax(0, 1fr) 350px; gap: 0 40px; }
-#day { display: block; width: 100%; height: 88px; margin-top: 8px; touch-action: pan-y; }
+#day, #next, #events, #tasks, #why-answer { margin-top: 8px; }
+#day { display: block; width: 100%; height: 88px; }
 #day text { font-size: 11.5px; fill: var(--soft); } #day line, .ground { stroke: var(--line); }
-#day rect { fill: var(--bar); } #day rect.chosen { fill: var(--live); }
-#day rect.band { opacity: .55; }
-#day-note { font-size: 13px; min-height: 1.45em; overflow-wrap: anywhere; }
-#next { margin-top: 8px; font-size: 13px; }
-#next li { display: grid; grid-template-columns: 74px minmax(0, 1fr) auto; gap: 10px;
-  padding: 1px 0; }
-#events { margin-top: 8px; }
-#events li { display: grid; grid-template-columns: 154px 170px 80px minmax(0, 1fr) auto;
-  gap: 2px 14px; padding: 5px 0; border-top: 1px solid var(--line); font-size: 13px; }
-.note { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+#day .bar, #day .band { fill: var(--bar); } #day .band { opacity: .55; }
+#day g:hover .bar { fill: var(--live); }
+#next li, #events li { display: grid; grid-template-columns: 74px minmax(0, 1fr) auto;
+  gap: 2px 14px; padding: 1px 0; }
+#events { max-height: 150px; overflow: auto; }
+#events li { grid-template-columns: 154px 170px 80px minmax(0, 1fr) auto; padding: 5px 0;
+  border-top: 1px solid var(--line); }
 
 #filters { display: flex; gap: 6px; flex: 1; }
 #filters button { border-radius: 17px; white-space: nowrap; }
 #filters [aria-pressed=true] { background: var(--text); color: var(--ground); }
 #search { width: 180px; } #several { flex-basis: 100%; padding-left: 17px; }
-#tasks { margin-top: 8px; border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
-#tasks > li + li { border-top: 1px solid var(--line); }
-#none, #legend { margin-top: 16px; color: var(--soft); font-size: 13px; }
-.group { padding: 6px 16px; font-weight: 600; font-size: 13px; color: var(--soft); }
+#tasks { border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
+#tasks > li + li, #detail-runs details { border-top: 1px solid var(--line); }
+#none, #legend { margin-top: 16px; } .group { padding: 6px 16px; }
 .task {
   display: grid; gap: 2px 20px; align-items: center; padding: 12px 16px; background: var(--card);
   grid-template: "box what when runs acts" "box error error error acts"
@@ -8881,46 +8868,32 @@ a:hover { text-decoration: underline; }
 }
 .task.attention { box-shadow: inset 4px 0 var(--bad); } .task > input { grid-area: box; }
 .what { grid-area: what; } .when { grid-area: when; } .runs { grid-area: runs; }
-.task .error { grid-area: error; }
-.error { color: var(--bad); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.acts { grid-area: acts; display: flex; flex-wrap: wrap; gap: 8px; justify-content: flex-end; }
-.task p:not(.error) { overflow-wrap: anywhere; }
-.name { padding: 0; border: 0; background: none; min-height: 0; font-weight: 600; text-align: left;
-  overflow-wrap: anywhere; }
-.name:hover { text-decoration: underline; }
-.tag { margin-left: 8px; font-size: 12px; font-weight: 600; color: var(--warn); }
-.when code { color: var(--soft); display: inline-block; }
-.when span:not(.exact):not(:empty) { margin-right: 8px; }
-.bars { display: block; width: 100%; height: 34px; padding: 0; border: 0; background: none; }
-.bars svg { display: block; width: 240px; height: 34px; max-width: 100%; }
-.outcome { font-weight: 600; } progress { width: 100%; height: 6px; accent-color: var(--live); }
+.task .error { grid-area: error; } .acts { grid-area: acts; justify-content: flex-end; }
+.name, .bars { padding: 0; border: 0; background: none; min-height: 0; text-align: left; }
+.name { font-weight: 600; } .tag { margin-left: 8px; font-size: 12px; }
+.when code { display: inline-block; } .when span:not(:empty), summary span { margin-right: 8px; }
+.bars, .bars svg { display: block; width: 240px; height: 34px; max-width: 100%; }
+progress { width: 100%; height: 6px; accent-color: var(--live); }
 
 .mark { fill: currentColor; stroke: currentColor; stroke-width: 0; }
 .mark.hollow { fill: none; stroke-width: 1.5; } .mark.cross { fill: none; stroke-width: 2.5; }
 g.succeeded, #chart .succeeded, #legend .succeeded svg { color: var(--bar); }
 #legend span { display: inline-flex; align-items: center; gap: 6px; margin: 8px 18px 0 0; }
 #legend svg { width: 10px; height: 20px; }
-@media (prefers-reduced-motion: no-preference) {
-  g.running { animation: pulse 2s ease-in-out infinite; }
-}
-@keyframes pulse { 50% { opacity: .35; } }
 
 dialog {
   width: min(720px, 100vw); max-width: none; height: 100dvh; max-height: none;
   margin: 0 0 0 auto; padding: 20px; border: 0; border-left: 1px solid var(--line);
-  background: var(--ground); color: var(--text); overflow-wrap: anywhere;
+  background: var(--ground); color: var(--text);
 }
 dialog::backdrop { background: rgb(0 0 0 / .35); }
 dialog > .line { justify-content: space-between; } dialog h3 { margin: 20px 0 8px; }
 dialog .acts { justify-content: flex-start; margin: 10px 0 6px; }
 dialog .error { white-space: normal; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margin-top: 12px; }
-dt { color: var(--soft); } dd { margin: 0; } #chart { display: block; width: 100%; height: 90px; }
-#chart rect { fill: currentColor; cursor: pointer; }
+#chart { display: block; width: 100%; height: 90px; } #chart rect { fill: currentColor; }
 #chart line { stroke: var(--text); vector-effect: non-scaling-stroke; }
-#chart .p95 { stroke-dasharray: 5 4; } #why-answer { margin-top: 8px; display: grid; gap: 4px; }
-#detail-runs details { border-top: 1px solid var(--line); padding: 8px 0; }
-summary span { margin-right: 10px; }
+#chart .p95 { stroke-dasharray: 5 4; } #detail-runs details { padding: 8px 0; }
 pre {
   background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px;
   margin: 6px 0 12px; max-height: 50vh; overflow: auto; white-space: pre-wrap;
@@ -8928,17 +8901,16 @@ pre {
 
 @media (max-width: 900px) {
   header, main { padding: 0 12px; } header { padding-top: 12px; }
-  #ahead { grid-template-columns: minmax(0, 1fr); }
+  #ahead { grid-template-columns: minmax(0, 1fr); } #feed, #ahead { order: 1; }
   #events li { grid-template-columns: minmax(0, 1fr) auto; }
-  #events .note { grid-column: 1 / -1; grid-row: 2; } #feed, #ahead { order: 1; }
+  #events .note { grid-column: 1 / -1; grid-row: 2; }
   #all { margin-top: 12px; } #filters { overflow-x: auto; flex-basis: 100%; order: 1; }
   #search { flex: 1; width: 90px; } #several { flex-basis: auto; padding: 0; }
   .task { grid-template: "box what acts" "box when when" "box runs runs" "box error error"
     / 16px minmax(0, 1fr) auto; gap: 4px 12px; }
-  .acts { align-self: start; }
 }
 @media (max-width: 480px) {
-  #facts, #tasks-title { display: none; } #zone { width: 160px; }
+  #facts, #all h2 { display: none; } #zone { width: 160px; }
   .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
     / 16px minmax(0, 1fr); padding: 10px 12px; }
   .acts button { flex: 1; min-height: 40px; } dialog { padding: 14px; }
@@ -8948,32 +8920,46 @@ pre {
 PAGE_JS = """\
 "use strict";
 
-// Small helpers.  Whatever comes from the server becomes text, never markup.
+// Elements.  Whatever comes from the server becomes text, never markup.
 
 const $ = (id) => document.getElementById(id);
 const DRAWN = new Set(["svg", "g", "rect", "path", "circle", "line", "text", "title"]);
 
-function make(tag, attributes = {}, ...children) {
-  const space = "http://www.w3.org/2000/svg";
+// Makes "tag.class.class" of attributes, listeners, texts and elements, in any order.
+function make(what, ...parts) {
+  const [tag, ...classes] = what.split("."), space = "http://www.w3.org/2000/svg";
   const element = DRAWN.has(tag) ? document.createElementNS(space, tag)
     : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
+  if (classes.length) element.setAttribute("class", classes.join(" "));
+  for (const part of parts.flat()) {
+    if (typeof part === "string" || part instanceof Node) element.append(part);
+    else for (const [name, value] of Object.entries(part)) {
+      if (typeof value === "function") element.addEventListener(name, value);
+      else element.setAttribute(name, value);
+    }
+  }
   return element;
 }
 
-function button(text, act, kind = "") {
-  const made = make("button", {type: "button", class: kind}, text);
-  made.addEventListener("click", act);
-  return made;
-}
+const button = (text, click, kind = "") => make(`button${kind}`, {type: "button", click}, text);
 
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// Fills a list; one that would say the same is left alone, with its focus and its selection.
+function fill(id, items, none = "") {
+  const made = items.map((parts) => make("li", ...[parts].flat()));
+  if (!made.length && none) made.push(make("li.about", none));
+  if ($(id).textContent !== made.map((each) => each.textContent).join("")) {
+    $(id).replaceChildren(...made);
+  }
+}
+
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const several = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+const some = (names, number) => names.slice(0, number).join(", ")
+  + (names.length > number ? ", ..." : "");
 
 let silence;
 function say(text, place = document.querySelector("header")) {
@@ -8986,13 +8972,12 @@ function say(text, place = document.querySelector("header")) {
 
 // The server: a token that this tab remembers, and calls.
 
-const KEPT = "housekeeper-token";
-let token = sessionStorage.getItem(KEPT) || "";
+let token = sessionStorage.getItem("housekeeper-token") || "";
 let ahead = 0;  // milliseconds that the server's clock is ahead of this one
 
 function remember(text) {
   token = text.trim();
-  sessionStorage.setItem(KEPT, token);
+  sessionStorage.setItem("housekeeper-token", token);
 }
 
 async function call(path, method = "GET") {
@@ -9006,14 +8991,15 @@ async function call(path, method = "GET") {
 
 const pathOf = (name, rest) => `tasks/${encodeURIComponent(name)}/${rest}`;
 const addressOf = (kind, id) => `./#${kind}/${encodeURIComponent(id)}`;
+const linkTo = (kind, id, text = id) => make("a", {href: addressOf(kind, id)}, text);
 
 // Time in words, in the zone that was chosen.
 
 const now = () => Date.now() + ahead;
+const minute = () => Math.floor(now() / 60000);
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const ZONES = {viewer: `${HERE} (this browser)`, task: "each task's zone", UTC: "UTC"};
-const ZONING = "housekeeper-zone";
-let zoning = sessionStorage.getItem(ZONING) || "viewer";
+let zoning = sessionStorage.getItem("housekeeper-zone") || "viewer";
 
 function zoneOf(task) {
   return zoning === "UTC" ? "UTC" : zoning === "task" && task ? task.timezone : HERE;
@@ -9022,15 +9008,13 @@ function zoneOf(task) {
 function lasting(seconds) {
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-  const two = (number) => String(number).padStart(2, "0");
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${two(Math.floor(seconds % 60))} s`;
-  return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
+  if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 function relative(instant) {
-  const seconds = (new Date(instant) - now()) / 1000;
-  const far = Math.abs(seconds);
+  const seconds = (new Date(instant) - now()) / 1000, far = Math.abs(seconds);
   let words = `${Math.round(far / 86400)} days`;
   if (far < 60) words = `${Math.floor(far)} s`;
   else if (far < 5400) words = `${Math.round(far / 60)} min`;
@@ -9049,95 +9033,80 @@ const formats = new Map();
 
 function format(instant, zone, parts) {
   const key = `${zone} ${parts === CLOCK}`;
-  if (!formats.has(key)) {
-    let made;
-    try {
-      made = new Intl.DateTimeFormat("en-GB", {...parts, timeZone: zone});
-    } catch {
-      // A zone that the server knows and this browser does not.
-      made = new Intl.DateTimeFormat("en-GB", {...parts, timeZone: "UTC", timeZoneName: "short"});
-    }
-    formats.set(key, made);
+  const made = (more) => new Intl.DateTimeFormat("en-GB", {...parts, ...more});
+  try {
+    if (!formats.has(key)) formats.set(key, made({timeZone: zone}));
+  } catch {  // A zone that the server knows and this browser does not.
+    formats.set(key, made({timeZone: "UTC", timeZoneName: "short"}));
   }
-  return formats.get(key).format(Date.parse(instant));
+  return formats.get(key).format(new Date(instant));
 }
 
 const stamp = (instant, task) => format(instant, zoneOf(task), SECONDS);
-const clock = (instant) => format(instant, zoneOf(), CLOCK);
+const short = (instant, task) => stamp(instant, task).replace(/:00$/, "");
+const exact = (instant, task) => short(instant, task)
+  + (zoning === "task" ? ` ${task.timezone}` : "");
 const tickOf = (run) => run.scheduled_for || run.started_at || run.finished_at;
-
-function exact(instant, task) {
-  const zone = zoning === "task" ? ` ${task.timezone}` : "";
-  return stamp(instant, task).replace(/:00$/, "") + zone;
-}
-
-function since(instant) {
-  const recent = now() - Date.parse(instant) < 80000000;
-  return recent ? clock(instant) : stamp(instant).replace(/:00$/, "");
-}
 
 // A run as a bar: its height is the duration, its shape and colour are the outcome.
 
-const OUTCOMES = ["succeeded", "failed", "timed_out", "crashed", "cancelled", "skipped", "missed",
-  "running"];
-const TROUBLE = new Set(["failed", "timed_out", "crashed"]);
+const path = (kind, d) => make(`path.mark${kind}`, {d});
+const bar = (x, top, height) => make("rect.mark", {x, y: top, width: 6, height, rx: 1.5});
+const SHAPES = {
+  succeeded: bar,
+  failed: (x, top) => path("", `M${x} 32L${x + 3} ${top}L${x + 6} 32Z`),
+  timed_out: (x, top, height) => path("",
+    `M${x} ${top}h6v3h-2v${height - 3}h-2v-${height - 3}h-2z`),
+  crashed: (x) => path(".cross", `M${x} 24l6 7m0 -7l-6 7`),
+  cancelled: (x, top, height) => path(".hollow", `M${x + 1} 31v-${height - 1}h4v${height - 1}z`),
+  skipped: (x) => make("circle.mark.hollow", {cx: x + 3, cy: 28.5, r: 2.2}),
+  missed: (x) => path(".hollow", `M${x} 26h6l-3 5z`),
+  running: bar,
+};
+const OUTCOMES = Object.keys(SHAPES);
+const TROUBLE = ["failed", "timed_out", "crashed"];
 const words = (status) => status.replace("_", " ");
-
-function mark(status, x, height) {
-  const top = 32 - height;
-  const path = (d, kind = "") => make("path", {class: `mark ${kind}`, d});
-  switch (status) {
-    case "failed": return path(`M${x} 32L${x + 3} ${top}L${x + 6} 32Z`);
-    case "timed_out": return path(`M${x} ${top}h6v3h-2v${height - 3}h-2v-${height - 3}h-2z`);
-    case "crashed": return path(`M${x} 24l6 7m0 -7l-6 7`, "cross");
-    case "cancelled": return path(`M${x + 1} 31v-${height - 1}h4v${height - 1}z`, "hollow");
-    case "skipped": return make("circle", {class: "mark hollow", cx: x + 3, cy: 28.5, r: 2.2});
-    case "missed": return path(`M${x} 26h6l-3 5z`, "hollow");
-    default: return make("rect", {class: "mark", x, y: top, width: 6, height, rx: 1.5});
-  }
-}
+const outcomeOf = (run) => make(`span.outcome.${run.status}`, words(run.status));
+const mark = (status, x, height) => SHAPES[status](x, 32 - height, height);
 
 function factsOf(run) {
   return [run.reason === "schedule" ? "" : run.reason,
     run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
-    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note].filter(Boolean);
+    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note].filter(Boolean).join(", ");
 }
 
-function inShort(run, task) {
-  return [words(run.status), stamp(tickOf(run), task), ...factsOf(run)].join(", ");
+function titleOf(run, task) {
+  return make("title", `${words(run.status)}, ${stamp(tickOf(run), task)}, ${factsOf(run)}`);
 }
 
 function drawBars(row, runs) {
   const tallest = Math.max(...runs.map((run) => run.duration || 0), 0.001);
   const height = (run) => run.duration === null ? 20
     : 6 + 24 * Math.log1p(run.duration * 10) / Math.log1p(tallest * 10);
-  const ground = make("path", {class: "ground", d: "M0 33.5H240"});
-  row.svg.replaceChildren(ground, ...runs.map((run, index) => (
-    make("g", {class: run.status, "data-run": run.id}, make("title", {}, inShort(run, row.task)),
+  row.svg.replaceChildren(make("path.ground", {d: "M0 33.5H240"}), ...runs.map((run, index) => (
+    make(`g.${run.status}`, {"data-run": run.id}, titleOf(run, row.task),
       make("rect", {x: 232 - 8 * index, y: 0, width: 8, height: 34, "fill-opacity": 0}),
       mark(run.status, 233 - 8 * index, height(run))))));
-  const counts = OUTCOMES.map((status) => [runs.filter((run) => run.status === status).length,
-    words(status)]).filter(([number]) => number);
-  const summary = counts.map((count) => count.join(" ")).join(", ") || "none yet";
-  row.bars.setAttribute("aria-label", `Runs of ${row.task.name}: ${summary}`);
+  const counts = [...Map.groupBy(runs, (run) => words(run.status))]
+    .map(([status, alike]) => `${alike.length} ${status}`).join(", ");
+  row.bars.setAttribute("aria-label", `Runs of ${row.task.name}: ${counts || "none yet"}`);
 }
 
 function openBar(event, otherwise = "") {
-  const bar = event.target.closest("[data-run]");
-  if (bar || otherwise) location.assign(bar ? addressOf("run", bar.dataset.run) : otherwise);
+  const found = event.target.closest("[data-run]");
+  if (found || otherwise) location.assign(found ? addressOf("run", found.dataset.run) : otherwise);
 }
 
 // What a row of the list and an opened task have in common: how it goes, and what can be done.
 
 function makeControls(taskOf) {
-  const controls = {busy: false, outcome: make("span", {class: "outcome"}), since: make("span"),
-    progress: make("progress"), error: make("p", {class: "error"})};
-  controls.start = button("Run now",
-    () => act(controls, taskOf(), taskOf().running ? "cancel" : "run"));
-  controls.pause = button("Pause",
-    () => act(controls, taskOf(), taskOf().paused ? "resume" : "pause"));
-  controls.acts = make("div", {class: "acts"}, controls.start, controls.pause);
-  controls.last = make("p", {class: "last"}, controls.outcome, " ", controls.since);
+  const controls = {outcome: make("span.outcome"), since: make("span"), error: make("p.error"),
+    progress: make("progress")};
+  const act = (what) => send(what, [taskOf().name], controls.acts);
+  controls.start = button("", () => act(taskOf().running ? "cancel" : "run"));
+  controls.pause = button("", () => act(taskOf().paused ? "resume" : "pause"));
+  controls.acts = make("div.acts", controls.start, controls.pause);
+  controls.last = make("p.last", controls.outcome, " ", controls.since);
   return controls;
 }
 
@@ -9145,9 +9114,8 @@ function updateControls(controls, task) {
   const {start, pause, progress, outcome, error} = controls, last = task.last_run;
   write(start, !task.running ? "Run now" : task.stop_asked_at ? "Cancelling" : "Cancel");
   write(pause, task.paused ? "Resume" : "Pause");
-  start.setAttribute("aria-label", `${start.textContent}: ${task.name}`);
-  pause.setAttribute("aria-label", `${pause.textContent}: ${task.name}`);
-  progress.setAttribute("aria-label", `Progress of ${task.name}`);
+  for (const each of [start, pause]) each.ariaLabel = `${each.textContent}: ${task.name}`;
+  progress.ariaLabel = `Progress of ${task.name}`;
   const {done, total} = task.progress || {};
   progress.hidden = !task.running || task.progress === null;
   if (total) Object.assign(progress, {max: total, value: done});
@@ -9156,63 +9124,55 @@ function updateControls(controls, task) {
   // While the ledger is away, nobody knows.
   write(outcome, last ? words(last.status) : task.source === "ledger" ? "never run" : "not known");
   write(controls.since, last ? sinceWords(task, last) : "");
-  const text = errorOf(task);
-  error.hidden = !text;
-  write(error, text);
-  error.title = text;
+  write(error, errorOf(task));
+  error.title = errorOf(task);
+  error.hidden = !error.title;
 }
 
 function errorOf(task) {
   const last = task.last_run;
-  return task.last_error || (last && TROUBLE.has(last.status) ? last.note : "");
+  return task.last_error || (last && TROUBLE.includes(last.status) ? last.note : "");
 }
 
 function sinceWords(task, last) {
-  const parts = [];
-  if (last.status === "running") {
-    parts.push(`for ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`);
-    if (task.stop_asked_at) parts.push(`asked to stop ${ago(task.stop_asked_at)}`);
-    if (task.progress) parts.push(progressWords(task.progress));
-    return parts.join(", ");
-  }
-  parts.push(ago(last.finished_at));
-  if (last.duration !== null) parts.push(`took ${lasting(last.duration)}`);
-  if (task.failures > 1) parts.push(`${task.failures} failures in a row`);
-  if (last.status !== "succeeded" && task.last_success) {
-    parts.push(`last success ${ago(task.last_success)}`);
-  }
-  return parts.join(", ");
-}
-
-function progressWords({done, total, unit}) {
-  const of = total === null ? "" : ` of ${total.toLocaleString("en")}`;
-  return `${done.toLocaleString("en")}${of} ${unit}`.trim();
+  const {done, total, unit} = task.progress || {}, number = (value) => value.toLocaleString("en");
+  const running = last.status === "running", troubled = last.status !== "succeeded";
+  return [
+    running && `for ${lasting(Math.max(0, now() - Date.parse(last.started_at)) / 1000)}`,
+    running && task.stop_asked_at && `asked to stop ${ago(task.stop_asked_at)}`,
+    running && task.progress
+      && `${number(done)}${total === null ? "" : ` of ${number(total)}`} ${unit}`.trim(),
+    !running && ago(last.finished_at),
+    last.duration !== null && `took ${lasting(last.duration)}`,
+    !running && task.failures > 1 && `${task.failures} failures in a row`,
+    !running && troubled && task.last_success && `last success ${ago(task.last_success)}`,
+  ].filter(Boolean).join(", ");
 }
 
 const DONE = {run: "started", cancel: "asked to stop", pause: "paused", resume: "resumed"};
 
-async function act(controls, task, what) {
-  // Not disabled meanwhile: a button that is loses the focus.
-  if (controls.busy || (what === "cancel" && task.stop_asked_at)) return;
-  controls.busy = true;
-  try {
-    const answer = await call(pathOf(task.name, what), "POST");
-    say(answer.error || `${task.name}: ${DONE[what]}`, controls.acts);
-  } catch {
-    say("The server did not answer.", controls.acts);
+async function send(what, names, place) {
+  let done = 0, error = "";
+  for (const name of names) {
+    const answer = await call(pathOf(name, what), "POST")
+      .catch(() => ({error: "The server did not answer."}));
+    done += answer.error ? 0 : 1;
+    error ||= answer.error;
   }
-  controls.busy = false;
+  if (names.length > 1) say(`${done} of ${names.length} tasks ${DONE[what]}`, place);
+  else say(error || `${names[0]}: ${DONE[what]}`, place);
   refresh();
 }
 
 // The list of tasks: one row each, made once and then only changed.
 
 const rows = new Map();
+let shown = [];
 let filter = "all";
 let overdue = new Set();
 
 const inTrouble = (task) => overdue.has(task.name) || task.failures > 0
-  || (task.last_run !== null && TROUBLE.has(task.last_run.status));
+  || (task.last_run !== null && TROUBLE.includes(task.last_run.status));
 const FILTERS = {all: () => true, attention: inTrouble, running: (task) => task.running,
   paused: (task) => task.paused};
 const lastOf = (task, part) => task.last_run ? task.last_run[part] || 0 : 0;
@@ -9227,21 +9187,18 @@ const SORTS = {
 function makeRow(task) {
   const address = addressOf("task", task.name);
   const row = {task, seen: false, drawn: "", ...makeControls(() => row.task),
-    box: make("input", {type: "checkbox", "aria-label": `Select ${task.name}`}),
-    name: button(task.name, () => location.assign(address), "name"),
-    tag: make("span", {class: "tag"}), about: make("p", {class: "about"}), words: make("span"),
-    code: make("code"), next: make("strong"), exact: make("span", {class: "exact"}),
-    svg: make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"}),
-    bars: button("", (event) => openBar(event, address), "bars")};
-  row.box.addEventListener("change", countChosen);
-  row.bars.setAttribute("aria-label", `Runs of ${task.name}`);
-  row.bars.append(row.svg);
-  row.element = make("li", {class: "task"}, row.box,
-    make("div", {class: "what"}, make("h3", {}, row.name, row.tag), row.about),
-    make("div", {class: "when"}, make("p", {}, row.words, row.code),
-      make("p", {}, row.next, " ", row.exact)),
-    make("div", {class: "runs"}, row.bars, row.progress, row.last), row.error, row.acts);
-  row.element.dataset.task = task.name;
+    box: make("input", {type: "checkbox", "aria-label": `Select ${task.name}`,
+      change: countChosen}),
+    tag: make("span.tag"), about: make("p.about"), words: make("span"),
+    code: make("code"), next: make("strong"), exact: make("span.exact"),
+    svg: make("svg", {viewBox: "0 0 240 34", "aria-hidden": "true"})};
+  row.bars = make("button.bars", {type: "button", "aria-label": `Runs of ${task.name}`,
+    click: (event) => openBar(event, address)}, row.svg);
+  row.element = make("li.task", {"data-task": task.name}, row.box,
+    make("div.what", make("h3", button(task.name, () => location.assign(address), ".name"),
+      row.tag), row.about),
+    make("div.when", make("p", row.words, row.code), make("p", row.next, " ", row.exact)),
+    make("div.runs", row.bars, row.progress, row.last), row.error, row.acts);
   watcher.observe(row.element);
   return row;
 }
@@ -9271,11 +9228,7 @@ function tell(row) {
 
 function showTasks(tasks) {
   const names = new Set(tasks.map((task) => task.name));
-  for (const [name, row] of rows) {
-    if (names.has(name)) continue;
-    row.element.remove();
-    rows.delete(name);
-  }
+  for (const name of rows.keys()) if (!names.has(name)) rows.delete(name);
   for (const task of tasks) {
     if (!rows.has(task.name)) rows.set(task.name, makeRow(task));
     updateRow(rows.get(task.name), task);
@@ -9283,42 +9236,34 @@ function showTasks(tasks) {
   arrange();
 }
 
-const groupOf = (row) => $("grouped").checked ? row.task.name.split(/[-_.:/ ]/)[0] : "";
-
 function arrange() {
   const sought = $("search").value.toLowerCase().split(" "), focused = document.activeElement;
-  const key = SORTS[$("sort").value], order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-  const all = [...rows.values()].map((row) => [groupOf(row), key(row.task), row.task.name, row]);
-  all.sort((a, b) => order(a[0], b[0]) || order(a[1], b[1]) || order(a[2], b[2]));
-  const counts = new Map();
-  for (const [group, , , row] of all) {
-    row.element.hidden = !FILTERS[filter](row.task)
-      || !sought.every((word) => row.text.includes(word));
-    if (!row.element.hidden) counts.set(group, (counts.get(group) || 0) + 1);
+  const groupOf = ({task}) => $("grouped").checked ? task.name.split(/[-_.:/ ]/)[0] : "";
+  const all = [...rows.values()];
+  for (const key of [({task}) => task.name, ({task}) => SORTS[$("sort").value](task), groupOf]) {
+    all.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
   }
-  $("tasks").querySelectorAll(".group").forEach((heading) => heading.remove());
-  all.forEach(([, , , row], index) => {
-    const here = $("tasks").children[index];
-    if (here !== row.element) $("tasks").insertBefore(row.element, here || null);
-  });
-  for (const [group, , , row] of all) {
-    if (row.element.hidden || !group || !counts.has(group)) continue;
-    row.element.before(make("li", {class: "group"}, `${group}: ${counts.get(group)}`));
-    counts.delete(group);
+  shown = all.filter((row) => FILTERS[filter](row.task)
+    && sought.every((word) => row.text.includes(word)));
+  const elements = [...Map.groupBy(shown, groupOf)].flatMap(([group, members]) => [
+    ...(group ? [make("li.group", `${group}: ${members.length}`)] : []),
+    ...members.map((row) => row.element)]);
+  const old = [...$("tasks").children];
+  const moved = (each, index) => each !== old[index] && !each.isEqualNode(old[index]);
+  if (old.length !== elements.length || elements.some(moved)) {
+    $("tasks").replaceChildren(...elements);
+    focused.focus({preventScroll: true});  // A row that has moved has lost it.
   }
-  // A row that has moved has lost the focus.
-  if (focused !== document.activeElement) focused.focus({preventScroll: true});
-  $("none").hidden = shown().length > 0;
+  $("none").hidden = shown.length > 0;
   Object.entries(FILTERS).forEach(([kind, holds], index) => {
     const choice = $("filters").children[index];
-    write(choice, `${capital(kind)} ${all.filter((each) => holds(each[3].task)).length}`);
+    write(choice, `${capital(kind)} ${all.filter((row) => holds(row.task)).length}`);
     choice.setAttribute("aria-pressed", String(kind === filter));
   });
   countChosen();
 }
 
-const shown = () => [...rows.values()].filter((row) => !row.element.hidden);
-const chosenRows = () => shown().filter((row) => row.box.checked);
+const chosenRows = () => shown.filter((row) => row.box.checked);
 
 function countChosen() {
   const number = chosenRows().length;
@@ -9327,16 +9272,15 @@ function countChosen() {
   for (const each of $("several").querySelectorAll("button")) each.hidden = !number;
 }
 
-async function actOnChosen(what) {
+function choose(chosen, checked) {
+  chosen.forEach((row) => { row.box.checked = checked; });
+  countChosen();
+}
+
+function sendToChosen(what) {
   const chosen = chosenRows();
-  let done = 0;
-  for (const {task, box} of chosen) {
-    const {error} = await call(pathOf(task.name, what), "POST");
-    box.checked = Boolean(error);
-    done += error ? 0 : 1;
-  }
-  say(`${done} of ${several(chosen.length, "task")} ${DONE[what]}`, $("several"));
-  refresh();
+  choose(chosen, false);
+  send(what, chosen.map((row) => row.task.name), $("several"));
 }
 
 // Bars are loaded for the rows in sight, and again when something has ended or begun.
@@ -9354,183 +9298,126 @@ async function loadBars() {
   if (loading) return;
   loading = true;
   for (const row of rows.values()) {
-    const last = row.task.last_run;
     // Rows that never ran (skipped, missed) show at the next minute.
-    const state = [lastOf(row.task, "id"), last && last.status, Math.floor(now() / 60000), zoning]
-      .join();
+    const state = [lastOf(row.task, "id"), lastOf(row.task, "status"), minute(), zoning].join();
     if (!row.seen || row.drawn === state) continue;
-    try {
-      const {runs} = await call(pathOf(row.task.name, "runs?limit=30"));
-      if (!runs) break;
-      drawBars(row, runs);
-      row.drawn = state;
-    } catch {
-      break;
-    }
+    const {runs} = await call(pathOf(row.task.name, "runs?limit=30")).catch(() => ({}));
+    if (!runs) break;
+    drawBars(row, runs);
+    row.drawn = state;
   }
   loading = false;
 }
 
 // What has failed lately, over all tasks: equal errors are one line.
 
-const FEEDS = {"failed,timed_out,crashed": "failures", ...Object.fromEntries(
+const FEEDS = {[TROUBLE.join()]: "failures", ...Object.fromEntries(
   OUTCOMES.slice(0, -1).map((status) => [status, words(status)]))};
-const FEW = 4;
-let feed = {runs: [], before: null, open: false};
+let feed = [];
 
-async function loadFeed(before = null) {
+async function loadFeed() {
   const outcome = $("outcome").value;
-  const page = await call(`runs?limit=100&outcome=${outcome}${before ? `&before=${before}` : ""}`);
-  if (!page.runs || outcome !== $("outcome").value) return;
-  feed = {...feed, runs: before ? feed.runs.concat(page.runs) : page.runs, before: page.before};
+  const {runs} = await call(`runs?limit=200&outcome=${outcome}`);
+  if (!runs || outcome !== $("outcome").value) return;
+  feed = runs;
   drawFeed();
 }
 
 function drawFeed() {
-  const folded = new Map();
-  for (const run of feed.runs) {
-    const key = `${run.task} ${run.status} ${run.note.replace(/[0-9]+/g, "0")}`;
-    if (!folded.has(key)) folded.set(key, {run, times: 0});
-    Object.assign(folded.get(key), {oldest: run, times: folded.get(key).times + run.count});
-  }
-  const items = [...folded.values()].slice(0, feed.open ? folded.size : FEW);
-  $("events").replaceChildren(...items.map(({run, times, oldest}) => {
-    const row = rows.get(run.task);
-    return make("li", {}, make("span", {class: "about"}, stamp(tickOf(run), row && row.task)),
-      make("a", {href: addressOf("run", run.id)}, run.task),
-      make("span", {class: `outcome ${run.status}`}, words(run.status)),
-      make("span", {class: "note", title: run.note}, run.note),
-      make("span", {class: "about"},
-        times > 1 ? `${times} times since ${since(tickOf(oldest))}` : ""));
-  }));
-  if (!items.length) $("events").append(make("li", {class: "about"}, "None lately."));
-  const more = $("events-more"), rest = folded.size - items.length;
-  more.hidden = !rest && !(feed.open && feed.before);
-  write(more, rest ? `${rest} more` : "Older");
-}
-
-function showMoreOfFeed() {
-  if (feed.open) return loadFeed(feed.before);
-  feed.open = true;
-  return drawFeed();
+  const alike = ({task, status, note}) => `${task} ${status} ${note.replace(/[0-9]+/g, "0")}`;
+  const folded = [...Map.groupBy(feed, alike).values()];
+  fill("events", folded.map((runs) => {
+    const [run] = runs, row = rows.get(run.task);
+    const times = runs.reduce((sum, each) => sum + each.count, 0);
+    return [make("span.about", stamp(tickOf(run), row && row.task)),
+      linkTo("run", run.id, run.task), outcomeOf(run), make("span.note", {title: run.note},
+        run.note),
+      make("span.about", times > 1 ? `${times} times since ${short(tickOf(runs.at(-1)))}` : "")];
+  }), "None lately.");
 }
 
 // The next 24 hours: how many tasks come in each quarter of an hour, and which come next.
 
 const QUARTER = 15 * 60000, QUARTERS = 96;
-let day = {begin: 0, names: [], often: []};
-let chosen = -1;
+let day = {begin: 0, quarters: new Map(), often: []};
 
 async function loadDay() {
-  const agenda = await call("agenda");
-  if (!agenda.ticks) return;
+  const {ticks, often} = await call("agenda");
+  if (!ticks) return;
   const begin = Math.floor(now() / QUARTER) * QUARTER;
-  const names = Array.from({length: QUARTERS + 1}, () => new Set());
-  for (const {at, tasks} of agenda.ticks) {
-    const quarter = names[Math.floor((Date.parse(at) - begin) / QUARTER)];
-    if (quarter) tasks.forEach((name) => quarter.add(name));
-  }
-  day = {begin, names: names.slice(0, QUARTERS), often: agenda.often};
+  const quarterOf = ({at}) => Math.floor((Date.parse(at) - begin) / QUARTER);
+  day = {begin, quarters: Map.groupBy(ticks, quarterOf), often};
   drawDay();
 }
 
 function drawDay() {
-  const svg = $("day"), width = svg.clientWidth || 600, step = width / QUARTERS;
-  const most = Math.max(...day.names.map((names) => names.size), 1);
+  const width = $("day").clientWidth || 600, step = width / QUARTERS;
+  const quarters = Array.from({length: QUARTERS}, (_, index) => (
+    [...new Set((day.quarters.get(index) || []).flatMap((each) => each.tasks))]));
+  const most = Math.max(...quarters.map((names) => names.length), 1);
   const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
-  const every = width < 600 ? 6 : 3;
-  day.names.forEach((names, index) => {
-    const at = clockAt(index), x = index * step;
-    if (at.endsWith(":00") && parseInt(at, 10) % every === 0 && x < width - 34) {
+  quarters.forEach((names, index) => {
+    const at = format(day.begin + index * QUARTER, zoneOf(), CLOCK), x = index * step;
+    if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 34) {
       parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
         make("text", {x: x + 3, y: 82}, at));
     }
-    const height = names.size ? 6 + 46 * names.size / most : 2;
-    const kind = index === chosen ? "chosen" : "";
-    if (names.size || kind) parts.push(make("rect",
-      {class: kind, x: x + step / 10, width: step * 0.8, y: 56 - height, height, rx: 1.5}));
+    const height = 6 + 46 * names.length / most;
+    if (names.length) parts.push(make("g",
+      make("title", `${at}, ${several(names.length, "task")}: ${some(names, 12)}`),
+      make("rect.bar", {x: x + step / 10, width: step * 0.8, y: 56 - height, height, rx: 1.5}),
+      make("rect", {x, width: step, y: 0, height: 56, "fill-opacity": 0})));
   });
-  if (day.often.length) {
-    parts.push(make("rect", {class: "band", x: 0, y: 60, width, height: 6, rx: 3}));
-  }
-  svg.replaceChildren(...parts);
-  const often = day.often.length ? `; the band, every half hour or more often: ${day.often.length}`
-    + ` (${some(day.often, 4)})` : "";
-  const text = chosen < 0 ? `Tasks by quarter of an hour, in ${zoneOf()}${often}` : quarterWords();
-  write($("day-note"), text);
-  svg.setAttribute("aria-valuenow", Math.max(0, chosen));
-  svg.setAttribute("aria-valuetext", text);
-}
-
-const clockAt = (index) => clock(new Date(day.begin + index * QUARTER).toISOString());
-const some = (names, number) => names.slice(0, number).join(", ")
-  + (names.length > number ? ", ..." : "");
-
-function quarterWords() {
-  const names = [...day.names[chosen]];
-  const tasks = names.length ? `${several(names.length, "task")}: ${some(names, 12)}` : "nothing";
-  return `${clockAt(chosen)} to ${clockAt(chosen + 1)}: ${tasks}`;
-}
-
-function choose(index) {
-  chosen = Math.min(QUARTERS - 1, Math.max(-1, index));
-  drawDay();
-}
-
-function moveInDay(event) {
-  const step = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
-  if (!step) return;
-  event.preventDefault();
-  let index = chosen + step;
-  // To the next quarter that has something.
-  while (index >= 0 && index < QUARTERS - 1 && !day.names[index].size) index += step;
-  choose(Math.max(0, index));
+  if (day.often.length) parts.push(make("rect.band", {x: 0, y: 60, width, height: 6, rx: 3}));
+  $("day").replaceChildren(...parts);
+  write($("day-note"), `Tasks by quarter of an hour, in ${zoneOf()}${day.often.length
+    ? `; the band, every half hour or more often: ${day.often.length} (${some(day.often, 4)})`
+    : ""}`);
 }
 
 function tellNext() {
   const next = [...rows.values()].map((row) => row.task).filter((task) => task.next_run)
     .sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
-  $("next").replaceChildren(...next.map((task) => make("li", {}, make("strong", {},
-    coming(task.next_run)), make("a", {href: addressOf("task", task.name)}, task.name),
-  make("span", {class: "about"}, exact(task.next_run, task)))));
-  if (!next.length) $("next").append(make("li", {class: "about"}, "Nothing."));
+  fill("next", next.map((task) => [make("strong", coming(task.next_run)),
+    linkTo("task", task.name), make("span.about", exact(task.next_run, task))]), "Nothing.");
 }
 
 // One task: its facts, why it ran or not, and its runs with their outputs.
 
 let opened = null;
-let oldest = null;
+let oldest;  // the run after which the next page begins; undefined before the first page is there
 const detail = makeControls(() => rows.get(opened).task);
 
 async function route() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  const {hash} = location, given = new URLSearchParams(hash.slice(1)).get("token");
   if (given) {
     remember(given);
     history.replaceState(null, "", location.pathname);
     return refresh();
   }
   if ($("board").hidden || !rows.size) return undefined;
-  const [, kind, code] = location.hash.match(/^#(task|run)[/](.+)$/) || [];
+  const [, kind, code] = hash.match(/^#(task|run)[/](.+)$/) || [];
   if (!kind) return $("detail").close();
-  const id = decodeURIComponent(code);
-  if (kind === "task") return openDetail(id);
-  const run = await call(`runs/${encodeURIComponent(id)}`);
-  return run.task ? openDetail(run.task, id) : say(run.error);
-}
-
-function openDetail(name, run = null) {
-  if (!rows.has(name)) return say(`No task is named ${name}.`);
-  if (opened === name && run && openRun(run)) return undefined;
-  opened = name;
-  write($("detail-name"), name);
-  $("why-answer").replaceChildren();
-  $("why-instant").value = "";
-  $("detail-runs").replaceChildren();
-  oldest = null;
-  $("more").hidden = true;
+  const run = kind === "run" ? await call(`runs/${code}`) : null;
+  const name = run ? run.task : decodeURIComponent(code);
+  if (location.hash !== hash) return undefined;
+  if (!rows.has(name)) return say(run && run.error || `No task is named ${name}.`);
+  const isNew = opened !== name;
+  if (isNew) {
+    opened = name;
+    oldest = undefined;
+    write($("detail-name"), name);
+    $("why-instant").value = "";
+    for (const id of ["why-answer", "detail-runs", "chart"]) $(id).replaceChildren();
+  }
   showFacts();
   if (!$("detail").open) $("detail").showModal();
-  return loadRuns(run);
+  if (run) {
+    const element = putRun(run);
+    element.open = true;
+    element.scrollIntoView({block: "nearest"});
+  }
+  return isNew ? loadRuns() : undefined;
 }
 
 function showFacts() {
@@ -9545,68 +9432,56 @@ function showFacts() {
     "Last success": both(task.last_success, ago),
   };
   $("detail-facts").replaceChildren(...Object.entries(facts).flatMap(
-    ([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
+    ([name, text]) => [make("dt", name), make("dd", text)]));
 }
 
-async function loadRuns(wanted = null, before = null) {
-  const name = opened;
-  const page = `runs?limit=100${before ? `&before=${before}` : ""}`;
-  const {runs = [], before: next = null, error} = await call(pathOf(name, page));
+async function loadRuns(before = "") {
+  const name = opened, rest = before && `&before=${before}`;
+  const {runs, before: next, error} = await call(pathOf(name, `runs?limit=100${rest}`));
   if (opened !== name || !rows.has(name)) return;
-  if (!error) oldest = next;
+  write($("runs-note"), error || (runs.length ? "" : "No more."));
+  if (error) return;
+  if (before || oldest === undefined) oldest = next;
   $("more").hidden = !oldest;
   if (!before) drawChart(runs);
-  // Those that are there already came by another click, or by updateDetail().
-  const list = $("detail-runs");
-  list.querySelector(":scope > p")?.remove();
-  list.append(...runs.filter((run) => !runElement(run.id)).map(makeRun));
-  if (error || !runs.length) list.append(make("p", {}, error || "No more."));
-  if (!wanted || openRun(wanted)) return;
-  const run = await call(`runs/${wanted}`);  // It is older than this page.
-  if (opened !== name) return;
-  list.prepend(makeRun(run));
-  openRun(wanted);
+  runs.forEach(putRun);
 }
 
 const runElement = (id) => $("detail-runs").querySelector(`[data-run="${CSS.escape(id)}"]`);
 
-function openRun(id) {
-  const found = runElement(id);
-  if (!found) return false;
-  found.open = true;
-  found.scrollIntoView({block: "nearest"});
-  return true;
+// Puts a run in its place among those that are there, or what has become of it in its place.
+function putRun(run) {
+  const old = runElement(run.id), list = $("detail-runs");
+  if (old && old.dataset.status === run.status) return old;
+  const body = make("div");
+  const made = make("details", {"data-run": run.id, "data-status": run.status,
+    toggle: () => made.open && loadOutput(run.id, body)},
+  make("summary", make("span", stamp(tickOf(run), rows.get(opened).task)), outcomeOf(run),
+    make("span.about", factsOf(run))), body);
+  made.open = Boolean(old && old.open);
+  if (old) old.replaceWith(made);
+  else list.insertBefore(made,
+    [...list.children].find((each) => each.dataset.run < run.id) || null);
+  return made;
 }
 
 function drawChart(runs) {
   const ran = runs.filter((run) => run.duration !== null && run.started_at).reverse();
   const sorted = ran.map((run) => run.duration).sort((a, b) => a - b);
   const share = (part) => sorted[Math.max(0, Math.ceil(part * sorted.length) - 1)];
-  const most = sorted[sorted.length - 1] || 1, step = 600 / Math.max(ran.length, 50);
-  const y = (duration) => 88 - 84 * duration / most;
-  const line = (kind, part) => make("line",
-    {class: kind, x1: 0, x2: 600, y1: y(share(part)), y2: y(share(part))});
-  $("chart").replaceChildren(...ran.map((run, index) => {
-    const height = Math.max(2, 90 - y(run.duration));
-    return make("rect", {class: run.status, "data-run": run.id, y: 90 - height, height,
-      x: 600 - step * (ran.length - index), width: step * 0.8},
-    make("title", {}, inShort(run, rows.get(opened).task)));
-  }), ...(ran.length ? [line("median", 0.5), line("p95", 0.95)] : []));
+  const most = sorted.at(-1) || 1, step = 600 / Math.max(ran.length, 50);
+  const top = (duration) => 88 - 84 * duration / most;
+  const line = (kind, part) => make(`line.${kind}`,
+    {x1: 0, x2: 600, y1: top(share(part)), y2: top(share(part))});
+  $("chart").replaceChildren(...ran.map((run, index) => make(`rect.${run.status}`,
+    {"data-run": run.id, x: 600 - step * (ran.length - index), width: step * 0.8,
+      y: top(run.duration), height: 90 - top(run.duration)},
+    titleOf(run, rows.get(opened).task))),
+  ...(ran.length ? [line("median", 0.5), line("p95", 0.95)] : []));
   const good = ran.filter((run) => run.status === "succeeded").length;
   write($("chart-note"), ran.length ? `${several(ran.length, "run")}, the newest on the right: `
     + `${Math.floor(100 * good / ran.length)} % succeeded, median ${lasting(share(0.5))} (line), `
     + `95 % within ${lasting(share(0.95))} (dashes)` : "It has not run yet.");
-}
-
-function makeRun(run) {
-  const {task} = rows.get(opened);
-  const body = make("div");
-  const element = make("details", {"data-run": run.id, "data-status": run.status},
-    make("summary", {}, make("span", {}, stamp(tickOf(run), task)),
-      make("span", {class: `outcome ${run.status}`}, words(run.status)),
-      make("span", {class: "about"}, factsOf(run).join(", "))), body);
-  element.addEventListener("toggle", () => element.open && loadOutput(run.id, body));
-  return element;
 }
 
 // The instants that the log of a run begins its lines with.
@@ -9616,9 +9491,9 @@ async function loadOutput(id, body) {
   const run = await call(`runs/${id}`), row = rows.get(run.task);
   if (!run.id) return write(body, run.error);
   if (!body.children.length) {
-    body.append(...["Output", "Error"].map((title) => make("div", {},
-      make("p", {class: "about"}, title), make("pre", {tabindex: 0, "aria-label": title}))),
-    make("p", {class: "about"}, make("a", {href: addressOf("run", id)}, id), ` by ${run.runner}`));
+    body.append(...["Output", "Error"].map((title) => make("div", make("p.about", title),
+      make("pre", {tabindex: 0, "aria-label": title}))),
+    make("p.about", linkTo("run", id), ` by ${run.runner}`));
   }
   [run.output, run.error].forEach((text, index) => {
     const part = body.children[index], pre = part.lastElementChild;
@@ -9633,23 +9508,14 @@ async function loadOutput(id, body) {
 }
 
 async function updateDetail() {
-  if (opened === null || !rows.has(opened)) return;
+  if (!rows.has(opened)) return;
   showFacts();
-  const name = opened, last = rows.get(name).task.last_run;
-  const newest = $("detail-runs").querySelector("details");
-  if (!newest) await loadRuns();  // There were none, or they could not be read.
-  if (!last || !newest) return;
-  const old = runElement(last.id);
-  if (old && old.dataset.status === last.status) {
-    if (old.open && last.status === "running") await loadOutput(last.id, old.lastElementChild);
-    return;
+  const last = rows.get(opened).task.last_run, shownLast = last && runElement(last.id);
+  if (oldest === undefined || (last && (!shownLast || shownLast.dataset.status !== last.status))) {
+    await loadRuns();
   }
-  const fresh = makeRun(last);
-  fresh.open = Boolean(old && old.open);
-  if (old) old.replaceWith(fresh);
-  else $("detail-runs").prepend(fresh);
-  const {runs} = await call(pathOf(name, "runs?limit=100"));
-  if (runs && opened === name) drawChart(runs);
+  const live = $("detail-runs").querySelector("[open][data-status=running]");
+  if (live) await loadOutput(live.dataset.run, live.lastElementChild);
 }
 
 async function askWhy(event) {
@@ -9657,13 +9523,13 @@ async function askWhy(event) {
   const name = opened, instant = $("why-instant").value;
   const query = instant ? `why?instant=${encodeURIComponent(instant)}` : "why";
   const answer = await call(pathOf(name, query));
-  if (opened === name) $("why-answer").replaceChildren(
-    ...(answer.sentences || [answer.error]).map((text) => make("li", {}, text)));
+  if (opened === name) fill("why-answer", answer.sentences || [answer.error]);
 }
 
 // Keeping it live.
 
-let timer, refreshing = false, signature = "", failed = "";
+let timer, refreshing = false;
+const states = {};
 
 async function refresh() {
   if (refreshing) return;
@@ -9696,152 +9562,122 @@ async function refresh() {
 }
 
 async function refreshBoard(health) {
-  const answer = await call("tasks");
-  if (!answer.tasks) throw new Error(answer.error);
+  const {tasks, error} = await call("tasks");
+  if (!tasks) throw new Error(error);
   overdue = new Set(health.overdue.map((each) => each.task));
   const first = !rows.size;
-  showTasks(answer.tasks);
+  showTasks(tasks);
   tellNext();
   if (first) await route();
-  const running = answer.tasks.filter((task) => task.running).length;
-  write($("facts"), `${several(answer.tasks.length, "task")}, ${running} running, `
-    + `version ${health.version}`);
-  const planned = answer.tasks.map((task) => `${task.name} ${task.schedule} ${task.scheduled}`);
-  const quarter = Math.floor(now() / QUARTER);
-  if (signature !== `${quarter} ${planned}`) await loadDay();
-  signature = `${quarter} ${planned}`;
-  const minute = Math.floor(now() / 60000);
-  const ended = answer.tasks.map((task) => inTrouble(task) && lastOf(task, "id"));
-  if (failed !== `${minute} ${ended}` && !(feed.open && feed.runs.length > 100)) await loadFeed();
-  failed = `${minute} ${ended}`;
+  write($("facts"), `${several(tasks.length, "task")}, `
+    + `${tasks.filter((task) => task.running).length} running, version ${health.version}`);
+  const planned = tasks.map((task) => `${task.name} ${task.schedule} ${task.scheduled}`);
+  await onChange("day", [Math.floor(now() / QUARTER), planned], loadDay);
+  const ended = tasks.map((task) => inTrouble(task) && lastOf(task, "id"));
+  await onChange("feed", [minute(), ended], loadFeed);
   await updateDetail();
   loadBars();
-  return answer.tasks.filter(inTrouble).length;
+  return tasks.filter(inTrouble).length;
+}
+
+async function onChange(what, parts, load) {
+  const state = parts.join();
+  if (states[what] !== state) await load();
+  states[what] = state;
 }
 
 function showTrouble(text) {
-  const title = text ? `${text} - Housekeeper` : "Housekeeper";
-  if (document.title !== title) document.title = title;
+  document.title = text ? `${text} - Housekeeper` : "Housekeeper";
   const icon = text ? "trouble.svg" : "dashboard.svg";
   if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
 }
 
-function showHealth(health) {
-  const text = {ok: "All is well", warning: "Warning", critical: "Critical"}[health.status];
-  $("health").className = health.status;
-  write($("health"), text);
+function showHealth({status, problems = [], runners = [], failing = []}) {
+  write($("health"), {ok: "All is well", warning: "Warning", critical: "Critical"}[status]);
+  $("health").className = $("problems").className = status;
   const isAlarm = (problem) => problem.startsWith("No scheduler is running");
-  const dead = (health.problems || []).some(isAlarm);
-  showRunners(health.runners, dead);
+  const names = failing.map((each) => each.task), dead = problems.some(isAlarm);
   // Many failing tasks are one line: their rows and the failures tell the rest.
-  const failing = (health.failing || []).map((each) => each.task), number = failing.length;
-  const isFolded = (problem) => number > 1
-    && failing.some((name) => problem.startsWith(`Task ${name} failed `));
-  const problems = (health.problems || []).filter((each) => !isAlarm(each) && !isFolded(each));
-  if (number > 1) problems.push(`${number} tasks are failing: ${some(failing, 6)}`);
-  $("problems").className = health.status;
-  if ([...$("problems").children].map((each) => each.textContent).join() !== problems.join()) {
-    $("problems").replaceChildren(...problems.map((problem) => make("li", {}, problem)));
-  }
-  const open = $("problems-more").dataset.open;
-  [...$("problems").children].forEach((each, index) => { each.hidden = !open && index > 2; });
-  $("problems-more").hidden = Boolean(open) || problems.length <= 3;
-  write($("problems-more"), several(problems.length - 3, "more problem"));
+  const isFolded = (problem) => names.length > 1
+    && names.some((name) => problem.startsWith(`Task ${name} failed `));
+  const told = problems.filter((problem) => !isAlarm(problem) && !isFolded(problem));
+  if (names.length > 1) told.push(`${names.length} tasks are failing: ${some(names, 6)}`);
+  fill("problems", told);
+  showRunners(runners, dead);
   return dead;
 }
 
-function showRunners(runners = [], dead = false) {
+function showRunners(runners, dead) {
   const named = (each) => each.runner.split(":").slice(0, 2).join(":");
   const alive = runners.filter((each) => each.alive), [last] = runners;
   $("alarm").hidden = !dead;
-  $("runners").hidden = !runners.length;
   if (dead) write($("alarm"), "No scheduler is running. " + (last
     ? `The last, ${named(last)}, was seen ${ago(last.beat_at)}.` : "There was none yet."));
-  const [summary, list] = $("runners").children;
   const beat = alive.map((each) => each.beat_at).sort().pop();
-  write(summary, beat ? `${several(alive.length, "scheduler")} running, `
+  $("runners").hidden = !runners.length;
+  write($("runners-summary"), beat ? `${several(alive.length, "scheduler")} running, `
     + `${some(alive.map(named), 3)}, last beat ${ago(beat)}` : "Recent schedulers");
-  list.replaceChildren(...runners.map((each) => make("li",
-    {class: each.alive ? each.problems.length ? "warning" : "" : "missed"},
+  fill("runners-list", runners.map((each) => [
+    {class: !each.alive ? "missed" : each.problems.length ? "warning" : ""},
     [named(each), `${each.workers} workers`, `version ${each.version}`,
       `since ${stamp(each.started_at)}`, `last beat ${ago(each.beat_at)}`,
       each.alive ? "" : each.stopped_at ? `stopped ${ago(each.stopped_at)}` : "died",
-      ...each.problems].filter(Boolean).join(", "))));
+      ...each.problems].filter(Boolean).join(", ")]));
 }
 
 function askForToken() {
   write($("refused"), token ? "This token is not the right one." : "");
-  token = "";
-  sessionStorage.removeItem(KEPT);
+  remember("");
   $("token").focus();
 }
 
 function chooseZone() {
   zoning = $("zone").value;
-  sessionStorage.setItem(ZONING, zoning);
+  sessionStorage.setItem("housekeeper-zone", zoning);
   rows.forEach(tell);
-  tellNext();
-  drawDay();
-  drawFeed();
-  loadBars();
+  for (const draw of [tellNext, drawDay, drawFeed, loadBars]) draw();
 }
 
-const on = (id, kind, act) => $(id).addEventListener(kind, act);
+function signIn(event) {
+  event.preventDefault();
+  remember($("token").value);
+  $("token").value = "";
+  refresh();
+}
 
-function fill(select, choices, change) {
-  select.append(...choices.map(([value, text]) => make("option", {value}, text)));
-  select.addEventListener("change", change);
+function closed() {
+  if ($("detail").open) return;  // Another one was opened meanwhile.
+  opened = null;
+  if (location.hash) history.pushState(null, "", location.pathname);
 }
 
 function begin() {
-  on("sign-in", "submit", (event) => {
-    event.preventDefault();
-    remember($("token").value);
-    $("token").value = "";
-    refresh();
-  });
-  fill($("zone"), Object.entries(ZONES), chooseZone);
+  const options = (id, pairs) => $(id).append(...pairs.map(([value, text]) => (
+    make("option", {value}, text))));
+  options("zone", Object.entries(ZONES));
+  options("sort", Object.keys(SORTS).map((name) => [name, name]));
+  options("outcome", Object.entries(FEEDS));
   $("zone").value = zoning;
-  fill($("sort"), Object.keys(SORTS).map((name) => [name, name]), arrange);
-  fill($("outcome"), Object.entries(FEEDS), () => { feed.open = false; loadFeed(); });
-  on("events-more", "click", showMoreOfFeed);
-  on("search", "input", arrange);
-  on("grouped", "change", arrange);
-  on("every", "change", () => {
-    shown().forEach((row) => { row.box.checked = $("every").checked; });
-    countChosen();
-  });
   $("several").append(...["pause", "resume"].map((what) => (
-    button(`${capital(what)} selected`, () => actOnChosen(what)))));
+    button(`${capital(what)} selected`, () => sendToChosen(what)))));
   $("filters").append(...Object.keys(FILTERS).map((kind) => (
     button(kind, () => { filter = kind; arrange(); }))));
-  $("legend").append(...OUTCOMES.map((status) => make("span", {class: status},
+  $("legend").append(...OUTCOMES.map((status) => make(`span.${status}`,
     make("svg", {viewBox: "0 14 8 20", "aria-hidden": "true"}, mark(status, 1, 14)),
     words(status))));
-  on("problems-more", "click", () => {
-    $("problems-more").dataset.open = "yes";
-    refresh();
-  });
-  on("day", "pointermove", (event) => {
-    choose(Math.floor(event.offsetX / $("day").clientWidth * QUARTERS));
-  });
-  on("day", "pointerleave", () => choose(-1));
-  on("day", "keydown", moveInDay);
-  new ResizeObserver(drawDay).observe($("day"));
   $("detail-state").append(detail.last, detail.error, detail.progress, detail.acts);
-  on("chart", "click", openBar);
-  on("detail-close", "click", () => $("detail").close());
-  on("detail", "close", () => {
-    if ($("detail").open) return;  // Another one was opened meanwhile.
-    opened = null;
-    if (location.hash) history.pushState(null, "", location.pathname);
-  });
-  on("more", "click", () => loadRuns(null, oldest));
-  on("why", "submit", askWhy);
+  const listeners = [["sign-in", "submit", signIn], ["why", "submit", askWhy],
+    ["zone", "change", chooseZone], ["outcome", "change", loadFeed], ["sort", "change", arrange],
+    ["search", "input", arrange], ["grouped", "change", arrange],
+    ["every", "change", () => choose(shown, $("every").checked)],
+    ["chart", "click", openBar], ["more", "click", () => loadRuns(oldest)],
+    ["detail-close", "click", () => $("detail").close()], ["detail", "close", closed]];
+  for (const [id, kind, listener] of listeners) $(id).addEventListener(kind, listener);
+  new ResizeObserver(drawDay).observe($("day"));
   setInterval(() => {
     rows.forEach((row) => row.seen && tell(row));
     if (!$("board").hidden) tellNext();
-    if (opened !== null && rows.has(opened)) updateControls(detail, rows.get(opened).task);
+    if (rows.has(opened)) updateControls(detail, rows.get(opened).task);
   }, 1000);
   document.addEventListener("visibilitychange", () => document.hidden || refresh());
   addEventListener("hashchange", route);
@@ -9896,14 +9732,6 @@ class Request:
             raise Refusal(400, f"{parameter} is not a whole number from 0 to {most}")
         return int(text)
 
-    @property
-    def before(self) -> str | None:
-        """The run that a page begins after; raises Refusal."""
-        before = self.query.get("before")
-        if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
-            raise Refusal(400, "before is not the id of a run")
-        return before
-
 
 class Response(NamedTuple):
     """What is sent back."""
@@ -9914,12 +9742,6 @@ class Response(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def json_response(value: object, status: int = 200) -> Response:
-    """Return a value as JSON, instants as RFC 3339."""
-    text = json.dumps(value, default=_plain, allow_nan=False)
-    return Response(f"{text}\n".encode(), status)
-
-
 class Refusal(Exception):
     """A request that is not served: the status, a sentence for its sender, and headers."""
 
@@ -9928,10 +9750,16 @@ class Refusal(Exception):
         self.status = status
         self.headers = headers
 
-    @property
-    def response(self) -> Response:
-        """What to send back."""
-        return json_response({"error": str(self)}, self.status)._replace(headers=self.headers)
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Return a value as JSON, instants as RFC 3339."""
+    text = json.dumps(value, default=_plain, allow_nan=False)
+    return Response(f"{text}\n".encode(), status)
+
+
+def error_response(error: object, status: int) -> Response:
+    """Return a sentence that says what is wrong."""
+    return json_response({"error": str(error)}, status)
 
 
 def status_line(status: int) -> str:
@@ -9966,18 +9794,18 @@ class WebApp:
         try:
             response = self._answer(environ)
         except Refusal as refusal:
-            response = refusal.response
+            response = error_response(refusal, refusal.status)._replace(headers=refusal.headers)
         except UnknownTask as error:
-            response = json_response({"error": str(error)}, 404)
+            response = error_response(error, 404)
         except (LedgerUnavailable, ConfigurationError) as error:
             # The text names files and hosts.
             logger.warning("Web: %s", error)
-            response = json_response({"error": "the ledger cannot be reached"}, 503)
+            response = error_response("the ledger cannot be reached", 503)
         except HousekeeperError as error:
-            response = json_response({"error": str(error)}, 503)
+            response = error_response(error, 503)
         except Exception:
             logger.exception("Web: a request failed")
-            response = json_response({"error": "this failed; the log says why"}, 500)
+            response = error_response("this failed; the log says why", 500)
         headers = [*response.headers, *SECURITY_HEADERS]
         if response.status != 204:
             headers += [("Content-Type", response.type)]
@@ -9990,7 +9818,10 @@ class WebApp:
         if self._token is None and self._authorize is None:
             _refuse(environ, 403, "closed: pass token= or authorize= to mount() or web_app()")
         if not path and environ.get("SCRIPT_NAME"):
-            return _with_slash(environ)
+            # The page's own addresses are relative to a path that ends with a slash.
+            last = environ["SCRIPT_NAME"].rpartition("/")[2]
+            location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
+            return Response(status=302, headers=(("Location", location),))
         matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
         by_token = self._has_token(environ)
         trusted = by_token or self._is_authorized(environ)
@@ -10007,7 +9838,10 @@ class WebApp:
         if method not in answers:
             raise Refusal(405, f"this path takes {allow}", ("Allow", allow))
         if method == "POST":
-            _check_intent(environ, by_token)
+            # A form or an image on another site could send it with the user's cookies.
+            if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
+                _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
+            logger.info("Web: POST %r by %r", path, environ.get("REMOTE_ADDR"))
         request = Request(name="".join(matches[0][1].groups()), query=query, trusted=trusted)
         with ledger_calls_within(WEB_CALL_LIMIT):
             return answers[method](self.housekeeper, request)
@@ -10043,34 +9877,15 @@ class WebApp:
 
 def _bounded_query(environ: Environ) -> Mapping[str, str]:
     """Return the query's parameters; raises Refusal for what is too long, bodies included."""
-    query = environ.get("QUERY_STRING", "")
+    query, size = environ.get("QUERY_STRING", ""), environ.get("CONTENT_LENGTH") or "0"
     if len(environ.get("PATH_INFO", "")) > LONGEST_PATH or len(query) > LONGEST_QUERY:
         raise Refusal(414, "the path or the query is too long")
-    body_size(environ.get("CONTENT_LENGTH") or "0")  # Nothing here reads a body.
-    return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-
-
-def body_size(text: str) -> int:
-    """Return a Content-Length; raises Refusal for what is no number, or too large."""
-    if not re.fullmatch("[0-9]{1,15}", text):
+    # Nothing here reads a body.
+    if not re.fullmatch("[0-9]{1,15}", size):
         raise Refusal(400, "the Content-Length is not a number")
-    if int(text) > LARGEST_BODY:
+    if int(size) > LARGEST_BODY:
         raise Refusal(413, f"the body is longer than {LARGEST_BODY} bytes")
-    return int(text)
-
-
-def _check_intent(environ: Environ, by_token: bool) -> None:
-    """Refuse what a form or an image on another site could send with the user's cookies."""
-    if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
-        _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
-    logger.info("Web: POST %r by %r", environ["PATH_INFO"], environ.get("REMOTE_ADDR"))
-
-
-def _with_slash(environ: Environ) -> Response:
-    """Lead to the page, whose own addresses are relative to a path that ends with a slash."""
-    last = environ["SCRIPT_NAME"].rpartition("/")[2]
-    location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
-    return Response(status=302, headers=(("Location", location),))
+    return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
 
 
 def _refuse(environ: Environ, status: int, why: str, *headers: tuple[str, str]) -> NoReturn:
@@ -10083,265 +9898,6 @@ def _log_refused(environ: Environ, why: str) -> None:
     # Quoted, so that nobody can write lines of their own into the log.
     sender = environ.get("REMOTE_ADDR")
     logger.warning("Web: refused %r %r from %r: %s", method[:20], path, sender, why)
-
-
-# Answers: what each path gives.
-
-
-def answer_file(body: str, type_: str) -> Answer:
-    """Return an answer that is always the same."""
-    response = Response(body.encode(), type=f"{type_}; charset=utf-8")
-    return lambda housekeeper, request: response
-
-
-def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
-    """Say how it is, with 503 when critical; to strangers in one word."""
-    health = housekeeper.health()
-    status = 503 if health["status"] == "critical" else 200
-    if not request.trusted:
-        return json_response({"status": health["status"]}, status)
-    # Why a ledger cannot be reached names files and hosts.
-    problems = [
-        re.sub("(The ledger cannot be reached).*", r"\1.", text, flags=re.DOTALL)
-        for text in cast("list[str]", health["problems"])
-    ]
-    now = housekeeper.clock.now()
-    return json_response({**health, "problems": problems, "now": now}, status)
-
-
-def answer_tasks(housekeeper: Housekeeper, request: Request) -> Response:
-    """List the tasks."""
-    tasks = [_task_values(each) for each in housekeeper.list_tasks()]
-    return json_response({"tasks": tasks, "now": housekeeper.clock.now()})
-
-
-def _task_values(status: Mapping[str, object]) -> dict[str, object]:
-    values = {name: _plain(value) for name, value in status.items()}
-    if isinstance(last := status["last_run"], Run):
-        values["last_run"] = _brief(last)
-    if "schedule" in status:
-        values["schedule_in_words"] = schedule_in_words(str(status["schedule"] or ""))
-    return values
-
-
-def _brief(run: Run) -> dict[str, object]:
-    """Return a run for a list, without its long texts."""
-    values = run.as_dict()
-    del values["output"], values["error"]
-    return values
-
-
-def answer_status(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return the status of one task."""
-    status = housekeeper.get_task_status(request.name)
-    if not status["registered"]:
-        raise UnknownTask(request.name, housekeeper.task_names())
-    return json_response(_task_values(status))
-
-
-def answer_run(housekeeper: Housekeeper, request: Request) -> Response:
-    """Run a task now; with ``wait=seconds``, wait for its outcome."""
-    until = housekeeper.clock.monotonic() + request.whole("wait", 0, LONGEST_ANSWER_WAIT)
-    try:
-        run = housekeeper.run_task_manually(request.name, wait=False)
-    except AlreadyRunning as error:
-        live = _brief(error.run) if error.run else None
-        return json_response({"error": str(error), "run": live}, 409)
-    while not run.ended.is_set() and (left := until - housekeeper.clock.monotonic()) > 0:
-        housekeeper.clock.wait(run.ended, left)
-    if not run.ended.is_set():
-        return json_response({"success": True, "run": _brief(run)}, 202)
-    if run.status in (Status.SUCCEEDED, Status.SKIPPED):
-        return json_response({"success": True, "run": _brief(run)})
-    why = f"the run ended as {run.status}: {run.note}"
-    return json_response({"success": False, "error": why, "run": _brief(run)}, 500)
-
-
-def answer_cancel(housekeeper: Housekeeper, request: Request) -> Response:
-    """Ask a task's run to stop."""
-    run = housekeeper.cancel(request.name)
-    if run is None:
-        return json_response({"error": f"task {request.name!r} is not running"}, 409)
-    return json_response({"success": True, "run": _brief(run)}, 202)
-
-
-def answer_pause(housekeeper: Housekeeper, request: Request) -> Response:
-    """Pause a task's schedule everywhere."""
-    return json_response({"success": True, "changed": housekeeper.pause_task(request.name)})
-
-
-def answer_resume(housekeeper: Housekeeper, request: Request) -> Response:
-    """End a pause."""
-    return json_response({"success": True, "changed": housekeeper.resume_task(request.name)})
-
-
-def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return a page of runs, of a task or of all, newest first, and what to ask for the next one.
-
-    With ``outcome=`` only of those outcomes.  It looks at 1,000 runs at most, so that a page may
-    hold fewer than were asked for although there are older ones.
-    """
-    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.before
-    wanted = set(filter(None, request.query.get("outcome", "").split(",")))
-    if not wanted <= {status.value for status in Status}:
-        raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
-    size, found = LONGEST_PAGE if wanted else limit, []
-    for _ in range(1000 // LONGEST_PAGE):
-        page = housekeeper.history(request.name or None, size, before)
-        found += [run for run in page if not wanted or run.status.value in wanted]
-        before = page[-1].id if len(page) == size > 0 else None
-        if before is None or len(found) >= limit:
-            break
-    if not found and request.name and request.name not in (names := housekeeper.task_names()):
-        raise UnknownTask(request.name, names)
-    if len(found) > limit > 0:
-        before = found[limit - 1].id
-    return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
-
-
-def answer_runners(housekeeper: Housekeeper, request: Request) -> Response:
-    """List the processes that schedule, or did lately."""
-    return json_response({"runners": housekeeper.health().get("runners", [])})
-
-
-def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return a run with its output and error."""
-    run = housekeeper.get_run(request.name)
-    if run is None:
-        raise Refusal(404, "there is no run of this id")
-    return json_response(run)
-
-
-def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
-    """Say why a task did or did not run, at an instant or lately."""
-    try:
-        why = housekeeper.why(request.name, request.query.get("instant") or None)
-    except ConfigurationError as error:
-        raise Refusal(400, str(error)) from error
-    run = _brief(why["run"]) if isinstance(why["run"], Run) else None
-    return json_response({**why, "run": run})
-
-
-def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return the ticks of the next day; of tasks that come all the time, only the names."""
-    now, often = housekeeper.clock.now(), []
-    ticks: dict[datetime, list[str]] = {}
-    for each in housekeeper.list_tasks():
-        name = str(each["name"])
-        coming = _ticks_until(housekeeper, name, now + ONE_DAY) if each["scheduled"] else []
-        if len(coming) == OFTEN:
-            often.append(name)
-            continue
-        for tick in coming:
-            ticks.setdefault(tick, []).append(name)
-    listed = [{"at": tick, "tasks": ticks[tick]} for tick in sorted(ticks)]
-    return json_response({"now": now, "ticks": listed, "often": often})
-
-
-OFTEN = 49  # ticks a day: more than one in half an hour
-
-
-def _ticks_until(housekeeper: Housekeeper, name: str, end: datetime) -> list[datetime]:
-    """Return a task's ticks up to an instant, OFTEN at most."""
-    # Most tasks come once a day, and ticks beyond the end cost as much as those before it.
-    for count in (2, 7, OFTEN):
-        ticks = housekeeper.next_runs(name, count)
-        if len(ticks) < count or ticks[-1] > end:
-            break
-    return [tick for tick in ticks if tick <= end]
-
-
-def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return the metrics: counters are of this process, the states of tasks the ledger's."""
-    health, tasks, load = housekeeper.health(), housekeeper.list_tasks(), housekeeper.workload()
-    late = cast("list[dict[str, object]]", health["overdue"])
-    overdue = {each["task"]: each["seconds"] for each in late}
-    # While the ledger is away nothing is known, which is not the same as 0.
-    tasks = [each for each in tasks if each["source"] == "ledger"]
-    waiting = [{"name": each["name"], "late": overdue.get(each["name"], 0)} for each in tasks]
-    metrics = [
-        *housekeeper.metrics.read(),
-        _gauge("build_info", "Which version this is.", 1, version=__version__),
-        _gauge("started", "Whether it is started in this process.", bool(health["started"])),
-        _gauge("workers", "Size of the pool.", load["workers"]),
-        _gauge("workers_busy", "Runs that go on in this process.", load["running"]),
-        _gauge("tasks_queued", "Tasks that wait for a worker here.", load["queued"]),
-        *_counted("runners_alive", "Processes that schedule.", health.get("runners")),
-        *_counted("tasks_failing", "Tasks whose last run failed.", health.get("failing")),
-        _gauge("ledger_errors_total", "Ledger calls that failed.", housekeeper.ledger.failures),
-        _by_task("running", "Whether it runs, in any process.", tasks, "running"),
-        _by_task("paused", "Whether its schedule is paused.", tasks, "paused"),
-        _by_task("failures", "Its failed runs in a row.", tasks, "failures"),
-        _by_task("last_success_timestamp_seconds", "Its last good end.", tasks, "last_success"),
-        _by_task("overdue_seconds", "How long its newest tick has waited.", waiting, "late"),
-    ]
-    text = "".join(line for metric in metrics for line in metric.lines())
-    return Response(text.encode(), type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _gauge(name: str, help_: str, value: float, **labels: str) -> Metric:
-    kind = "counter" if name.endswith("_total") else "gauge"
-    return Metric(f"housekeeper_{name}", kind, help_, [Sample(float(value), labels)])
-
-
-def _counted(name: str, help_: str, found: object) -> list[Metric]:
-    """Return how many there are, without the dead; nothing where nobody knows."""
-    if not isinstance(found, list):
-        return []
-    return [_gauge(name, help_, sum(each.get("alive", True) for each in found))]
-
-
-def _by_task(name: str, help_: str, tasks: Iterable[Mapping[str, object]], key: str) -> Metric:
-    samples = [
-        Sample(_number(each[key]), {"task": str(each["name"])})
-        for each in tasks
-        if each.get(key) is not None
-    ]
-    return Metric(f"housekeeper_{name}", "gauge", help_, samples)
-
-
-def _number(value: object) -> float:
-    return value.timestamp() if isinstance(value, datetime) else float(cast(float, value))
-
-
-Answer = Callable[[Housekeeper, Request], Response]
-
-
-class Route(NamedTuple):
-    """A method and a path, with what answers them; open ones ask for no token."""
-
-    method: str
-    path: str
-    answer: Answer
-    is_open: bool = False
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """What the path matches; compiled once, by re's own cache."""
-        return re.compile(re.sub("<[a-z]+>", "([^/]+)", self.path))
-
-
-ROUTES = (
-    Route("GET", "/", answer_file(PAGE_HTML, "text/html"), is_open=True),
-    Route("GET", "/dashboard.css", answer_file(PAGE_CSS, "text/css"), is_open=True),
-    Route("GET", "/dashboard.js", answer_file(PAGE_JS, "text/javascript"), is_open=True),
-    Route("GET", "/dashboard.svg", answer_file(PAGE_ICON, "image/svg+xml"), is_open=True),
-    Route("GET", "/trouble.svg", answer_file(PAGE_TROUBLE, "image/svg+xml"), is_open=True),
-    Route("GET", "/health", answer_health, is_open=True),
-    Route("GET", "/metrics", answer_metrics),
-    Route("GET", "/agenda", answer_agenda),
-    Route("GET", "/tasks", answer_tasks),
-    Route("GET", "/tasks/<name>/status", answer_status),
-    Route("GET", "/tasks/<name>/runs", answer_runs),
-    Route("GET", "/tasks/<name>/why", answer_why),
-    Route("POST", "/tasks/<name>/run", answer_run),
-    Route("POST", "/tasks/<name>/cancel", answer_cancel),
-    Route("POST", "/tasks/<name>/pause", answer_pause),
-    Route("POST", "/tasks/<name>/resume", answer_resume),
-    Route("GET", "/runs", answer_runs),
-    Route("GET", "/runs/<id>", answer_one_run),
-    Route("GET", "/runners", answer_runners),
-)
 
 
 def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
@@ -10361,7 +9917,254 @@ def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
     return serve
 
 
+# Answers: what each path gives.
+
+
+def answer_file(body: str, type_: str) -> Answer:
+    """Return an answer that is always the same."""
+    response = Response(body.encode(), type=f"{type_}; charset=utf-8")
+    return lambda housekeeper, request: response
+
+
+def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
+    """Say how it is, with 503 when critical; to strangers in one word."""
+    health = housekeeper.health()
+    status = 503 if health["status"] == "critical" else 200
+    if not request.trusted:
+        return json_response({"status": health["status"]}, status)
+    # Why a ledger cannot be reached names files and hosts.
+    health["problems"] = [
+        re.sub("(The ledger cannot be reached).*", r"\1.", text, flags=re.DOTALL)
+        for text in cast("list[str]", health["problems"])
+    ]
+    return json_response({**health, "now": housekeeper.clock.now()}, status)
+
+
+def answer_tasks(housekeeper: Housekeeper, request: Request) -> Response:
+    """List the tasks."""
+    tasks = [_task_values(each) for each in housekeeper.list_tasks()]
+    return json_response({"tasks": tasks, "now": housekeeper.clock.now()})
+
+
+def answer_status(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return the status of one task."""
+    status = housekeeper.get_task_status(request.name)
+    if not status["registered"]:
+        raise UnknownTask(request.name, housekeeper.task_names())
+    return json_response(_task_values(status))
+
+
+def _task_values(status: Mapping[str, object]) -> dict[str, object]:
+    values = {name: _plain(value) for name, value in status.items()}
+    values["last_run"] = _brief(status["last_run"])
+    if "schedule" in status:
+        values["schedule_in_words"] = schedule_in_words(str(status["schedule"] or ""))
+    return values
+
+
+def _brief(run: object) -> dict[str, object] | None:
+    """Return a run for a list, without its long texts."""
+    if not isinstance(run, Run):
+        return None
+    return {key: each for key, each in run.as_dict().items() if key not in ("output", "error")}
+
+
+def answer_run(housekeeper: Housekeeper, request: Request) -> Response:
+    """Run a task now; with ``wait=seconds``, wait for its outcome."""
+    until = housekeeper.clock.monotonic() + request.whole("wait", 0, LONGEST_ANSWER_WAIT)
+    try:
+        run = housekeeper.run_task_manually(request.name, wait=False)
+    except AlreadyRunning as error:
+        return json_response({"error": str(error), "run": _brief(error.run)}, 409)
+    while not run.ended.is_set() and (left := until - housekeeper.clock.monotonic()) > 0:
+        housekeeper.clock.wait(run.ended, left)
+    has_ended = run.ended.is_set()
+    if has_ended and run.status not in (Status.SUCCEEDED, Status.SKIPPED):
+        why = f"the run ended as {run.status}: {run.note}"
+        return json_response({"success": False, "error": why, "run": _brief(run)}, 500)
+    return json_response({"success": True, "run": _brief(run)}, 200 if has_ended else 202)
+
+
+def answer_cancel(housekeeper: Housekeeper, request: Request) -> Response:
+    """Ask a task's run to stop."""
+    run = housekeeper.cancel(request.name)
+    if run is None:
+        return error_response(f"task {request.name!r} is not running", 409)
+    return json_response({"success": True, "run": _brief(run)}, 202)
+
+
+def answer_change(changed: bool) -> Response:
+    """Say that a task is paused or resumed, and whether it was not before."""
+    return json_response({"success": True, "changed": changed})
+
+
+def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return a page of runs, of a task or of all, newest first, and what to ask for the next one.
+
+    With ``outcome=`` only of those outcomes.  It looks at 1,000 runs at most, so that a page may
+    hold fewer than were asked for although there are older ones.
+    """
+    limit, before = request.whole("limit", 30, LONGEST_PAGE), request.query.get("before")
+    if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
+        raise Refusal(400, "before is not the id of a run")
+    wanted = set(filter(None, request.query.get("outcome", "").split(",")))
+    if not wanted <= {status.value for status in Status}:
+        raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
+    size, found = LONGEST_PAGE if wanted else limit, []
+    for _ in range(1000 // LONGEST_PAGE):
+        page = housekeeper.history(request.name or None, size, before)
+        found += [run for run in page if not wanted or run.status.value in wanted]
+        before = page[-1].id if len(page) == size > 0 else None
+        if before is None or len(found) >= limit:
+            break
+    if not found and request.name and request.name not in (names := housekeeper.task_names()):
+        raise UnknownTask(request.name, names)
+    if len(found) > limit > 0:
+        before = found[limit - 1].id
+    return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
+
+
+def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return a run with its output and error."""
+    run = housekeeper.get_run(request.name)
+    return json_response(run) if run else error_response("there is no run of this id", 404)
+
+
+def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
+    """Say why a task did or did not run, at an instant or lately."""
+    try:
+        why = housekeeper.why(request.name, request.query.get("instant") or None)
+    except ConfigurationError as error:
+        raise Refusal(400, str(error)) from error
+    return json_response({**why, "run": _brief(why["run"])})
+
+
+OFTEN = 49  # ticks a day: more than one in half an hour
+
+
+def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return the ticks of the next day; of tasks that come all the time, only the names."""
+    now, often = housekeeper.clock.now(), []
+    ticks: dict[datetime, list[str]] = {}
+    for name in [str(each["name"]) for each in housekeeper.list_tasks() if each["scheduled"]]:
+        # Most tasks come once a day, and a tick beyond the day costs as much as one within it.
+        coming = housekeeper.next_runs(name, 2)
+        if len(coming) == 2 and coming[-1] <= now + ONE_DAY:
+            coming = housekeeper.next_runs(name, OFTEN)
+        today = [tick for tick in coming if tick <= now + ONE_DAY]
+        if len(today) == OFTEN:
+            often.append(name)
+            continue
+        for tick in today:
+            ticks.setdefault(tick, []).append(name)
+    listed = [{"at": tick, "tasks": ticks[tick]} for tick in sorted(ticks)]
+    return json_response({"now": now, "ticks": listed, "often": often})
+
+
+def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
+    """Return the metrics: counters are of this process, the states of tasks the ledger's."""
+    health: Any = housekeeper.health()
+    load, is_known = housekeeper.workload(), health["ledger"]["reachable"]
+    # While the ledger is away nothing is known, which is not the same as 0.
+    alive = sum(each["alive"] for each in health["runners"]) if is_known else None
+    failing = len(health["failing"]) if is_known else None
+    late = {each["task"]: each["seconds"] for each in health["overdue"]}
+    tasks = [
+        {"late": late.get(each["name"], 0), **each}
+        for each in housekeeper.list_tasks()
+        if each["source"] == "ledger"
+    ]
+
+    def by_task(key: str) -> list[Sample]:
+        return [x for each in tasks for x in _sample(each.get(key), task=str(each["name"]))]
+
+    values = (
+        ("build_info", "Which version this is.", _sample(1, version=__version__)),
+        ("started", "Whether it is started in this process.", _sample(health["started"])),
+        ("workers", "Size of the pool.", _sample(load["workers"])),
+        ("workers_busy", "Runs that go on in this process.", _sample(load["running"])),
+        ("tasks_queued", "Tasks that wait for a worker here.", _sample(load["queued"])),
+        ("runners_alive", "Processes that schedule.", _sample(alive)),
+        ("tasks_failing", "Tasks whose last run failed.", _sample(failing)),
+        ("ledger_errors_total", "Failed ledger calls.", _sample(housekeeper.ledger.failures)),
+        ("running", "Whether it runs, in any process.", by_task("running")),
+        ("paused", "Whether its schedule is paused.", by_task("paused")),
+        ("failures", "Its failed runs in a row.", by_task("failures")),
+        ("last_success_timestamp_seconds", "Its last good end.", by_task("last_success")),
+        ("overdue_seconds", "How long its newest tick has waited.", by_task("late")),
+    )
+    metrics = housekeeper.metrics.read()
+    for name, text, samples in values:
+        kind = "counter" if name.endswith("_total") else "gauge"
+        metrics.append(Metric(f"housekeeper_{name}", kind, text, samples))
+    body = "".join(line for metric in metrics for line in metric.lines())
+    return Response(body.encode(), type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _sample(value: object, **labels: str) -> list[Sample]:
+    """Return the sample of a value; none where nobody knows it."""
+    if value is None:
+        return []
+    number = value.timestamp() if isinstance(value, datetime) else float(cast(float, value))
+    return [Sample(number, labels)]
+
+
+Answer = Callable[[Housekeeper, Request], Response]
+
+
+class Route(NamedTuple):
+    """A method and a path, with what answers them; open ones ask for no token."""
+
+    method: str
+    path: str
+    answer: Answer
+    is_open: bool = False
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """What the path matches; compiled once, by re's own cache."""
+        return re.compile(re.sub("<[a-z]+>", "([^/]+)", self.path))
+
+
+# In the short answers here, h is the Housekeeper and r the request.
+ROUTES = (
+    Route("GET", "/", answer_file(PAGE_HTML, "text/html"), is_open=True),
+    Route("GET", "/dashboard.css", answer_file(PAGE_CSS, "text/css"), is_open=True),
+    Route("GET", "/dashboard.js", answer_file(PAGE_JS, "text/javascript"), is_open=True),
+    Route("GET", "/dashboard.svg", answer_file(PAGE_ICON, "image/svg+xml"), is_open=True),
+    Route("GET", "/trouble.svg", answer_file(PAGE_TROUBLE, "image/svg+xml"), is_open=True),
+    Route("GET", "/health", answer_health, is_open=True),
+    Route("GET", "/metrics", answer_metrics),
+    Route("GET", "/agenda", answer_agenda),
+    Route("GET", "/tasks", answer_tasks),
+    Route("GET", "/tasks/<name>/status", answer_status),
+    Route("GET", "/tasks/<name>/runs", answer_runs),
+    Route("GET", "/tasks/<name>/why", answer_why),
+    Route("POST", "/tasks/<name>/run", answer_run),
+    Route("POST", "/tasks/<name>/cancel", answer_cancel),
+    Route("POST", "/tasks/<name>/pause", lambda h, r: answer_change(h.pause_task(r.name))),
+    Route("POST", "/tasks/<name>/resume", lambda h, r: answer_change(h.resume_task(r.name))),
+    Route("GET", "/runs", answer_runs),
+    Route("GET", "/runs/<id>", answer_one_run),
+    Route("GET", "/runners", lambda h, r: json_response({"runners": h.runners()})),
+)
+
+
 # Schedules in words.
+
+
+PARTS_OF_60, PARTS_OF_24 = "2|3|4|5|6|10|12|15|20|30", "2|3|4|6|8|12"
+# Second, minute and hour of what comes often: steps go into the whole without a rest.
+OFTEN_IN_WORDS = (
+    (r"\* \* \*", "every second"),
+    (rf"\*/({PARTS_OF_60}) \* \*", "every {} seconds"),
+    (r"0 \* \*", "every minute"),
+    (rf"0 \*/({PARTS_OF_60}) \*", "every {} minutes"),
+    (r"0 0+ \*", "every hour, on the hour"),
+    (r"0 ([0-9]+) \*", "every hour, at minute {}"),
+    (rf"0 0+ \*/({PARTS_OF_24})", "every {} hours, on the hour"),
+    (rf"0 ([0-9]+) \*/({PARTS_OF_24})", "every {1} hours, at minute {0}"),
+)
 
 
 def schedule_in_words(text: str) -> str | None:
@@ -10372,41 +10175,19 @@ def schedule_in_words(text: str) -> str | None:
     if length := re.fullmatch(r"(every .+) \+ .+", text):
         return length[1]
     fields = text.replace("?", "*").split()
-    if len(fields) == 6 and fields[1:] == ["*"] * 5:
-        return _every(fields[0], "second", 60)
-    if len(fields) == 6 and fields[0] == "0":
-        del fields[0]
-    return _cron_in_words(*fields) if len(fields) == 5 else None
-
-
-def _cron_in_words(minute: str, hour: str, *dates: str) -> str | None:
-    days, times = _days_in_words(*dates), _times_in_words(minute, hour)
-    often = _every(minute, "minute", 60) if hour == "*" else None
-    if re.fullmatch("[0-9]+", minute):
-        often = _every(hour, "hour", 24)
-        past = f"at minute {int(minute)}" if int(minute) else "on the hour"
-        often = f"{often}, {past}" if often else None
-    if days is None or (times is None and often is None):
+    fields = ["0", *fields] if len(fields) == 5 else fields
+    days = _days_in_words(*fields[3:]) if len(fields) == 6 else None
+    if days is None:
         return None
-    if times is not None:
-        return f"{days} at {times}"
-    return often if days == "every day" else f"{often}, {days}"
-
-
-def _every(value: str, unit: str, whole: int) -> str | None:
-    """Say ``*`` and ``*/n`` in words, when n goes into the whole without a rest."""
-    if value == "*":
-        return f"every {unit}"
-    match = re.fullmatch(r"\*/([0-9]+)", value)
-    step = int(match[1]) if match else 0
-    return f"every {step} {unit}s" if 1 < step < whole and whole % step == 0 else None
-
-
-def _times_in_words(minute: str, hour: str) -> str | None:
-    if not re.fullmatch("[0-9]+", minute) or not re.fullmatch("[0-9]+(,[0-9]+){0,3}", hour):
+    time_of_day = " ".join(fields[:3])
+    for pattern, words in OFTEN_IN_WORDS:
+        if found := re.fullmatch(pattern, time_of_day):
+            often = words.format(*map(int, found.groups()))
+            return often if days == "every day" else f"{often}, {days}"
+    if not re.fullmatch("0 [0-9]+ [0-9]+(,[0-9]+){0,3}", time_of_day):
         return None
-    hours = sorted({int(each) for each in hour.split(",")})
-    return _joined(f"{each:02d}:{int(minute):02d}" for each in hours)
+    hours = sorted({int(hour) for hour in fields[2].split(",")})
+    return f"{days} at {_joined(f'{hour:02d}:{int(fields[1]):02d}' for hour in hours)}"
 
 
 def _joined(words: Iterable[str]) -> str:
@@ -10449,18 +10230,21 @@ def _named(field: CronField, text: str) -> str | None:
 
 
 LONGEST_HEAD = 16384  # bytes
-READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole request and a whole answer
-LINGER = 2.0  # seconds for which the rest of a refused request is read and thrown away
-REQUEST_LINE = re.compile(r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]")
-HEADER_LINE = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t -~\x80-\xff]*)")
+READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole head and for a whole answer
+LINGER = 2.0  # seconds for which what follows the head is read and thrown away
+# Only what each server on the way reads in the same way.
+HEAD_OF_REQUEST = re.compile(
+    r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]((?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t -~\x80-\xff]*)*)"
+)
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     """Serves a WSGI application, 64 requests at a time; any more get a 503.
 
-    wsgiref calls the application and writes the answer.  Its own server class is not used, because
-    it asks the name server for its own name and can hang there; nor is its request handler, which
-    reads without a time limit.
+    It reads the head of one request a connection, and throws away what follows, so that nothing
+    behind the head can pass for another request.  wsgiref calls the application and words the
+    answer.  Its own server is not used: it asks the name server for its own name, and reads
+    without a time limit.
     """
 
     AT_A_TIME, LINGERING = 64, 16
@@ -10472,11 +10256,11 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.app = app
         self.clock = clock
-        # Guards the number of requests that are read and answered.  A request that is turned away
-        # gives its place back first.
+        # Guard the number of requests that are read and answered, and of those that are answered
+        # and not yet closed.
         self._places = threading.BoundedSemaphore(self.AT_A_TIME)
         self._lingering = threading.BoundedSemaphore(self.LINGERING)
-        super().__init__((host, port), HttpConnection)
+        super().__init__((host, port), socketserver.BaseRequestHandler)
 
     def get_request(self) -> Any:
         """Accept a connection; wait a moment when the process has no file left for one."""
@@ -10495,83 +10279,68 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 self._places.release()
         request.setblocking(False)
         with contextlib.suppress(OSError):
-            request.recv(LONGEST_HEAD)  # Closed with data unread, it would lose the answer.
-        with contextlib.suppress(OSError):
             request.send(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 10\r\n\r\n")
+            request.recv(LONGEST_HEAD)  # Closed with data unread, it would lose the answer.
         return self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on its thread."""
-        turned_away = None
+        """Serve a connection on its thread; its place is free once it is answered."""
         try:
             self.finish_request(request, client_address)
-        except Refusal as refusal:
-            turned_away = refusal
         except Exception:
             self.handle_error(request, client_address)
         finally:
             self._places.release()
-        with contextlib.suppress(OSError):
-            if turned_away is not None:
-                self._turn_away(request, turned_away)
-        self.shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note a connection that broke, or was too slow."""
-        logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
-
-    def _turn_away(self, request: Any, refusal: Refusal) -> None:
-        """Refuse a request that was not read to its end.
-
-        Read on for a moment: a connection closed with data unread loses the answer.
-        """
-        request.settimeout(LINGER)
-        request.sendall(f"HTTP/1.0 {status_line(refusal.status)}\r\n\r\n{refusal}\n".encode())
-        request.shutdown(socket.SHUT_WR)
+        # Read on for a moment: a connection closed with data unread loses the answer.
         if self._lingering.acquire(blocking=False):
             try:
                 until = self.clock.monotonic() + LINGER
                 while True:
                     more_of(request, until - self.clock.monotonic())
+            except OSError:
+                pass  # It is closed, or the time is up.
             finally:
                 self._lingering.release()
+        self.shutdown_request(request)
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Read a request and answer it; raises OSError for a client that is too slow or leaves."""
+        try:
+            environ = environ_of(self._head_of(request))
+        except Refusal as refusal:
+            answer = f"HTTP/1.0 {status_line(refusal.status)}\r\n\r\n{refusal}\n".encode()
+        else:
+            host, port = self.server_address[:2]
+            environ |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port)}
+            answer = self._answer_to({**environ, "REMOTE_ADDR": client_address[0]})
+        # At once, so that the limit is one for the whole answer.
+        request.settimeout(WRITE_LIMIT)
+        request.sendall(answer)
+        request.shutdown(socket.SHUT_WR)
 
-class HttpConnection(socketserver.BaseRequestHandler):
-    """Reads one request, however slowly it comes, within a limit of time and of size."""
+    def _head_of(self, connection: socket.socket) -> str:
+        until, data = self.clock.monotonic() + READ_LIMIT, b""
+        while b"\r\n\r\n" not in data and len(data) <= LONGEST_HEAD:
+            data += more_of(connection, until - self.clock.monotonic())
+        head, end, _ = data.partition(b"\r\n\r\n")
+        if not end or len(head) > LONGEST_HEAD:
+            raise Refusal(431, "the head of the request is too long")
+        return head.decode("latin-1")
 
-    server: HttpServer
-
-    def handle(self) -> None:
-        """Answer it; raises Refusal for what was not read to its end."""
+    def _answer_to(self, environ: Environ) -> bytes:
         from wsgiref.handlers import SimpleHandler
 
-        environ, body = self._receive()
-        host, port = self.server.server_address[:2]
-        environ |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port)}
-        environ["REMOTE_ADDR"] = self.client_address[0]
         answer, errors = io.BytesIO(), io.StringIO()
-        handler = SimpleHandler(io.BytesIO(body), answer, errors, environ, multiprocess=False)
+        handler = SimpleHandler(io.BytesIO(), answer, errors, environ, multiprocess=False)
         handler.os_environ = {}  # Else each request would show this process's variables.
-        handler.run(self.server.app)
-        # At once, so that the limit is one for the whole answer.
-        self.request.settimeout(WRITE_LIMIT)
-        self.request.sendall(answer.getvalue())
+        handler.run(self.app)
         if errors.tell():
             logger.debug("Web: a request failed: %s", errors.getvalue())
+        return answer.getvalue()
 
-    def _receive(self) -> tuple[Environ, bytes]:
-        clock, data = self.server.clock, b""
-        until = clock.monotonic() + READ_LIMIT
-        while (end := data.find(b"\r\n\r\n")) < 0 and len(data) <= LONGEST_HEAD:
-            data += more_of(self.request, until - clock.monotonic())
-        if not 0 <= end <= LONGEST_HEAD:
-            raise Refusal(431, "the head of the request is too long")
-        environ, body = environ_of(data[:end].decode("latin-1")), data[end + 4 :]
-        size = body_size(environ.get("CONTENT_LENGTH", "0"))
-        while len(body) < size:
-            body += more_of(self.request, until - clock.monotonic())
-        return environ, body[:size]
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Note a connection that broke, or was too slow."""
+        logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
 
 
 def more_of(connection: socket.socket, seconds: float) -> bytes:
@@ -10585,28 +10354,22 @@ def more_of(connection: socket.socket, seconds: float) -> bytes:
 
 
 def environ_of(head: str) -> Environ:
-    """Return the WSGI environment of a request's head.
-
-    Raises Refusal for what is not HTTP, and for what two servers could read in two ways.
-    """
-    first, *lines = head.split("\r\n")
-    request = REQUEST_LINE.fullmatch(first)
-    headers = [match for line in lines if (match := HEADER_LINE.fullmatch(line))]
-    if request is None or len(headers) < len(lines):
+    """Return the WSGI environment of a request's head; raises Refusal for what is not HTTP."""
+    request = HEAD_OF_REQUEST.fullmatch(head)
+    if request is None:
         raise Refusal(400, "this is not an HTTP request")
     path, _, query = request[2].partition("?")
     environ: Environ = {"REQUEST_METHOD": request[1], "SCRIPT_NAME": "", "QUERY_STRING": query}
     environ["PATH_INFO"] = urllib.parse.unquote(path, "latin-1")
     environ["SERVER_PROTOCOL"] = "HTTP/1.0"
-    for name, value in (header.groups() for header in headers):
+    for line in request[3].split("\r\n")[1:]:
+        name, _, value = line.partition(":")
         if "_" in name:
             continue  # In the environment it would pass for the one with a dash.
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
-        value = value.rstrip(" \t")
+        value = value.strip(" \t")
         environ[key] = f"{environ[key]},{value}" if key in environ else value
-    if "HTTP_TRANSFER_ENCODING" in environ:
-        raise Refusal(411, "a body needs a Content-Length")
     return environ
 
 
