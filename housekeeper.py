@@ -281,7 +281,6 @@ WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall-clock time has no zon
 LOCALTIME = "/etc/localtime"
 # What people write for the zone of a place.
 ABBREVIATIONS = {
-    "Z": "UTC",
     "PST": "America/Los_Angeles",
     "CST": "America/Chicago",
     "BST": "Europe/London",
@@ -529,24 +528,25 @@ class Trigger:
                 newest = later
         return first_after(newest) or newest
 
+    def ticks_after(self, instant: datetime) -> Iterator[datetime]:
+        """Yield all ticks after an instant, the first one first."""
+        tick = self.next_after(instant)
+        while tick is not None:
+            yield tick
+            tick = self.next_after(tick)
+
     def following(self, instant: datetime, number: int) -> list[datetime]:
         """Return the next ticks after an instant, at most so many."""
-        found: list[datetime] = []
-        tick = self.next_after(instant)
-        while tick is not None and len(found) < number:
-            found.append(tick)
-            tick = self.next_after(tick)
-        return found
+        return list(itertools.islice(self.ticks_after(instant), number))
 
     def count(self, after: datetime, until: datetime, limit: int = 1000) -> int:
         """Return how many ticks lie in (after, until], or `limit` when there are more."""
-        number, tick = 0, self.next_after(after)
-        while tick is not None and tick <= until and number < limit:
-            number, tick = number + 1, self.next_after(tick)
-        return number
+        inside = itertools.takewhile(lambda tick: tick <= until, self.ticks_after(after))
+        return sum(1 for _ in itertools.islice(inside, limit))
 
 
-# Cron expressions: a text is split into fields, a field read as numbers, and croniter given those.
+# Cron expressions: read_cron() makes fields of a text, normal_form() numbers of times and months
+# for croniter, and days_named() says which days of a month are meant.
 
 
 class CronField(NamedTuple):
@@ -685,30 +685,34 @@ def hashed_number(text: str) -> int:
 
 
 def normal_form(texts: Sequence[str]) -> str:
-    """Return the times and months that fields name, in numbers alone: croniters since 1.0 agree
-    on those.  Which days are meant, days_named() says.
+    """Return what croniter is given of the fields: times and months in numbers, and each day.
 
-    Raises ConfigurationError that names the field and the value.
+    Which days are meant, days_named() says.  Raises ConfigurationError that names the field and
+    the value.
     """
-    numbers = []
     each_day = [*texts[:-3], "*", texts[-2], "*"]
-    for known, text in zip(CRON_FIELDS[-len(texts) :], each_day, strict=True):
-        found = known.numbers(text)
-        numbers.append("*" if len(found) == known.size else ",".join(map(str, sorted(found))))
+    parts = list(map(_in_numbers, CRON_FIELDS[-len(texts) :], each_day))
     days_named(texts[-3], texts[-1], 2024, 1)
-    # To croniter the seconds are the sixth field, whatever its version.
-    return " ".join([*numbers[-5:], *numbers[:-5]])
+    # The sixth field is the seconds, whatever the version.
+    return " ".join([*parts[-5:], *parts[:-5]])
+
+
+@functools.lru_cache(maxsize=256)
+def _in_numbers(field: CronField, text: str) -> str:
+    """Return a field in numbers alone, which all croniters since 1.0 read alike."""
+    numbers = field.numbers(text)
+    return "*" if len(numbers) == field.size else ",".join(map(str, sorted(numbers)))
 
 
 @functools.lru_cache(maxsize=1024)
 def days_named(day: str, weekday: str, year: int, month: int) -> frozenset[int]:
-    """Return the days of a month that an expression's day of month and weekday name.
+    """Return the days of a month that two fields name: the day of month and the weekday.
 
     Debian's rule (crontab(5)): both have to fit when one of them begins with a star, else either.
     """
-    day, weekday = (text.replace("?", "*") if text == "?" else text for text in (day, weekday))
-    first = date(year, month, 1).isoweekday()
-    weekdays = {1 + each: (first + each) % 7 for each in range(length_of_month(year, month))}
+    day, weekday = ("*" if text == "?" else text for text in (day, weekday))
+    before = date(year, month, 1).isoweekday() - 1
+    weekdays = {each: (before + each) % 7 for each in range(1, length_of_month(year, month) + 1)}
     by_number, by_weekday = _days_by_number(day, weekdays), _days_by_weekday(weekday, weekdays)
     if day.startswith("*") or weekday.startswith("*"):
         return frozenset(by_number & by_weekday)
@@ -721,7 +725,7 @@ def length_of_month(year: int, month: int) -> int:
 
 
 def _days_by_number(text: str, weekdays: dict[int, int]) -> set[int]:
-    """Return the days, of those whose weekdays are given, that ``1-7,L,L-3,LW,15W`` names."""
+    """Return which days of a month, given with their weekdays, ``1-7,L,L-3,LW,15W`` names."""
     field, last, found = CRON_FIELDS[-3], len(weekdays), set()
     working = [day for day, weekday in weekdays.items() if 1 <= weekday <= 5]
     for part in text.split(","):
@@ -733,14 +737,14 @@ def _days_by_number(text: str, weekdays: dict[int, int]) -> set[int]:
             raise ConfigurationError(f"day of month {part!r} is not in L-1 to L-30")
         day = field.number(match["day"]) if match["day"] else last - int(match["before"] or 0)
         if match["nearest"] and day in weekdays:
-            # No two are equally near: a weekend has working days at 1 and 2 days from each day.
+            # Never two: a Saturday is nearer to its Friday, a Sunday to its Monday.
             day = min(working, key=lambda each: abs(each - day))
         found.add(day)
     return found & weekdays.keys()
 
 
 def _days_by_weekday(text: str, weekdays: dict[int, int]) -> set[int]:
-    """Return the days, of those whose weekdays are given, that ``MON-FRI,SAT#2,5L`` names."""
+    """Return which days of a month, given with their weekdays, ``MON-WED,SAT#2,5L`` names."""
     field, found = CRON_FIELDS[-1], set()
     for part in text.split(","):
         name, _, nth = part.partition("#")
@@ -792,17 +796,18 @@ class CronTrigger(Trigger):
     def _next_wall(self, wall: datetime) -> datetime:
         last_year = wall.year + 50
         while wall.year <= last_year:
+            days = days_named(*self._dates, wall.year, wall.month)
+            if wall.day not in days:
+                # On to the end of the day before the next one that is meant, or of the month.
+                end = length_of_month(wall.year, wall.month)
+                day = min((each - 1 for each in days if each > wall.day), default=end)
+                wall = wall.replace(day=day, hour=23, minute=59, second=59)
             seconds = (wall - WALL_EPOCH) // SECOND
             with self._guard:
                 found = self._croniter.get_next(float, start_time=float(seconds))
             wall = WALL_EPOCH + timedelta(seconds=found)
-            days = days_named(*self._dates, wall.year, wall.month)
-            if wall.day in days:
+            if wall.day in days_named(*self._dates, wall.year, wall.month):
                 return wall
-            # On from the end of the day before the next one that is meant, or of the month.
-            end = length_of_month(wall.year, wall.month)
-            day = min((each - 1 for each in days if each > wall.day), default=end)
-            wall = wall.replace(day=day, hour=23, minute=59, second=59)
         raise ValueError("no day in 50 years is meant")
 
 
