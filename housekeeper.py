@@ -811,10 +811,10 @@ class CronTrigger(Trigger):
         raise ValueError("no day in 50 years is meant")
 
 
-# What other schedulers take: why it is refused here, what it looks like, and the schedule in it;
-# a zone or a command in it is an option of its own.  (Quartz, which has a year, counts weekdays
-# from Sunday, the 1: a number of one with a "?" before it is not repeated.)
+# What other schedulers take: why it is refused here, how it looks, and which part is the schedule.
+# A named group is another option of the task.
 CRON_TEXT = r"^(@\w+|(?:\S+\s+){4}\S+(?:\s+(?:[\d*?L#,/-]|SUN|MON|TUE|WED|THU|FRI|SAT)+)?)\s+"
+# Quartz counts weekdays from Sunday, the 1: where it writes a number, no advice would be right.
 NOT_QUARTZ = r"^(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)"
 HINTS = (
     ("a blank ends a field", r"\s*,\s*", ","),

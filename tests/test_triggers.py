@@ -787,6 +787,9 @@ REFUSED: list[tuple[object, str]] = [
     ("*", "it has 1 fields"),
     ("* * * *", "it has 4 fields"),
     ("* * * * * * 5", "it has 7 fields"),
+    # Quartz's weekday 2 is Monday: no advice is better than a wrong one.
+    ("0 0 12 ? * 2 *", "(it has 7 fields; 5, or 6 with seconds first)"),
+    ("0 0 12 ? * 6L 2030", "(it has 7 fields; 5, or 6 with seconds first)"),
     ("* * * * *" + " " * 248, "has 257 characters; the limit is 256"),
     ("@foo", "@foo is no alias here; known are @yearly, @annually"),
     ("@daily *", "@daily * is no alias here"),
