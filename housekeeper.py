@@ -98,7 +98,6 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta, timezone, tzinfo
-from datetime import time as wall_time
 from enum import Enum
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -293,19 +292,14 @@ ONE_DAY = timedelta(days=1)
 GIVE_UP_AFTER = timedelta(days=50 * 366)
 WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall-clock time has no zone
 
-LOCALTIME, LOCAL_NAME = "/etc/localtime", "/etc/timezone"
+LOCALTIME = "/etc/localtime"
 # What people write for the zone of a place.
 ABBREVIATIONS = {
     "PST": "America/Los_Angeles",
-    "PDT": "America/Los_Angeles",
     "CST": "America/Chicago",
-    "CDT": "America/Chicago",
-    "EDT": "America/New_York",
     "BST": "Europe/London",
-    "Z": "UTC",
     "CEST": "Europe/Berlin",
     "IST": "Asia/Kolkata",
-    "JST": "Asia/Tokyo",
 }
 known_zones = functools.cache(available_timezones)
 
@@ -325,14 +319,12 @@ def zone_named(name: object) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        meant, known = zone_meant(name), known_zones()
-        if not known and not meant:
-            raise ConfigurationError(
-                f"timezone {name!r} cannot be looked up: this machine has no zone database;"
-                " install it with `pip install tzdata`"
-            ) from error
-        hint = did_you_mean(name, known, "write a name such as 'Europe/Berlin'")
-        hint = f"write {meant!r}" if meant else hint
+        if meant := zone_meant(name):
+            hint = f"write {meant!r}"
+        elif known := known_zones():
+            hint = did_you_mean(name, known, "write a name such as 'Europe/Berlin'")
+        else:
+            hint = "this machine has no zone database; install it with `pip install tzdata`"
         raise ConfigurationError(f"timezone {name!r} is not known; {hint}") from error
 
 
@@ -357,25 +349,22 @@ def local_zone_name() -> str:
 
     The process looks once.  Raises ConfigurationError when the zone has no name.
     """
-    told = os.environ.get("TZ", LOCALTIME).strip().removeprefix(":") or "UTC"
-    name = _zone_of_file(told) if told.startswith("/") else told
+    name = os.environ.get("TZ", LOCALTIME).strip().removeprefix(":") or "UTC"
+    if name.startswith("/"):
+        name = _zone_of_file(name)
     if name in ("UTC", "Etc/UTC", "UTC0"):
         return "UTC"
     try:
-        zone_named(name or told)
+        zone_named(name)
     except ConfigurationError as error:
         raise ConfigurationError(f"timezone 'local' has no name here: {error}") from error
     return name
 
 
 def _zone_of_file(path: str) -> str:
-    """Return the zone that a file holds, by the links to it or else by its content; or ""."""
-    link = path
-    for _ in range(8):
-        if named := re.search("zoneinfo/(?:posix/|right/)?([A-Z].*)", link):
-            return named[1]
-        if os.path.islink(link):
-            link = os.path.join(os.path.dirname(link), os.readlink(link))
+    """Return the zone that a file is linked to, or whose rules it holds; else the path."""
+    if named := re.search("zoneinfo/(?:posix/|right/)?([A-Z].*)", os.path.realpath(path)):
+        return named[1]
     if os.name == "posix" and not os.path.exists(path):
         return "UTC"  # So says the C library, and with it cron.
 
@@ -384,15 +373,15 @@ def _zone_of_file(path: str) -> str:
             return Path(*parts).read_bytes()
         return b""
 
-    rules, written = read(path), read(LOCAL_NAME).decode("ascii", "replace").strip()
+    rules = read(path)
     for folder in TZPATH if rules else ():
-        # Several names share a content; the table has those that are not mere aliases.
+        # Several names share their rules; the table has those that are not mere aliases.
         table = read(folder, "zone1970.tab").decode("utf-8", "replace")
         names = sorted(known_zones(), key=lambda name: (f"\t{name}" not in table, name))
-        for name in (written, "UTC", *names):
-            if name and read(folder, name) == rules:
+        for name in ("UTC", *names):
+            if read(folder, name) == rules:
                 return name
-    return ""
+    return path
 
 
 def offset_at(zone: tzinfo, instant: datetime) -> timedelta:
@@ -497,7 +486,7 @@ class Trigger:
         try:
             return self._next_fixed(instant) if self._fixed else self._next_wildcard(instant)
         except (ValueError, OverflowError):
-            return None  # Nothing before the year 10000, or croniter found nothing in 50 years.
+            return None  # Nothing before the year 10000, or in 50 years.
 
     def _next_fixed(self, instant: datetime) -> datetime:
         wall = instant.astimezone(self.zone).replace(tzinfo=None)
@@ -522,7 +511,10 @@ class Trigger:
         return None
 
     def _next_wall(self, wall: datetime) -> datetime:
-        """Return the first wall-clock time strictly after `wall` that the schedule names."""
+        """Return the first wall-clock time strictly after `wall` that the schedule names.
+
+        Raises ValueError or OverflowError when there is none.
+        """
         raise NotImplementedError
 
     def latest_before(self, instant: datetime, floor: datetime) -> datetime | None:
@@ -530,41 +522,45 @@ class Trigger:
 
         It probes 1, 2, 4, ... minutes back and then halves: a long gap costs no walk over it.
         """
-        span = timedelta(minutes=1)
-        while True:
-            start = max(floor, instant - span)
+
+        def first_after(start: datetime) -> datetime | None:
             tick = self.next_after(start)
-            if tick is not None and tick <= instant:
-                break
-            if start == floor:
+            return tick if tick is not None and tick <= instant else None
+
+        span = timedelta(minutes=1)
+        while (newest := first_after(max(floor, instant - span))) is None:
+            if instant - span <= floor:
                 return None
             span *= 2
         high = instant
-        while high - tick > SECOND:
-            middle = tick + (high - tick) / 2
-            found = self.next_after(middle)
-            if found is not None and found <= instant:
-                tick = found
-            else:
+        while high - newest > SECOND:
+            middle = newest + (high - newest) / 2
+            later = first_after(middle)
+            if later is None:
                 high = middle
-        following = self.next_after(tick)
-        return following if following is not None and following <= instant else tick
+            else:
+                newest = later
+        return first_after(newest) or newest
+
+    def ticks_after(self, instant: datetime) -> Iterator[datetime]:
+        """Yield all ticks after an instant, the first one first."""
+        tick = self.next_after(instant)
+        while tick is not None:
+            yield tick
+            tick = self.next_after(tick)
 
     def following(self, instant: datetime, number: int) -> list[datetime]:
         """Return the next ticks after an instant, at most so many."""
-        found: list[datetime] = []
-        tick = self.next_after(instant)
-        while tick is not None and len(found) < number:
-            found.append(tick)
-            tick = self.next_after(tick)
-        return found
+        return list(itertools.islice(self.ticks_after(instant), number))
 
     def count(self, after: datetime, until: datetime, limit: int = 1000) -> int:
         """Return how many ticks lie in (after, until], or `limit` when there are more."""
-        number, tick = 0, self.next_after(after)
-        while tick is not None and tick <= until and number < limit:
-            number, tick = number + 1, self.next_after(tick)
-        return number
+        inside = itertools.takewhile(lambda tick: tick <= until, self.ticks_after(after))
+        return sum(1 for _ in itertools.islice(inside, limit))
+
+
+# Cron expressions: read_cron() makes fields of a text, normal_form() numbers of times and months
+# for croniter, and days_named() says which days of a month are meant.
 
 
 class CronField(NamedTuple):
@@ -582,40 +578,45 @@ class CronField(NamedTuple):
 
     def number(self, text: str) -> int:
         """Return the number that digits, or three letters or more of a word, stand for."""
-        allowed = f"{self.low}-{7 if self.words is WEEKDAYS else self.high}"
+        highest = 7 if self.words is WEEKDAYS else self.high  # Weekday 7 is Sunday once more.
         if re.fullmatch("[0-9]+", text):
-            # Weekday 7 is Sunday once more.
-            if not self.low <= int(text) <= int(allowed.partition("-")[2]):
-                raise ConfigurationError(f"{self.name} {text} is not in {allowed}")
+            if not self.low <= int(text) <= highest:
+                raise ConfigurationError(f"{self.name} {text} is not in {self.low}-{highest}")
             return int(text)
         for number, word in enumerate(self.words, start=self.low):
             if len(text) >= 3 and word.startswith(text):
                 return number
         words = f", or {self.words[0][:3]} to {self.words[-1][:3]}" if self.words else ""
-        raise ConfigurationError(f"{self.name} {text!r} is not a number in {allowed}{words}")
+        raise ConfigurationError(
+            f"{self.name} {text!r} is not a number in {self.low}-{highest}{words}"
+        )
 
-    def numbers(self, part: str) -> set[int]:
-        """Return the numbers of ``*``, ``a``, ``a-b`` and each of them with ``/step``.
+    def numbers(self, text: str) -> set[int]:
+        """Return the numbers of a list of ``*``, ``a`` and ``a-b``, each with or without a step.
 
         A range goes round where its end comes before its beginning.
         """
-        values, slash, step = part.partition("/")
-        if slash and not re.fullmatch("0*[1-9][0-9]*", step):
-            raise ConfigurationError(
-                f"{self.name} {part!r} has a step that is no number of 1 or more"
-            )
-        first, dash, end = values.partition("-")
-        low, high = self.low, self.high
-        if values != "*":
-            low = self.number(first)
-            high = self.number(end) if dash else max(low, high) if slash else low
-        elif slash and int(step) > self.size and f"{self.name}s" in UNITS:
-            raise ConfigurationError(
-                f"{self.name} {part!r} is {self.low} alone, as there are {self.size}"
-            )
-        high += self.size if high < low else 0
-        steps = range(low, high + 1, int(step or "1"))
-        return {(number - self.low) % self.size + self.low for number in steps}
+        found: set[int] = set()
+        for part in text.split(","):
+            values, slash, step = part.partition("/")
+            if slash and not re.fullmatch("0*[1-9][0-9]{0,4}", step):
+                raise ConfigurationError(
+                    f"{self.name} {part!r} has a step that is no number from 1 to 99999"
+                )
+            first, dash, end = values.partition("-")
+            low, high = self.low, self.high
+            if values != "*":
+                low = self.number(first)
+                high = self.number(end) if dash else max(low, high) if slash else low
+            elif slash and int(step) > self.size and f"{self.name}s" in UNITS:
+                raise ConfigurationError(
+                    f"{self.name} {part!r} is {self.low} alone, as there are {self.size};"
+                    f" write schedule=timedelta({self.name}s={int(step)})"
+                )
+            high += self.size if high < low else 0
+            steps = range(low, high + 1, int(step or "1"))
+            found.update((number - self.low) % self.size + self.low for number in steps)
+        return found
 
 
 # Not from the calendar module, whose names follow the process's locale.
@@ -644,103 +645,28 @@ ALIASES = {
 }
 LONGEST_CRON = 256  # characters
 HASHED = re.compile(r"(^|\s)H($|[\s(/])", re.IGNORECASE)
+DAY_OF_MONTH = re.compile("(?:L(?:-(?P<before>[0-9]+))?|(?P<day>[0-9]+)(?=W))(?P<nearest>W?)")
 WEEKDAY_OF_MONTH = re.compile("[^L#]+#[1-5]|L[^L#]+|[^L#]+L")
-DAY_OF_MONTH = re.compile("(?P<day>L(?:-(?P<before>[0-9]+))?|[0-9]+)(?P<nearest>W?)")
-
-DayRule = Callable[[date], bool]
 
 
-class Meaning(NamedTuple):
-    """What a field of a cron expression means.  Shared by all that say the same: never changed."""
+def read_cron(expression: str, hash_key: str) -> list[str]:
+    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
 
-    numbers: set[int]  # all that it may name
-    rules: list[DayRule]  # of its days, when numbers alone do not tell: one of them has to hold
-    starred: bool
-
-    def holds(self, day: date, number: int) -> bool:
-        """Tell whether the field names a day, which has this number in it."""
-        if number not in self.numbers:
-            return False
-        return not self.rules or any(rule(day) for rule in self.rules)
-
-
-@functools.lru_cache(maxsize=256)
-def meaning_of(field: CronField, text: str) -> Meaning:
-    """Return what a field's text means; raises ConfigurationError when it means nothing."""
-    if text == "?" and field.name in ("day of month", "weekday"):
-        return Meaning(field.numbers("*"), [], starred=True)
-    plain: set[int] = set()
-    special: list[tuple[set[int], DayRule]] = []
-    for position, part in enumerate(text.split(",")):
-        if part == "*" and position > 0:
-            raise ConfigurationError(
-                f"{field.name} {text!r} has a * inside a list; * is all of it"
-            )
-        found = None
-        if field.name == "day of month":
-            found = _day_of_month(field, part)
-        elif field.name == "weekday":
-            found = _weekday_of_month(field, part)
-        if found is None:
-            plain |= field.numbers(part)
-        else:
-            special.append(found)
-    rules = [rule for _, rule in special]
-    if rules and field.name == "day of month":
-        rules.append(lambda day: day.day in plain)
-    elif rules:
-        rules.append(lambda day: day.isoweekday() % 7 in plain)
-    return Meaning(plain.union(*(days for days, _ in special)), rules, text.startswith("*"))
-
-
-def _length_of_month(day: date) -> int:
-    in_the_next = day.replace(day=28) + 4 * ONE_DAY
-    return (in_the_next - in_the_next.day * ONE_DAY).day
-
-
-def _day_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | None:
-    """Return where ``L``, ``L-3``, ``LW``, ``15W`` can fall and where they do; else None."""
-    match = DAY_OF_MONTH.fullmatch(part)
-    if match is None or not (match["nearest"] or part.startswith("L")):
-        return None
-    if part.startswith("L"):
-        before = int(match["before"] or 0)
-        if match["before"] and not 1 <= before <= 30:
-            raise ConfigurationError(f"day of month {part!r} is not in L-1 to L-30")
-        days = range(28 - before, 32 - before)
-    else:
-        before, days = 0, range(field.number(match["day"]), field.number(match["day"]) + 1)
-
-    def falls_on(day: date) -> bool:
-        length = _length_of_month(day)
-        wanted = length - before if part.startswith("L") else days[0]
-        if match["nearest"] and 1 <= wanted <= length:
-            # The working day next to it in the same month: from Saturday back, from Sunday on.
-            weekday = day.replace(day=wanted).isoweekday()
-            if weekday == 6:
-                wanted += -1 if wanted > 1 else 2
-            elif weekday == 7:
-                wanted += 1 if wanted < length else -2
-        return day.day == wanted
-
-    spread = 2 if match["nearest"] else 0
-    around = range(days[0] - spread, days[-1] + spread + 1)
-    return set(around) & field.numbers("*"), falls_on
-
-
-def _weekday_of_month(field: CronField, part: str) -> tuple[set[int], DayRule] | None:
-    """Return the weekday of ``FRI#2``, ``L5``, ``5L``, ``FRIL``, and which of them; else None."""
-    if not WEEKDAY_OF_MONTH.fullmatch(part):
-        return None
-    name, _, nth = part.partition("#")
-    weekday = field.number(name.strip("L")) % 7
-
-    def falls_on(day: date) -> bool:
-        if day.isoweekday() % 7 != weekday:
-            return False
-        return (day.day + 6) // 7 == int(nth) if nth else day.day + 7 > _length_of_month(day)
-
-    return {weekday}, falls_on
+    Raises ConfigurationError that names the field and the value.
+    """
+    if len(expression) > LONGEST_CRON:
+        raise ConfigurationError(
+            f"it has {len(expression)} characters; the limit is {LONGEST_CRON}"
+        )
+    text = expression.strip(" \t\r\n")
+    if text.startswith("@") and text.lower() not in ALIASES:
+        known = did_you_mean(text.lower(), ALIASES, f"known are {', '.join(ALIASES)}")
+        raise ConfigurationError(f"{text} is no alias here; {known}")
+    texts = re.findall("[^ \t]+", ALIASES.get(text.lower(), text).upper())
+    if len(texts) not in (5, 6):
+        raise ConfigurationError(f"it has {len(texts)} fields; 5, or 6 with seconds first")
+    fields = CRON_FIELDS[-len(texts) :]
+    return [unhashed(*each, hash_key) for each in zip(fields, texts, strict=True)]
 
 
 def unhashed(field: CronField, text: str, hash_key: str) -> str:
@@ -772,25 +698,77 @@ def hashed_number(text: str) -> int:
     return int(digest_of(text)[:16], 16)
 
 
-def read_cron(expression: str, hash_key: str) -> list[tuple[CronField, str, Meaning]]:
-    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
+def normal_form(texts: Sequence[str]) -> str:
+    """Return what croniter is given of the fields: times and months in numbers, and each day.
 
-    Raises ConfigurationError that names the field and the value.
+    Which days are meant, days_named() says.  Raises ConfigurationError that names the field and
+    the value.
     """
-    if len(expression) > LONGEST_CRON:
-        raise ConfigurationError(
-            f"it has {len(expression)} characters; the limit is {LONGEST_CRON}"
-        )
-    text = expression.strip(" \t\r\n")
-    if text.startswith("@") and text.lower() not in ALIASES:
-        known = did_you_mean(text.lower(), ALIASES, f"known are {', '.join(ALIASES)}")
-        raise ConfigurationError(f"{text} is no alias here; {known}")
-    texts = re.split("[ \t]+", ALIASES.get(text.lower(), text).upper()) if text else []
-    if len(texts) not in (5, 6):
-        raise ConfigurationError(f"it has {len(texts)} fields; 5, or 6 with seconds first")
-    fields = CRON_FIELDS[-len(texts) :]
-    concrete = [unhashed(*each, hash_key) for each in zip(fields, texts, strict=True)]
-    return [(*each, meaning_of(*each)) for each in zip(fields, concrete, strict=True)]
+    each_day = [*texts[:-3], "*", texts[-2], "*"]
+    parts = list(map(_in_numbers, CRON_FIELDS[-len(texts) :], each_day))
+    days_named(texts[-3], texts[-1], 2024, 1)
+    # The sixth field is the seconds, whatever the version.
+    return " ".join([*parts[-5:], *parts[:-5]])
+
+
+@functools.lru_cache(maxsize=256)
+def _in_numbers(field: CronField, text: str) -> str:
+    """Return a field in numbers alone, which all croniters since 1.0 read alike."""
+    numbers = field.numbers(text)
+    return "*" if len(numbers) == field.size else ",".join(map(str, sorted(numbers)))
+
+
+@functools.lru_cache(maxsize=1024)
+def days_named(day: str, weekday: str, year: int, month: int) -> frozenset[int]:
+    """Return the days of a month that two fields name: the day of month and the weekday.
+
+    Debian's rule (crontab(5)): both have to fit when one of them begins with a star, else either.
+    """
+    day, weekday = ("*" if text == "?" else text for text in (day, weekday))
+    before = date(year, month, 1).isoweekday() - 1
+    weekdays = {each: (before + each) % 7 for each in range(1, length_of_month(year, month) + 1)}
+    by_number, by_weekday = _days_by_number(day, weekdays), _days_by_weekday(weekday, weekdays)
+    if day.startswith("*") or weekday.startswith("*"):
+        return frozenset(by_number & by_weekday)
+    return frozenset(by_number | by_weekday)
+
+
+def length_of_month(year: int, month: int) -> int:
+    """Return how many days a month has."""
+    return (date(year + month // 12, month % 12 + 1, 1) - date(year, month, 1)).days
+
+
+def _days_by_number(text: str, weekdays: dict[int, int]) -> set[int]:
+    """Return which days of a month, given with their weekdays, ``1-7,L,L-3,LW,15W`` names."""
+    field, last, found = CRON_FIELDS[-3], len(weekdays), set()
+    working = [day for day, weekday in weekdays.items() if 1 <= weekday <= 5]
+    for part in text.split(","):
+        match = DAY_OF_MONTH.fullmatch(part)
+        if match is None:
+            found |= field.numbers(part)
+            continue
+        if match["before"] and not 1 <= int(match["before"]) <= 30:
+            raise ConfigurationError(f"day of month {part!r} is not in L-1 to L-30")
+        day = field.number(match["day"]) if match["day"] else last - int(match["before"] or 0)
+        if match["nearest"] and day in weekdays:
+            # Never two: a Saturday is nearer to its Friday, a Sunday to its Monday.
+            day = min(working, key=lambda each: abs(each - day))
+        found.add(day)
+    return found & weekdays.keys()
+
+
+def _days_by_weekday(text: str, weekdays: dict[int, int]) -> set[int]:
+    """Return which days of a month, given with their weekdays, ``MON-WED,SAT#2,5L`` names."""
+    field, found = CRON_FIELDS[-1], set()
+    for part in text.split(","):
+        name, _, nth = part.partition("#")
+        one = WEEKDAY_OF_MONTH.fullmatch(part)
+        numbers = {field.number(name.strip("L")) % 7} if one else field.numbers(part)
+        days = [day for day, weekday in weekdays.items() if weekday in numbers]
+        if one:
+            days = days[int(nth) - 1 : int(nth)] if nth else days[-1:]
+        found.update(days)
+    return found
 
 
 class CronTrigger(Trigger):
@@ -800,183 +778,107 @@ class CronTrigger(Trigger):
     not one, or that never comes.
     """
 
-    __slots__ = ("_both_days", "_croniter", "_day", "_guard", "_weekday")
+    __slots__ = ("_croniter", "_dates", "_guard")
 
     def __init__(self, expression: str, timezone: str = "UTC", hash_key: str = "") -> None:
         if not isinstance(expression, str):
             raise ConfigurationError(f"schedule {expression!r} is not a string")
         try:
-            fields = read_cron(expression, hash_key)
+            texts = read_cron(expression, hash_key)
+            normal = normal_form(texts)
         except ConfigurationError as error:
             shown = expression if len(expression) <= LONGEST_CRON else f"{expression[:20]}..."
             raise ConfigurationError(
                 f"schedule {shown!r} is not a cron expression ({advice_on(shown, str(error))})"
             ) from None
-        *times, self._day, _, self._weekday = (meaning for _, _, meaning in fields)
-        fixed = not any(each.starred for each in times)
-        super().__init__(" ".join(text for _, text, _ in fields), timezone, fixed=fixed)
-        # Debian's rule (crontab(5)): both have to fit when one of them is a star, else either.
-        self._both_days = self._day.starred or self._weekday.starred
-        # A croniter keeps state: one thread at a time.
-        self._guard = threading.Lock()
-        self._croniter = self._make_croniter([meaning.numbers for _, _, meaning in fields])
-        if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
-            raise ConfigurationError(
-                f"schedule {expression!r} never comes: no date has that day, month and time"
-            )
-
-    def _make_croniter(self, numbers: list[set[int]]) -> Any:
-        """Return a croniter that is given numbers alone, which all since 1.0 read alike."""
         try:
             from croniter import croniter
         except ImportError:
             raise ConfigurationError(
                 "a cron expression needs croniter; run `pip install 'croniter>=1.0'`"
             ) from None
-        seconds = {0} if len(numbers) == 5 else numbers[0]
-        texts = [
-            "*" if len(each) == field.size else ",".join(map(str, sorted(each)))
-            for field, each in zip(CRON_FIELDS, [seconds, *numbers[-5:]], strict=True)
-        ]
-        # "The 13th or any weekday" is any day.  A croniter is not asked what it makes of that.
-        if not self._both_days and "*" in (texts[3], texts[5]):
-            texts[3] = texts[5] = "*"
-        # The sixth field is the seconds, whatever the version.
-        normal = " ".join([*texts[1:], texts[0]] if len(numbers) == 6 else texts[1:])
-        return croniter(normal, 0.0, day_or=not self._both_days)
+        fixed = not any(text.startswith("*") for text in texts[:-3])
+        super().__init__(" ".join(texts), timezone, fixed=fixed)
+        self._dates = texts[-3], texts[-1]
+        self._guard = threading.Lock()  # A croniter keeps state: one thread at a time.
+        self._croniter = croniter(normal, 0.0)
+        if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
+            raise ConfigurationError(
+                f"schedule {expression!r} never comes: no date has that day, month and time"
+            )
 
     def _next_wall(self, wall: datetime) -> datetime:
-        start = wall
-        while wall - start < GIVE_UP_AFTER:
+        last_year = wall.year + 50
+        while wall.year <= last_year:
+            days = days_named(*self._dates, wall.year, wall.month)
+            if wall.day not in days:
+                # On to the end of the day before the next one that is meant, or of the month.
+                end = length_of_month(wall.year, wall.month)
+                day = min((each - 1 for each in days if each > wall.day), default=end)
+                wall = wall.replace(day=day, hour=23, minute=59, second=59)
             seconds = (wall - WALL_EPOCH) // SECOND
             with self._guard:
                 found = self._croniter.get_next(float, start_time=float(seconds))
             wall = WALL_EPOCH + timedelta(seconds=found)
-            if not (self._day.rules or self._weekday.rules) or self._names(wall):
+            if wall.day in days_named(*self._dates, wall.year, wall.month):
                 return wall
-            # croniter costs more to ask than a month of days to look at.
-            for _ in range(31):
-                wall = wall.replace(hour=23, minute=59, second=59)
-                if self._names(wall + SECOND):
-                    break
-                wall += ONE_DAY
-        raise ValueError("no date in 50 years is meant")
-
-    def _names(self, day: date) -> bool:
-        on_day = self._day.holds(day, day.day)
-        on_weekday = self._weekday.holds(day, day.isoweekday() % 7)
-        return on_day and on_weekday if self._both_days else on_day or on_weekday
+        raise ValueError("no day in 50 years is meant")
 
 
-def _from_quartz(match: re.Match[str]) -> str:
-    """Drop the year of an expression; one with a ``?`` counts weekdays from Sunday, the 1."""
-    *others, weekday = match[1].split()
-    if "?" in match[1]:
-        days = r"(?<![#/\d])[1-7](?!\d)"
-        weekday = re.sub(days, lambda day: WEEKDAYS[int(day[0]) - 1][:3], weekday)
-    return " ".join([*others, weekday])
-
-
-# What other schedulers read: why this one does not, how it looks, and what to write for it.
-YEAR = r"^(.+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*$"
-SPELLINGS: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
+# What other schedulers take: why it is refused here, how it looks, and which part is the schedule.
+# A named group is another option of the task.
+CRON_TEXT = r"^(@\w+|(?:\S+\s+){4}\S+(?:\s+(?:[\d*?L#,/-]|SUN|MON|TUE|WED|THU|FRI|SAT)+)?)\s+"
+# Quartz counts weekdays from Sunday, the 1: where it writes a number, no advice would be right.
+NOT_QUARTZ = r"^(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)"
+HINTS = (
     ("a blank ends a field", r"\s*,\s*", ","),
-    ("R differs between processes, H does not", r"(?<!\S)R(?=[(/\s]|$)", "H"),
-    ("~ differs between processes, H does not", r"(?<!\S)~(?=[/\s]|$)", "H"),
-    ("~ differs between processes, H does not", r"([0-9]+)~([0-9]+)", r"H(\1-\2)"),
-    ("* beside other numbers is all of them", r"(?<!\S)\S+,\*(?=[,\s]|$)\S*", "*"),
+    ("it would differ between processes, H does not", r"(?<!\S)[R~](?=[(/\s]|$)", "H"),
+    ("it would differ between processes, H does not", r"([0-9]+)~([0-9]+)", r"H(\1-\2)"),
     ("an alias begins with @", r"^(?=[A-Z]+$)", "@"),
     ("a comment stands behind it", r"\s+#.*$", ""),
-    ("no schedule has a year, so raise SkipRun in others", YEAR, _from_quartz),
-    ("no schedule has a year", r"^(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", _from_quartz),
+    ("no schedule has a year", NOT_QUARTZ + r"(.+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*$", r"\1"),
+    ("no schedule has a year", NOT_QUARTZ + r"(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", r"\1"),
+    ("a zone stands before it", r"^(?:(?:CRON_)?TZ=)?(?P<timezone>[A-Z]\S+)\s+(.+)$", r"\2"),
+    ("a zone stands behind it", CRON_TEXT + r"(?P<timezone>[A-Z]\S+)(?:\s+#.*)?$", r"\1"),
+    (
+        "a command stands behind it",
+        CRON_TEXT + r"(?:root\s+)?(?P<command>(?=\S*[./~\s])(?:[A-Z/~]|\.\.?/).*)$",
+        r"\1",
+    ),
 )
 # Each blank has one place in it, so that no text takes long to refuse.
-LENGTH = re.compile(
-    "(?:([0-9]{1,5}) ?)?([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
-)
+LENGTH = r"(?:([0-9]{1,5}) ?)?([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
 
 
 def advice_on(expression: str, reason: str) -> str:
-    """Return why an expression is refused and, where another scheduler reads it, what to write."""
+    """Return why an expression is refused and, where another scheduler takes it, what to write."""
     text = expression.strip()
-    lines = [line.strip() for line in text.splitlines()]
-    if len(lines) > 1 and all(map(_accepted, lines)):
-        return f"it has {len(lines)} lines; write schedule={lines!r}"
-    if text.lower() == "@reboot":
-        return "a start is not an instant; write startup=True"
-    every = re.fullmatch(f"@?every ((?:{LENGTH.pattern})+)", " ".join(text.lower().split()))
-    if every and (length := _length_of(every[1])):
-        return f"a length of time is a timedelta; write {length}"
-    for known, word in zip(CRON_FIELDS[-len(text.split()) :], text.split(), strict=False):
-        for step in re.findall(r"\*/([0-9]{1,5})(?![0-9])", word):
-            if f"{known.name}s" in UNITS and int(step) > known.size:
-                return f"{reason}; write schedule=timedelta({known.name}s={step})"
-    for why, pattern, other in SPELLINGS:
-        spelled = re.sub(pattern, other, text, flags=re.IGNORECASE)
-        if spelled != text and _accepted(spelled):
-            return f"{why}; write schedule={spelled!r}"
-    return _advice_on_more(text) or reason
+    for why, pattern, schedule in HINTS:
+        match = re.search(pattern, text, re.IGNORECASE)
+        options = {"schedule": re.sub(pattern, schedule, text, flags=re.IGNORECASE)}
+        options |= match.groupdict() if match else {}
+        if zone := options.get("timezone"):
+            options["timezone"] = zone_meant(zone)
+        if match and all(options.values()) and _accepted(options["schedule"]):
+            return f"{why}; write {', '.join(f'{key}={options[key]!r}' for key in options)}"
+    every = re.fullmatch(f"@?every ((?:{LENGTH})+)", " ".join(text.lower().split()))
+    lengths = {
+        next(each for each in UNITS if each.startswith(unit[0])): int(number or "1")
+        for number, unit in re.findall(LENGTH, every[1] if every else "")
+    }
+    if SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
+        length = ", ".join(f"{unit}={number}" for unit, number in lengths.items())
+        return f"a length of time is a timedelta; write schedule=timedelta({length})"
+    return reason
 
 
 def _accepted(text: str) -> bool:
     try:
-        read_cron(text, "")  # First: it gives no advice in turn.
+        normal_form(read_cron(text, ""))  # First: it gives no advice in turn.
         CronTrigger(text)
     except ConfigurationError:
         return False
     return True
-
-
-def _length_of(text: str) -> str:
-    """Return what to write for ``5m``, ``1h30m`` or ``10 minutes``; or ""."""
-    lengths = {
-        next(each for each in UNITS if each.startswith(unit[0])): int(number or "1")
-        for number, unit in LENGTH.findall(text)
-    }
-    if not SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
-        return ""
-    length = ", ".join(f"{unit}={number}" for unit, number in lengths.items())
-    for unit, whole, cron in (("minutes", 60, "*/{} * * * *"), ("hours", 24, "0 */{} * * *")):
-        number = lengths.get(unit, whole)
-        if len(lengths) == 1 and number < whole and whole % number == 0:
-            same = cron.format(number).replace("*/1 ", "* ")
-            return f"schedule={same!r} or schedule=timedelta({length})"
-    return f"schedule=timedelta({length})"
-
-
-def _advice_on_more(text: str) -> str:
-    """Say where a zone or a command before or behind an expression belongs; or ""."""
-    before = re.fullmatch(r"(?:(?:CRON_)?TZ=)?(\S+)\s+(.+)", text, re.IGNORECASE)
-    if before and (zone := _zone_in(before[1])) and _accepted(before[2]):
-        return f"a zone stands before it; write schedule={before[2]!r}, timezone={zone!r}"
-    for size in (6, 5, 1):
-        *head, rest = text.split(None, size) if len(text.split()) > size else ["", ""]
-        expression = " ".join(head)
-        if not _accepted(expression):
-            continue
-        if zone := _zone_in(rest.partition("#")[0].strip()):
-            return f"a zone stands behind it; write schedule={expression!r}, timezone={zone!r}"
-        if re.search(r"\s|\.|^[/~]", rest) and re.search("[A-Za-z]", rest):
-            command = re.sub(r"^root\s+", "", rest)
-            return f"a command stands behind it; write schedule={expression!r}, {command=!r}"
-    return ""
-
-
-def _zone_in(word: str) -> str:
-    return zone_meant(word) if re.search("[A-Za-z]", word) else ""
-
-
-class ScheduleBuilder(Protocol):
-    """What Housekeeper reads of a job of the `schedule` library."""
-
-    interval: int
-    latest: int | None
-    unit: str | None
-    at_time: wall_time | None
-    at_time_zone: object
-    start_day: str | None
-    cancel_after: datetime | None
-    job_func: object
 
 
 class IntervalTrigger(Trigger):
@@ -990,46 +892,36 @@ class IntervalTrigger(Trigger):
 
     __slots__ = ("_phase", "period")
 
-    MONDAY = 4 * 86400  # 1970-01-01 was a Thursday
-    DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-
-    def __init__(
-        self, schedule: ScheduleBuilder | timedelta, timezone: str = "UTC", hash_key: str = ""
-    ) -> None:
+    def __init__(self, schedule: Any, timezone: str = "UTC", hash_key: str = "") -> None:
         if isinstance(schedule, timedelta):
-            if not SECOND <= schedule <= GIVE_UP_AFTER or schedule % SECOND:
-                raise ConfigurationError(
-                    f"schedule {schedule!r} is not in whole seconds, from 1 second to 50 years"
-                )
-            self.period = schedule // SECOND
-            self._phase = hashed_number(f"{hash_key}\0timedelta") % self.period
-            text = f"{as_written(schedule)} + {timedelta(seconds=self._phase)}"
-            super().__init__(text, "UTC", fixed=False)
-            return
-        self._check_builder(schedule)
-        unit, at = str(schedule.unit), schedule.at_time
-        self.period = schedule.interval * UNITS[unit]
-        self._phase = at.hour * 3600 + at.minute * 60 + at.second if at else 0
-        if unit == "weeks":
-            self._phase += self.MONDAY + 86400 * self.DAYS.index(schedule.start_day or "monday")
-        on_the_wall = unit in ("days", "weeks")
-        zone = timezone if on_the_wall or at else "UTC"
-        super().__init__(as_written(schedule), zone, fixed=on_the_wall)
-        if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
+            number, unit, at = 0 if schedule % SECOND else schedule // SECOND, "seconds", None
+        else:
+            self._check_builder(schedule)
+            number, unit, at = schedule.interval, schedule.unit, schedule.at_time
+        self.period = number * UNITS[unit]
+        if not 1 <= self.period <= GIVE_UP_AFTER // SECOND:
             raise ConfigurationError(
-                f"schedule {self.text!r} never comes: the interval is too long"
+                f"schedule {schedule!r} is not in whole seconds, from 1 second to 50 years"
             )
+        text, on_the_wall = as_written(schedule), unit in ("days", "weeks")
+        self._phase = at.hour * 3600 + at.minute * 60 + at.second if at else 0
+        if isinstance(schedule, timedelta):
+            self._phase = hashed_number(f"{hash_key}\0timedelta") % self.period
+            text += f" + {timedelta(seconds=self._phase)}"
+        elif unit == "weeks":
+            # 1970-01-04 was a Sunday.
+            days = 3 + WEEKDAYS.index((schedule.start_day or "monday").upper())
+            self._phase += days * UNITS["days"]
+        super().__init__(text, timezone if on_the_wall or at else "UTC", fixed=on_the_wall)
 
     @staticmethod
-    def _check_builder(builder: ScheduleBuilder) -> None:
+    def _check_builder(builder: Any) -> None:
+        every = f"schedule every({builder.interval!r})"
         if builder.unit not in UNITS:
-            raise ConfigurationError(
-                f"schedule every({builder.interval!r}) has no unit; write every(10).minutes"
-            )
+            raise ConfigurationError(f"{every} has no unit; write every(10).minutes")
         if type(builder.interval) is not int or builder.interval < 1:
             raise ConfigurationError(
-                f"schedule every({builder.interval!r}).{builder.unit}: the interval is not a whole"
-                " number of 1 or more"
+                f"{every}.{builder.unit}: the interval is not a whole number of 1 or more"
             )
         refused = {
             ".to(): a random interval differs between processes; write"
@@ -1041,12 +933,15 @@ class IntervalTrigger(Trigger):
         }
         for reason, present in refused.items():
             if present is not None:
-                raise ConfigurationError(f"schedule every({builder.interval}) has {reason}")
+                raise ConfigurationError(f"{every} has {reason}")
 
     def _next_wall(self, wall: datetime) -> datetime:
         seconds = (wall - WALL_EPOCH) // SECOND
         periods = (seconds - self._phase) // self.period + 1
         return WALL_EPOCH + timedelta(seconds=self._phase + periods * self.period)
+
+
+UNION = " | "  # between the texts of a union's parts
 
 
 class UnionTrigger(Trigger):
@@ -1061,9 +956,6 @@ class UnionTrigger(Trigger):
     def _compute_next(self, instant: datetime) -> datetime | None:
         ticks = [part.next_after(instant) for part in self._parts.values()]
         return min((tick for tick in ticks if tick is not None), default=None)
-
-
-UNION = " | "  # between the texts of a union's parts
 
 
 def is_schedule_builder(value: object) -> bool:
@@ -1081,7 +973,7 @@ def is_hashed(schedule: object) -> bool:
     return isinstance(schedule, timedelta)
 
 
-def as_written(schedule: object) -> str:
+def as_written(schedule: Any) -> str:
     """Return the text of a valid schedule for lists, without what a hash key adds."""
     if isinstance(schedule, list | tuple):
         return UNION.join(map(as_written, schedule))
@@ -1090,12 +982,11 @@ def as_written(schedule: object) -> str:
     if isinstance(schedule, timedelta):
         unit = next(each for each in reversed(UNITS) if not schedule // SECOND % UNITS[each])
         return _every_so(schedule // SECOND // UNITS[unit], unit)
-    builder = cast(ScheduleBuilder, schedule)
-    text = _every_so(builder.interval, builder.start_day or str(builder.unit))
-    if builder.at_time is None:
+    text = _every_so(schedule.interval, schedule.start_day or schedule.unit)
+    if schedule.at_time is None:
         return text
-    shown = {"minutes": ":%S", "hours": ":%M:%S"}.get(str(builder.unit), "%H:%M:%S")
-    at = builder.at_time.strftime(shown)
+    shown = {"minutes": ":%S", "hours": ":%M:%S"}.get(schedule.unit, "%H:%M:%S")
+    at = schedule.at_time.strftime(shown)
     return f"{text} at {at.removesuffix(':00') if len(at) > 3 else at}"
 
 
@@ -1114,14 +1005,14 @@ def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger
     Raises ConfigurationError, see CronTrigger and IntervalTrigger.
     """
     if isinstance(schedule, str):
-        key = hash_key if HASHED.search(schedule) else ""
+        key = hash_key if is_hashed(schedule) else ""
         wanted = (schedule, zone_name(timezone), key)
         trigger = _cron_triggers.get(wanted)
         if trigger is None:
             trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
         return trigger
     if isinstance(schedule, timedelta) or is_schedule_builder(schedule):
-        return IntervalTrigger(cast(ScheduleBuilder, schedule), timezone, hash_key)
+        return IntervalTrigger(schedule, timezone, hash_key)
     if not isinstance(schedule, list | tuple):
         raise ConfigurationError(
             f"schedule {schedule!r} is neither a cron expression, a timedelta, schedule.every(...)"

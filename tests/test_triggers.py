@@ -378,6 +378,9 @@ TIMES = [
     ("50-10/20 * * * *", "2024-06-01T21:00", "2024-06-01T21:10 2024-06-01T21:50 2024-06-01T22:10"),
     ("5-5 3-3/2 * * *", "2024-06-01T21:00", "2024-06-02T03:05 2024-06-03T03:05"),
     ("1,5-7,*/30 4 * * *", "2024-06-01T04:01", "2024-06-01T04:05 2024-06-01T04:06"),
+    # crontab(5): a star in a list is all of it.
+    ("5,* 4 * * *", "2024-06-01T04:58", "2024-06-01T04:59 2024-06-02T04:00 2024-06-02T04:01"),
+    ("0 5 13,* * FRI", "2024-06-01T21:00", "2024-06-02T05:00 2024-06-03T05:00"),
     ("7,*/30 4 * * *", "2024-06-01T04:00", "2024-06-01T04:07 2024-06-01T04:30 2024-06-02T04:00"),
     # As many as there are is each of them.
     ("*/60 * * * *", "2024-06-01T21:00", "2024-06-01T22:00 2024-06-01T23:00"),
@@ -430,8 +433,10 @@ def test_croniter_is_given_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     for expression in expressions:
         hk.CronTrigger(expression)
     assert len(given) == len(expressions) > 350
+    # Of days it is told nothing, so that no version's rules for them count.
     for text in given:
-        assert re.fullmatch(r"(\*|[0-9]+(,[0-9]+)*)( (\*|[0-9]+(,[0-9]+)*)){4,5}", text)
+        numbers = r"(\*|[0-9]+(,[0-9]+)*)"
+        assert re.fullmatch(rf"{numbers} {numbers} \* {numbers} \*( {numbers})?", text)
 
 
 CLOCK_CHANGES = [
@@ -782,6 +787,9 @@ REFUSED: list[tuple[object, str]] = [
     ("*", "it has 1 fields"),
     ("* * * *", "it has 4 fields"),
     ("* * * * * * 5", "it has 7 fields"),
+    # Quartz's weekday 2 is Monday: no advice is better than a wrong one.
+    ("0 0 12 ? * 2 *", "(it has 7 fields; 5, or 6 with seconds first)"),
+    ("0 0 12 ? * 6L 2030", "(it has 7 fields; 5, or 6 with seconds first)"),
     ("* * * * *" + " " * 248, "has 257 characters; the limit is 256"),
     ("@foo", "@foo is no alias here; known are @yearly, @annually"),
     ("@daily *", "@daily * is no alias here"),
@@ -829,12 +837,13 @@ REFUSED: list[tuple[object, str]] = [
     ("? * * * *", "minute '?' is not a number"),
     ("* * ?,5 * *", "day of month '?' is not a number"),
     # Steps.
-    ("*/0 * * * *", "minute '*/0' has a step that is no number of 1 or more"),
+    ("*/0 * * * *", "minute '*/0' has a step that is no number from 1 to 99999"),
     ("5-10/0 * * * *", "minute '5-10/0' has a step"),
     ("*/ * * * *", "minute '*/' has a step"),
     ("*/x * * * *", "minute '*/X' has a step"),
     ("*/-1 * * * *", "minute '*/-1' has a step"),
     ("1/2/3 * * * *", "minute '1/2/3' has a step"),
+    ("*/100000 * * * *", "minute '*/100000' has a step"),
     # Days.
     ("* * L-0 * *", "day of month 'L-0' is not in L-1 to L-30"),
     ("* * L-31 * *", "day of month 'L-31' is not in L-1 to L-30"),
@@ -885,25 +894,25 @@ def test_what_is_no_schedule_is_refused_with_its_field_and_value(
 
 
 ADVICE = [
-    # A year field: Quartz, AWS EventBridge (their weekday 1 is Sunday), croniter, nnCron.
+    # A year field: Quartz, AWS EventBridge, croniter, nnCron.
     ("0 0 12 1 1 ? 2030", "schedule='0 0 12 1 1 ?'"),
-    ("0 0 12 ? * 2 *", "schedule='0 0 12 ? * MON'"),
-    ("0 0 12 ? * 6L 2030-2032", "schedule='0 0 12 ? * FRIL'"),
-    ("0 0 12 ? * 6#3 *", "schedule='0 0 12 ? * FRI#3'"),
+    ("0 0 12 ? * MON *", "schedule='0 0 12 ? * MON'"),
+    ("0 0 12 ? * FRIL 2030-2032", "schedule='0 0 12 ? * FRIL'"),
+    ("0 0 12 ? 1 FRI#3 *", "schedule='0 0 12 ? 1 FRI#3'"),
     ("0 12 * * ? *", "schedule='0 12 * * ?'"),
     ("0 12 ? * MON-FRI *", "schedule='0 12 ? * MON-FRI'"),
     ("0 0 1 1 * * 2030", "schedule='0 0 1 1 * *'"),
     ("* * * * * * *", "schedule='* * * * * *'"),
     ("0 12 1 1 * 2030", "schedule='0 12 1 1 *'"),
     # Lengths: robfig/cron (Go, Kubernetes operators), people.
-    ("@every 5m", "schedule='*/5 * * * *' or schedule=timedelta(minutes=5)"),
+    ("@every 5m", "schedule=timedelta(minutes=5)"),
     ("@every 1h30m", "schedule=timedelta(hours=1, minutes=30)"),
     ("@every 90s", "schedule=timedelta(seconds=90)"),
-    ("@every 2h", "schedule='0 */2 * * *' or schedule=timedelta(hours=2)"),
-    ("every 5 minutes", "schedule='*/5 * * * *' or schedule=timedelta(minutes=5)"),
+    ("@every 2h", "schedule=timedelta(hours=2)"),
+    ("every 5 minutes", "schedule=timedelta(minutes=5)"),
     ("Every  36 hours", "schedule=timedelta(hours=36)"),
-    ("every hour", "schedule='0 * * * *' or schedule=timedelta(hours=1)"),
-    ("@every 1m", "schedule='* * * * *' or schedule=timedelta(minutes=1)"),
+    ("every hour", "schedule=timedelta(hours=1)"),
+    ("@every 1m", "schedule=timedelta(minutes=1)"),
     ("@every 1d 12h", "schedule=timedelta(days=1, hours=12)"),
     ("*/90 * * * *", "schedule=timedelta(minutes=90)"),
     ("0 */48 * * *", "schedule=timedelta(hours=48)"),
@@ -925,7 +934,6 @@ ADVICE = [
     ("30 0 2 * * * ls -l", "schedule='30 0 2 * * *', command='ls -l'"),
     ("0 2 * * * # nightly", "schedule='0 2 * * *'"),
     ("@daily #nightly", "schedule='@daily'"),
-    ("@reboot", "startup=True"),
     # cronie's ~ and croniter's R, drawn anew each time.
     ("0~59 * * * *", "schedule='H(0-59) * * * *'"),
     ("~ 3 * * *", "schedule='H 3 * * *'"),
@@ -936,12 +944,7 @@ ADVICE = [
     # Slips.
     ("0 1, 2 * * *", "schedule='0 1,2 * * *'"),
     ("0 1 * * MON , TUE", "schedule='0 1 * * MON,TUE'"),
-    ("5,* * * * *", "schedule='* * * * *'"),
-    ("* * *,* * *", "schedule='* * * * *'"),
-    ("* 5,*,3 * * *", "schedule='* * * * *'"),
-    ("* * * * 5,*", "schedule='* * * * *'"),
     ("daily", "schedule='@daily'"),
-    ("0 2 * * *\n0 4 * * SUN\n", "schedule=['0 2 * * *', '0 4 * * SUN']"),
 ]
 
 
@@ -966,8 +969,8 @@ def test_whatever_a_refusal_says_to_write_is_accepted() -> None:
             hk.Task("sweep", print, schedule=text)
         except hk.ConfigurationError as error:
             _, _, advice = str(error).removesuffix(")").rpartition("; write ")
-            for each in advice.split(" or ") if "=" in advice else ():
-                options = eval(f"dict({each})", {"timedelta": timedelta})
+            if "=" in advice:
+                options = eval(f"dict({advice})", {"timedelta": timedelta})
                 action = {} if "command" in options else {"run": print}
                 assert hk.Task("sweep", **action, **options)
                 written += 1
@@ -1510,8 +1513,8 @@ REFUSED_BUILDERS: list[tuple[Any, str]] = [
     (every(1.5).hours, "every(1.5).hours: the interval is not"),  # type: ignore[arg-type]
     (every("3").days, "every('3').days: the interval is not"),  # type: ignore[arg-type]
     (every(True).hours, "every(True).hours: the interval is not"),
-    (every(10**9).weeks, "'every 1000000000 weeks' never comes: the interval is too long"),
-    (every(10**40).days, "days' never comes: the interval is too long"),
+    (every(10**9).weeks, "is not in whole seconds, from 1 second to 50 years"),
+    (every(10**40).days, "is not in whole seconds, from 1 second to 50 years"),
 ]
 
 
@@ -1707,7 +1710,6 @@ def test_a_schedule_is_hashed_when_its_ticks_depend_on_the_key(
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Give this host other files of its zone, for the test."""
     monkeypatch.setattr(hk, "LOCALTIME", str(tmp_path / "localtime"))
-    monkeypatch.setattr(hk, "LOCAL_NAME", str(tmp_path / "timezone"))
     monkeypatch.delenv("TZ", raising=False)
     hk.local_zone_name.cache_clear()
     yield tmp_path
@@ -1747,8 +1749,6 @@ def test_the_zone_of_this_host_is_that_of_the_variable_tz(
     ],
 )
 def test_else_it_is_that_to_which_localtime_links(links: list[str], name: str, host: Path) -> None:
-    # Not what this file says, which tools forget to change.
-    (host / "timezone").write_text("Asia/Tokyo\n")
     for link, target in zip(["localtime", *links], links, strict=False):
         (host / link).symlink_to(target)
     trigger = hk.CronTrigger("0 4 * * *", "local")
@@ -1757,25 +1757,21 @@ def test_else_it_is_that_to_which_localtime_links(links: list[str], name: str, h
 
 
 @pytest.mark.parametrize(
-    ("content", "written", "name"),
+    ("content", "name"),
     [
-        ("America/New_York", "US/Eastern", "US/Eastern"),
-        ("Europe/Berlin", "Asia/Tokyo", "Europe/Berlin"),
-        ("Europe/Berlin", None, "Europe/Berlin"),
-        ("Europe/London", "\xff../..", "Europe/London"),
-        ("Asia/Kolkata", "", "Asia/Kolkata"),
-        ("Etc/UTC", None, "UTC"),
+        ("US/Eastern", "America/New_York"),
+        ("Europe/Berlin", "Europe/Berlin"),
+        ("Asia/Kolkata", "Asia/Kolkata"),
+        ("Etc/UTC", "UTC"),
     ],
 )
 def test_a_copy_of_a_zones_file_is_known_by_what_is_in_it(
-    content: str, written: str | None, name: str, host: Path
+    content: str, name: str, host: Path
 ) -> None:
     folder = next((each for each in TZPATH if (Path(each) / content).exists()), None)
     if folder is None:
         pytest.skip("this machine keeps its zones in a package")
     (host / "localtime").write_bytes((Path(folder) / content).read_bytes())
-    if written is not None:
-        (host / "timezone").write_text(written, encoding="latin-1")
     assert hk.zone_name("local") == name
 
 
