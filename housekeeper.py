@@ -1204,11 +1204,11 @@ class Task:
             )
         try:
             self._check_action()
-            self._check_numbers()
-            _check_flag("enabled", self.enabled)
-            _check_flag("each_host", self.each_host)
+            for name, wanted in TASK_OPTIONS.items():
+                value = getattr(self, name)
+                if value is not None or name not in ("command", "cwd", "env", "timeout"):
+                    check_option(name, value, wanted)
             self._check_schedule()
-            _check_sentry(self.sentry)
         except ConfigurationError as error:
             raise ConfigurationError(f"Task {self.name!r}: {error}") from error.__cause__
         note = task_made.get()
@@ -1218,31 +1218,12 @@ class Task:
     def _check_action(self) -> None:
         if (self.run is None) == (self.command is None):
             raise ConfigurationError("give it either run= or command=")
+        if self.run is None and os.name != "posix":
+            raise ConfigurationError("command= needs a POSIX system; call subprocess in run=")
         if self.run is not None:
-            object.__setattr__(self, "_app_parameter", _check_function(self.run))
+            object.__setattr__(self, "_app_parameter", _app_parameter_of(self.run))
             if self.cwd is not None or self.env is not None:
                 raise ConfigurationError("cwd= and env= go with command=, not with run=")
-            return
-        if os.name != "posix":
-            raise ConfigurationError("command= needs a POSIX system; call subprocess in run=")
-        _check_command(self.command)
-        _check_surroundings(self.cwd, self.env)
-
-    def _check_numbers(self) -> None:
-        _check_number("grace", self.grace, least=0)
-        _check_number("retry_delay", self.retry_delay, least=0)
-        if self.timeout is not None:
-            _check_number("timeout", self.timeout, least=0)
-            if self.timeout == 0:
-                raise ConfigurationError("timeout 0 leaves no time to run; None means no limit")
-        if type(self.retries) is not int or self.retries < 0:
-            raise ConfigurationError(
-                f"retries {self.retries!r} is not a whole number of 0 or more"
-            )
-        if not isinstance(self.startup, bool):
-            _check_number("startup", self.startup, least=0)
-            if self.startup == math.inf:
-                raise ConfigurationError("startup inf never comes, and JSON does not know it")
 
     def _check_schedule(self) -> None:
         listed = isinstance(self.schedule, list | tuple)
@@ -1294,46 +1275,53 @@ def _is_reboot(schedule: object) -> bool:
 TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def _check_number(name: str, value: object, least: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (least <= cast(float, value) <= sys.float_info.max or value == math.inf):
-        raise ConfigurationError(f"{name} {value!r} is not a number of seconds, {least:g} or more")
+def _is_flag(value: object) -> bool:
+    return value in (True, False)  # The "0" or "false" of a variable would mean the contrary.
 
 
-def _check_flag(name: str, value: object) -> None:
-    # The "0" or "false" of a variable would mean the contrary.
-    if value not in (True, False):
-        raise ConfigurationError(f"{name} {value!r} is neither True nor False")
+def _is_seconds(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 <= value <= sys.float_info.max or value == math.inf
 
 
-def _check_command(command: object) -> None:
-    words = [command] if isinstance(command, str) else command
-    listed = isinstance(words, list | tuple) and all(isinstance(word, str) for word in words)
-    if not listed or not words or not cast(list[str], words)[0].strip():
-        raise ConfigurationError(
-            f"command {command!r} is neither a shell line nor a list of arguments"
-        )
-    if "\0" in "".join(cast(list[str], words)):
-        raise ConfigurationError(f"command {command!r} holds a NUL character")
+def _is_delay(value: object) -> bool:
+    return isinstance(value, bool) or (_is_seconds(value) and value != math.inf)
 
 
-def _check_surroundings(cwd: object, env: object) -> None:
-    if cwd is not None and (not isinstance(cwd, str | os.PathLike) or "\0" in os.fspath(cwd)):
-        raise ConfigurationError(f"cwd {cwd!r} is not a path")
-    if env is None:
-        return
-    pairs = list(env.items()) if isinstance(env, Mapping) else [("", "")]
-    for name, text in pairs:
-        named = isinstance(name, str) and name and "=" not in name and "\0" not in name
-        if not named or not isinstance(text, str) or "\0" in text:
+def _is_limit(value: object) -> bool:
+    return _is_seconds(value) and value != 0
+
+
+def _is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_command(value: object) -> bool:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not words or not all(map(_is_text, words)):
+        return False
+    return bool(words[0].strip())
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and _is_text(os.fspath(value))
+
+
+def _check_environment(value: object) -> bool:
+    for name, text in value.items() if isinstance(value, Mapping) else [("", "")]:
+        if not _is_text(name) or not name or "=" in name or not _is_text(text):
             # Its texts may be secrets.
             raise ConfigurationError(
                 f"env= holds something other than names and texts, at {name!r}"
             )
+    return True
 
 
-SENTRY_SLUG = re.compile("(?![0-9]+$)[a-z0-9_-]{1,50}")
-SENTRY_OWNER = re.compile("(user|team):[0-9]+|[^\\s]+@[^\\s]+|#[^\\s]+")
 # The most that Sentry takes; margin and runtime are minutes.
 SENTRY_NUMBERS = {
     "checkin_margin": 40_320,
@@ -1341,49 +1329,52 @@ SENTRY_NUMBERS = {
     "failure_issue_threshold": 720,
     "recovery_threshold": 720,
 }
+SENTRY_TEXTS = {
+    "slug": ("(?![0-9]+$)[a-z0-9_-]{1,50}", "1 to 50 of a-z, 0-9, - and _, digits alone aside"),
+    "owner": ("(user|team):[0-9]+|\\S+@\\S+|#\\S+", "of the form user:51 or team:6"),
+}
 
 
-def _check_sentry(options: object) -> None:
-    if isinstance(options, bool):
-        return
-    if not isinstance(options, Mapping):
-        raise ConfigurationError(f"sentry {options!r} is not True, False or a dict")
-    for name, value in options.items():
-        most = SENTRY_NUMBERS.get(name)
-        if name not in ("slug", "owner") and most is None:
+def _check_sentry(options: object) -> bool:
+    for name, value in options.items() if isinstance(options, Mapping) else ():
+        if name in SENTRY_NUMBERS:
+            fits = _is_whole(value, 1, SENTRY_NUMBERS[name])
+            wanted = f"a whole number in 1-{SENTRY_NUMBERS[name]}"
+        elif name in SENTRY_TEXTS:
+            pattern, wanted = SENTRY_TEXTS[name]
+            fits = isinstance(value, str) and re.fullmatch(pattern, value) is not None
+        else:
             known = ", ".join(["slug", *SENTRY_NUMBERS, "owner"])
             raise ConfigurationError(f"sentry has no option {name!r}; known are {known}")
-        if most is not None:
-            if type(value) is not int or not 1 <= value <= most:
-                raise ConfigurationError(
-                    f"sentry {name} {value!r} is not a whole number in 1-{most}"
-                )
-        elif name == "slug" and not (isinstance(value, str) and SENTRY_SLUG.fullmatch(value)):
-            raise ConfigurationError(
-                f"sentry slug {value!r} is not 1 to 50 of a-z, 0-9, - and _, digits alone aside"
-            )
-        elif name == "owner" and not (isinstance(value, str) and SENTRY_OWNER.fullmatch(value)):
-            raise ConfigurationError(
-                f"sentry owner {value!r} is not of the form user:51 or team:6"
-            )
+        if not fits:
+            raise ConfigurationError(f"sentry {name} {value!r} is not {wanted}")
+    return isinstance(options, bool | Mapping)
 
 
-def _parameters(function: TaskFunction) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}  # Some builtins have no signature; they are called without arguments.
+# What a value has to be, and the words for one that is not.
+Wanted = tuple[Callable[[Any], bool], str]
+IS_FLAG: Wanted = (_is_flag, "is neither True nor False")
+IS_SECONDS: Wanted = (_is_seconds, "is not a number of seconds, 0 or more")
+TASK_OPTIONS: dict[str, Wanted] = {
+    "command": (_is_command, "is neither a shell line nor a list of arguments, without NULs"),
+    "cwd": (_is_path, "is not a path"),
+    "env": (_check_environment, ""),
+    "startup": (_is_delay, "is neither True, False nor a finite number of seconds, 0 or more"),
+    "enabled": IS_FLAG,
+    "grace": IS_SECONDS,
+    "timeout": (_is_limit, "is not a number of seconds above 0; None means no limit"),
+    "retries": (_is_whole, "is not a whole number, 0 or more"),
+    "retry_delay": IS_SECONDS,
+    "each_host": IS_FLAG,
+    "sentry": (_check_sentry, "is not True, False or a dict"),
+}
 
 
-def _needed(parameters: Iterable[inspect.Parameter]) -> list[str]:
-    """Return the names of the parameters that a call cannot leave out, and of any ``app``."""
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [
-        parameter.name
-        for parameter in parameters
-        if parameter.name == "app"
-        or (parameter.default is parameter.empty and parameter.kind not in optional)
-    ]
+def check_option(name: str, value: object, wanted: Wanted) -> None:
+    """Raise ConfigurationError for a value that an option cannot have."""
+    fits, otherwise = wanted
+    if not fits(value):
+        raise ConfigurationError(f"{name} {value!r} {otherwise}")
 
 
 def _is_plain(code: CodeType) -> bool:
@@ -1397,7 +1388,7 @@ def _is_plain(code: CodeType) -> bool:
     return parameters == 0 and not code.co_flags & others
 
 
-def _check_function(function: object) -> inspect.Parameter | None:
+def _app_parameter_of(function: object) -> inspect.Parameter | None:
     """Return the function's parameter ``app``, when it has one; raises ConfigurationError."""
     if not callable(function):
         raise ConfigurationError(f"run={function!r} is not a function")
@@ -1414,11 +1405,16 @@ def _check_function(function: object) -> inspect.Parameter | None:
         raise ConfigurationError(
             f"run={name} is a generator function, so that a call would do nothing"
         )
-    parameters = _parameters(function)
-    if _needed(parameters.values()) not in ([], ["app"]):
-        raise ConfigurationError(
-            f"run={function!r} needs arguments; it may take none, or one named app"
-        )
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return None  # Some builtins have no signature; they are called without arguments.
+    for each in parameters.values():
+        rest = each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        if each.default is each.empty and not rest and each.name != "app":
+            raise ConfigurationError(
+                f"run={function!r} needs arguments; it may take none, or one named app"
+            )
     return parameters.get("app")
 
 
@@ -1504,29 +1500,19 @@ def task(
 
     The name is the function's, with dashes; the description the first line of its docstring.
     """
-
-    if function is not None:
+    options: dict[str, Any] = dict(locals())
+    if options.pop("function") is not None:
         raise ConfigurationError("@task needs its parentheses: @task(schedule=...)")
 
     def make(function: TaskFunction) -> Task:
         own_name = getattr(function, "__name__", "")
         # Without a name of its own, a partial for example, its docstring is its class's.
         first_line = (inspect.getdoc(function) or "").partition("\n")[0] if own_name else ""
-        return Task(
-            name or own_name.strip("_").replace("_", "-"),
-            function,
-            schedule=schedule,
-            startup=startup,
-            timezone=timezone,
-            enabled=enabled,
-            grace=grace,
-            timeout=timeout,
-            retries=retries,
-            retry_delay=retry_delay,
-            each_host=each_host,
-            description=description or first_line,
-            sentry=sentry,
-        )
+        given = {
+            "name": name or own_name.strip("_").replace("_", "-"),
+            "description": description or first_line,
+        }
+        return Task(run=function, **{**options, **given})
 
     return make
 
@@ -8232,12 +8218,12 @@ def create_housekeeper(
     Raises ConfigurationError with what is wrong.
     """
     zone_named(timezone)
-    _check_flag("enabled", enabled)
+    check_option("enabled", enabled, IS_FLAG)
     if not isinstance(sentry_enabled, bool):  # It may be a DSN, which is not shown.
         raise ConfigurationError("sentry_enabled is a bool; the DSN goes to sentry_sdk.init()")
     if type(max_workers) is not int or max_workers < 1:
         raise ConfigurationError(f"max_workers {max_workers!r} is not a whole number of 1 or more")
-    _check_number("shutdown_timeout", shutdown_timeout, least=0)
+    check_option("shutdown_timeout", shutdown_timeout, IS_SECONDS)
     if not isinstance(namespace, str) or not re.fullmatch("[A-Za-z0-9._-]{0,100}", namespace):
         raise ConfigurationError(
             f"namespace {namespace!r} is not up to 100 letters, digits, dots, dashes, underscores"

@@ -515,7 +515,7 @@ def test_bytes_that_are_not_utf_8_are_shown_as_escapes(make) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"timeout": 0}, "timeout 0 leaves no time"),
+        ({"timeout": 0}, "timeout 0 is not a number of seconds above 0"),
         ({"timeout": -1}, "timeout -1 is not"),
         ({"timeout": float("nan")}, "timeout nan is not"),
         ({"timeout": "5"}, "timeout '5' is not"),
@@ -525,7 +525,7 @@ def test_bytes_that_are_not_utf_8_are_shown_as_escapes(make) -> None:
         ({"command": ""}, "neither a shell line nor a list"),
         ({"command": []}, "neither a shell line nor a list"),
         ({"command": ["ls", 1]}, "neither a shell line nor a list"),
-        ({"command": "ls \0"}, "NUL"),
+        ({"command": "ls \0"}, "without NULs"),
         ({"command": "ls", "env": {"A": 1}}, "env="),
     ],
 )
