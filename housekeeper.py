@@ -60,7 +60,6 @@ import codecs
 import concurrent.futures.thread
 import contextlib
 import contextvars
-import copy
 import ctypes
 import faulthandler
 import functools
@@ -72,10 +71,10 @@ import inspect
 import io
 import itertools
 import json
+import linecache
 import logging
 import math
 import numbers
-import operator
 import os
 import queue
 import re
@@ -1627,10 +1626,19 @@ def storable(text: str) -> str:
     return str.encode(text, "utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-class Output:
-    """What a run has printed and logged, as a terminal shows it: the head and the tail of it."""
+# Back to the start of the line, or what erases it.
+BACK = re.compile(r"\r|\x1b\[[02]?K")
 
-    __slots__ = ("_cut", "_head", "_kept", "_line", "_lock", "_tail")
+
+def left_of(line: str) -> str:
+    """Return what a line shows in the end that goes back to its start, as progress bars do."""
+    return next(filter(None, reversed(BACK.split(line))), "")
+
+
+class Output:
+    """What a run has printed and logged: the head and the tail of it, with secrets masked."""
+
+    __slots__ = ("_cut", "_head", "_line", "_lock", "_tail")
 
     HEAD, TAIL = 4 * 1024, 28 * 1024  # characters
     LONGEST = 8192  # characters of a line; the rest of a longer one is dropped
@@ -1639,20 +1647,25 @@ class Output:
         # Guards all below: the threads of a task print at once, and others read meanwhile.
         self._lock = threading.Lock()
         self._line = ""  # the last line, which has no end yet
-        self._head = ""
-        self._tail: deque[str] = deque()
-        self._kept = 0
+        self._head = self._tail = ""
         self._cut = 0
 
     def add(self, text: str) -> list[str]:
-        """Add text; return the lines that it has completed, with secrets masked."""
+        """Add text; return the lines that it has completed, as they are kept."""
         text = storable(text)
         with self._lock:
-            *whole, rest = (self._line + text).split("\n")
-            lines = [self._as_kept(line) for line in whole]
-            self._line = self._shortened(rest)
-            for line in lines:
-                self._keep(f"{line}\n")
+            *whole, line = (self._line + text).split("\n")
+            lines = [self._as_kept(each) for each in whole]
+            # By one more than is kept, to know that there was more.
+            self._line = left_of(line)[: self.LONGEST + 1]
+            if line.endswith(("\r", "K")) and BACK.split(line)[-1] == "":
+                self._line += "\r"
+            text = "".join(f"{each}\n" for each in lines)
+            room = self.HEAD - len(self._head)
+            self._head += text[:room]
+            tail = self._tail + text[room:]
+            self._tail = tail[-self.TAIL :]
+            self._cut += len(tail) - len(self._tail)
             return lines
 
     def end_line(self) -> list[str]:
@@ -1663,54 +1676,15 @@ class Output:
         """Return what was kept, the cut marked."""
         with self._lock:
             cut = f"\n[... {self._cut:,} characters cut ...]\n" if self._cut else ""
-            return self._head + cut + "".join(self._tail) + self._as_kept(self._line)
+            return self._head + cut + self._tail + self._as_kept(self._line)
 
     def _as_kept(self, line: str) -> str:
-        line = overwritten(line)
+        line = left_of(line)
         if len(line) <= self.LONGEST:
             return mask_secrets(line)
         # A password that the cut has parted from its @ is known by what stands before it.
-        return CUT_PASSWORD.sub(r"\1***", mask_secrets(line[: self.LONGEST])) + LINE_CUT
-
-    def _shortened(self, line: str) -> str:
-        """Return the beginning of a line without what is overwritten or too long already."""
-        before, back, last = line.rpartition("\r")
-        most = self.LONGEST + 1  # by one more than is kept, to know that there was more
-        return overwritten(before)[:most] + back + last[:most]
-
-    def _keep(self, text: str) -> None:
-        room = self.HEAD - len(self._head)
-        if room > 0:
-            self._head, text = self._head + text[:room], text[room:]
-        self._tail.append(text)
-        self._kept += len(text)
-        while (excess := self._kept - self.TAIL) > 0:
-            first = self._tail.popleft()
-            if len(first) > excess:
-                self._tail.appendleft(first[excess:])
-            self._kept -= min(len(first), excess)
-            self._cut += min(len(first), excess)
-
-
-LINE_CUT = " [... line cut ...]"
-ERASE_LINE = re.compile(r"\x1b\[([02]?)K")
-
-
-def overwritten(line: str) -> str:
-    """Return what a terminal shows of a line in which carriage returns go back to its start."""
-    if "\r" not in line:
-        return line
-    shown: list[str] = []
-    for part in line.split("\r"):
-        column = 0
-        for number, piece in enumerate(ERASE_LINE.split(part)):
-            if number % 2 == 0:
-                shown[column : column + len(piece)] = piece
-                column += len(piece)
-            else:  # from the column on, or the line as a whole
-                column = 0 if piece == "2" else column
-                del shown[column:]
-    return "".join(shown)
+        kept = CUT_PASSWORD.sub(r"\1***", mask_secrets(line[: self.LONGEST]))
+        return f"{kept} [... line cut ...]"
 
 
 ESCAPES = re.compile(
@@ -1724,72 +1698,71 @@ def printable(text: str) -> str:
     return ESCAPES.sub("", text)
 
 
-NAMED_SECRET = re.compile(
-    r"""( (?: passw(?:or)?d | aws_secret_access_key ) \s*=\s*(?!=)
-        | (?: secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) =(?!=)
-        | (?: passw(?:or)?d | secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? )
-          \\?["']\s*:\s*
-        | --[\w-]{0,40}? (?: passw(?:or)?d | secret | token | key ) \s+(?!-) )
+# Words without which there is nothing to look for, a pattern, and what takes the secret's place.
+# A pattern takes time in proportion to the text, whoever wrote that.
+SECRETS = [
+    (words.split(), re.compile(pattern), instead)
+    for words, pattern, instead in (
+        # To the last @ of the word; and, with blanks in it, to the first @ that is near.
+        ("@", r"""(://[^\s:/]*:)(?:(?!://|["'][,:)}\]])\S)*@""", r"\1***@"),
+        (
+            "@",
+            r"""(://[^\s:/]*:)(?!\d*(?:[/?#\s"'),;}\]>]|$))(?:(?!://)[^@\n]){1,200}@""",
+            r"\1***@",
+        ),
+        # What libpq repeats of a URL that it cannot read, and what is a password often enough.
+        (
+            '"',
+            r"""(?x)((?:percent-encoded\ token | spaces\ found\ in | missing\ "="\ after
+                | (?:integer|port)\ \w+ ):?\ )"[^"\n]*\"""",
+            r'\1"***"',
+        ),
         # In libpq's quotes, in those of a shell, of Python or of JSON in JSON, or in none.
-        (?!\*\*\*) (?: '(?:[^'\\]|\\.)*' | \\"[^"\n]*" | "(?:[^"\\\n]|\\.)*" | [^\s&'"]+ )""",
-    re.IGNORECASE | re.VERBOSE,
-)
-AUTHORIZATION = re.compile(
-    r"""(authorization\\?["']?\s*[:=]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)[^\s"'\\][^"'\\\r\n]*""",
-    re.IGNORECASE,
-)
-# What libpq repeats of a URL that it cannot read, and what is a password often enough.
-UNREADABLE = re.compile(
-    r"""((?:percent-encoded\ token | spaces\ found\ in | missing\ "="\ after
-        | (?:integer|port)\ \w+ ):?\ )"[^"\n]*\"""",
-    re.VERBOSE,
-)
-BEARER = re.compile(r"(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
-AWS_KEY = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b")
-# Without any of these there is nothing to look for, which is quicker known than by looking.
-SECRET_WORDS = (
-    *("passw", "secret", "authorization", "bearer", "akia", "asia", "--", "keyid", "key_id"),
-    *("token=", 'token"', "token'", "token\\", "key=", 'key"', "key'", "key\\"),
-)
-# To the last @ of the word; and, with blanks in it, to the first one of the line that is near.
-PASSWORD_IN_URL = re.compile(r"""(://[^\s:/]*:)(?:(?!://|["'][,:)}\]])\S)*@""")
-PASSWORD_WITH_BLANKS = re.compile(
-    r"""(://[^\s:/]*:)(?!\d*(?:[/?#\s"'),;}\]>]|$))(?:(?!://)[^@\n]){1,200}@"""
-)
+        (
+            """passw secret -- keyid key_id token= token" token' token\\ key= key" key' key\\""",
+            r"""(?ix)
+            ( (?: passw(?:or)?d | aws_secret_access_key ) \s*=\s*(?!=)
+            | (?: secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) =(?!=)
+            | (?: passw(?:or)?d | secret | token
+                | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) \\?["']\s*:\s*
+            | --[\w-]{0,40}? (?: passw(?:or)?d | secret | token | key ) \s+(?!-) )
+            (?!\*\*\*)
+            (?: '(?:[^'\\]|\\.)*' | \\"[^"\n]*" | "(?:[^"\\\n]|\\.)*" | [^\s&'"]+ )""",
+            r"\1***",
+        ),
+        (
+            "authorization",
+            r"""(?ix)(authorization\\?["']?\s*[:=]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)
+                [^\s"'\\][^"'\\\r\n]*""",
+            r"\1***",
+        ),
+        ("bearer", r"(?i)(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", r"\1***"),
+        ("akia asia", r"\b(AKIA|ASIA)[0-9A-Z]{16}\b", r"\1***"),
+    )
+]
 CUT_PASSWORD = re.compile(r"(://[^\s:/]*:)(?!\d*/)[^\s@]*$")
 
 
 def mask_secrets(text: str) -> str:
-    """Return a text in which *** stands for passwords, tokens and keys.
-
-    It takes time in proportion to the text, whoever wrote that.
-    """
-    if "://" in text and "@" in text:
-        text = PASSWORD_IN_URL.sub(r"\1***@", text)
-        text = PASSWORD_WITH_BLANKS.sub(r"\1***@", text)
-    if '"' in text:
-        text = UNREADABLE.sub(r'\1"***"', text)
+    """Return a text in which *** stands for passwords, tokens and keys."""
     lower = text.lower()
-    if any(word in lower for word in SECRET_WORDS):
-        text = NAMED_SECRET.sub(r"\1***", text)
-        text = AUTHORIZATION.sub(r"\1***", text)
-        text = BEARER.sub(r"\1***", text)
-        text = AWS_KEY.sub(r"\1***", text)
+    for words, pattern, instead in SECRETS:
+        if any(word in lower for word in words):
+            text = pattern.sub(instead, text)
     return text
 
 
 class Flag:
-    """A threading.Event that is made when somebody waits for it, because for most nobody does.
+    """A threading.Event of which only waiting has a cost: a run has two, and few are waited for.
 
-    Made at once, the two of each run would be a sixth of its time (measured).
+    Two events would be a sixth of a run's time (measured).
     """
 
-    __slots__ = ("_event", "_is_set", "_making")
+    __slots__ = ("_is_set", "_waiting")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._event: threading.Event | None = None
-        self._making = threading.Lock()
+        self._waiting: list[threading.Event] = []
 
     def is_set(self) -> bool:
         """Tell whether it is set."""
@@ -1797,24 +1770,23 @@ class Flag:
 
     def set(self) -> None:
         """Set it, and wake who waits."""
-        # Marked before the event is looked for, and wait() looks in the other order.
+        # Marked before it looks who waits, and wait() looks in the other order.
         self._is_set = True
-        if self._event is not None:
-            self._event.set()
+        for event in list(self._waiting):
+            event.set()
 
     def clear(self) -> None:
         """Take it back."""
         self._is_set = False
-        if self._event is not None:
-            self._event.clear()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, at most so many seconds; tell whether it is."""
-        with self._making:
-            self._event = self._event or threading.Event()
-        if self._is_set:
-            return True
-        return self._event.wait(timeout)
+        event = threading.Event()
+        self._waiting.append(event)
+        try:
+            return self._is_set or event.wait(timeout)
+        finally:
+            self._waiting.remove(event)
 
 
 class Stage(Enum):
@@ -1852,61 +1824,11 @@ def frame_of(thread_id: int | None) -> FrameType | None:
         return sys._current_frames().get(thread_id or 0)
 
 
-@contextlib.contextmanager
-def _at_a_random_moment(clock: Clock) -> Iterator[float]:
-    """Stop the other threads of the interpreter wherever they are; yield when that began.
+def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[FrameType]:
+    """Return the frames of a task in an attempt, the innermost first.
 
-    Another thread gets the interpreter's lock when the one that holds it waits for something, or
-    after a switch interval (5 ms).  So it would see a thread that waits often only where that
-    waits, which may be in a lock each time: the interval is made short until the lock is got.
-    From then on, the others do not get on for as long as the interval was.
-    """
-    with _nothing_collected():
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            clock.wait(threading.Event(), 0.001)
-        finally:
-            sys.setswitchinterval(interval)
-        began = time.perf_counter()
-        while time.perf_counter() - began < 0.0003:
-            pass  # Who asked for the lock under the short interval gets it here.
-        yield time.perf_counter()
-
-
-# An interrupt that breaks into these can leave a lock held which every thread needs.
-MODULES_WITH_LOCKS = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
-
-
-@functools.cache
-def _blocking_lines() -> set[tuple[CodeType, int]]:
-    """Return where `threading` waits for others, holding nothing that is not given back then.
-
-    Without them a task that only ever waits there, for an event with a timeout, for example,
-    could never be interrupted.
-    """
-    lines = set()
-    for name, call in (
-        ("Condition.wait", ".acquire("),
-        ("Thread._wait_for_tstate_lock", ".acquire("),  # join(), up to Python 3.12
-        ("Thread.join", "._handle.join("),
-    ):
-        # Missing, or replaced by gevent: then it counts as any other place.
-        with contextlib.suppress(AttributeError, OSError, TypeError):
-            function = operator.attrgetter(name)(threading)
-            source, first = inspect.getsourcelines(function)
-            lines |= {
-                (function.__code__, number)
-                for number, line in enumerate(source, start=first)
-                if call in line
-            }
-    return lines
-
-
-def _is_interruptible(frame: FrameType | None, entry: FrameType | None) -> bool:
-    """Tell whether a thread, at a frame inside an attempt, is in nobody's lock.
-
-    `entry` is the attempt's own frame.  It and what it calls in this file do not count.
+    None while it is in this file, or where Python only reports what is raised.  `entry` is the
+    attempt's own frame.  It and what it calls in this file to get to the task do not count.
     """
     frames = []
     while frame is not None and frame is not entry:
@@ -1914,14 +1836,38 @@ def _is_interruptible(frame: FrameType | None, entry: FrameType | None) -> bool:
         frame = frame.f_back
     while frames and frames[-1].f_globals is globals():
         frames.pop()
-    if frame is None or any(each.f_globals is globals() for each in frames):
+    closed = [each.f_globals is globals() or each.f_code.co_name == "__del__" for each in frames]
+    return [] if frame is None or any(closed) else frames
+
+
+# An interrupt that breaks into the first ones can leave a lock held which every thread needs; what
+# is raised in a callback of the last ones Python only reports.
+UNBROKEN = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
+UNBROKEN |= {"weakref", "_weakrefset"}
+WAITS = re.compile(r"waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
+
+
+@functools.cache
+def _waiting_lines() -> set[int]:
+    """Return the lines of `threading` that wait for others, and hold nothing meanwhile.
+
+    Without them, a task that only ever waits there could never be interrupted.
+    """
+    source = linecache.getlines(threading.__file__)
+    return {number for number, line in enumerate(source, start=1) if WAITS.search(line)}
+
+
+def _is_interruptible(frames: list[FrameType]) -> bool:
+    """Tell whether a thread in these frames of a task is in nobody's lock."""
+    # A thread that it starts has its number for a moment, and would get the interrupt.
+    start = threading.Thread.start.__code__
+    started = [each.f_locals["self"] for each in frames if each.f_code is start]
+    if not frames or any(thread.ident is None for thread in started):
         return False
-    codes = [each.f_code for each in frames]
-    if frames and (codes[0], frames[0].f_lineno) in _blocking_lines():
-        # A thread that is being started has the number of this one for a moment.
-        return threading.Thread.start.__code__ not in codes
+    if frames[0].f_globals is vars(threading) and frames[0].f_lineno in _waiting_lines():
+        return True
     modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
-    return not modules & MODULES_WITH_LOCKS
+    return not modules & UNBROKEN
 
 
 class LiveRun(Run):
@@ -2068,25 +2014,25 @@ class LiveRun(Run):
         return self._interrupt is not None
 
     def _see_to_stop(self, note: str, attempt: int, callbacks: list[Callable[[], object]]) -> None:
-        _watch_swallowed_interrupts()
-        rest: Callable[[], object] = int  # nothing
-        if self._interrupt is not None and not self._send_interrupt(attempt):
-            # On another thread, because the callbacks may block for as long as they like.
-            rest = self._await_interrupt_apart(attempt)
+        # In its own thread it hears in obey().
+        insists = self._interrupt is not None and self._thread_id != threading.get_ident()
+        # On another thread, because the callbacks may block for as long as they like.
+        apart = insists and self._interrupt_apart(attempt)
         try:
             logger.warning("Task %s was asked to stop: %s", self.task, note)
         finally:
             self._call_back_all(callbacks)
-            rest()
+            if insists and not apart:
+                self._await_interrupt(attempt)
 
-    def _await_interrupt_apart(self, attempt: int) -> Callable[[], object]:
-        """Await the interrupt on a thread; return what remains to do when there is none."""
-        work = functools.partial(self._await_interrupt, attempt)
+    def _interrupt_apart(self, attempt: int) -> bool:
+        """Start a thread that interrupts an attempt; tell whether there is one."""
+        work, name = self._await_interrupt, "housekeeper-stop"
         try:
-            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+            threading.Thread(target=work, args=(attempt,), name=name, daemon=True).start()
         except RuntimeError:
-            return work
-        return int
+            return False
+        return True
 
     def _call_back_all(self, callbacks: list[Callable[[], object]]) -> None:
         while True:
@@ -2121,50 +2067,43 @@ class LiveRun(Run):
         with self._guard:
             self._thread_id, self._entry = threading.get_ident(), sys._getframe(1)
 
-    def _send_interrupt(self, attempt: int) -> bool:
-        """Interrupt an attempt, if its thread is in nobody's lock; False when it has to wait."""
-        thread_id = self._thread_id
-        if thread_id == threading.get_ident():
-            return True  # It hears in obey().
-        if frame_of(thread_id) is None:
-            return thread_id is not None  # Not there yet; or a greenlet, which nothing can reach.
-        with _at_a_random_moment(self.clock) as began, self._guard:
+    def _await_interrupt(self, attempt: int) -> None:
+        """Interrupt an attempt as soon as its thread is in nobody's lock."""
+        interrupted = False
+        while not interrupted:
+            self.clock.wait(threading.Event(), 0.01)
+            interrupted = self._interrupt_now(attempt, time.perf_counter())
+
+    def _interrupt_now(self, attempt: int, began: float) -> bool:
+        """Interrupt an attempt, unless its thread is in a lock; False then.
+
+        This thread has just got the interpreter's lock: none other gets on for a switch interval.
+        """
+        with _nothing_collected(), self._guard:
             over = self.attempt != attempt or self._stage is not Stage.INSIDE
             if over or self._sent or self._interrupt is None:
                 return True
-            frame = sys._current_frames().get(thread_id or 0)
-            if thread_id != self._thread_id or frame is None or frame.f_globals is globals():
+            frame = frame_of(self._thread_id)
+            if frame is None:
+                return self._thread_id is not None  # a greenlet, which nothing can reach
+            inside = not _is_interruptible(_frames_of_task(frame, self._entry))
+            if inside or time.perf_counter() - began > sys.getswitchinterval() / 2:
                 return False
-            if not _is_interruptible(frame, self._entry) or time.perf_counter() - began > 0.002:
-                return False
-            _raise_in_thread(cast(int, thread_id), self._interrupt)
+            _raise_in_thread(cast(int, self._thread_id), self._interrupt)
             self._sent = True
             return True
 
-    def _await_interrupt(self, attempt: int) -> None:
-        while not self._send_interrupt(attempt):
-            self.clock.wait(threading.Event(), 0.01)
-
-    def interrupt_again(self) -> None:
-        """Send the interrupt once more, because it came where nothing can be raised."""
-        with self._guard:
-            self._sent = False
-        self._await_interrupt_apart(self.attempt)
-
     def obey(self) -> None:
-        """Raise what the task's thread is to be stopped with, where it holds nobody's lock.
+        """Raise what the task's thread is to be stopped with, where the task calls.
 
-        Called by what a task calls, in its thread: there it would be seen inside of that only,
-        because it is while it writes that it lets another thread look.
+        Called by what writes for it, because it may be while it writes, in a lock, that it lets
+        another thread look, and never else.
         """
         if self._interrupt is None or self._thread_id != threading.get_ident():
             return
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None and frame.f_globals is vars(logging):
-            frame = frame.f_back
         with self._guard:
             late = self._sent or self._stage is not Stage.INSIDE
-            if late or not _is_interruptible(frame, self._entry):
+            if late or not _frames_of_task(sys._getframe(2), self._entry):
                 return
             self._sent = True
         raise self._interrupt(self.note)
@@ -2191,26 +2130,6 @@ def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
     )
 
 
-def _watch_swallowed_interrupts() -> None:
-    """Send an interrupt again that came inside a ``__del__`` or a callback of a weak reference.
-
-    Python only reports what is raised there, and goes on.
-    """
-    existing = sys.unraisablehook
-    if getattr(existing, "sends_again", False):
-        return
-
-    def send_again(report: Any) -> None:
-        run = _current_run.get()
-        if run is not None and issubclass(report.exc_type, (RunTimedOut, RunCancelled)):
-            run.interrupt_again()
-        else:
-            existing(report)
-
-    send_again.sends_again = True  # type: ignore[attr-defined]
-    sys.unraisablehook = send_again
-
-
 def _catch_pending_interrupt() -> None:
     """Let an exception that was sent to this thread arrive here, by sending another over it.
 
@@ -2229,7 +2148,7 @@ _current_run: contextvars.ContextVar[LiveRun | None] = contextvars.ContextVar(
 
 
 def _of_run(name: str, doc: str) -> Any:
-    return property(operator.attrgetter(f"_run.{name}"), doc=doc)
+    return property(lambda view: getattr(view._run, name), doc=doc)
 
 
 class CurrentRun:
@@ -2248,10 +2167,7 @@ class CurrentRun:
     cancelled: bool = _of_run("cancelled", "Whether the run has been asked to stop.")
 
     def __init__(self, run: LiveRun) -> None:
-        object.__setattr__(self, "_run", run)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{name!r} of a run cannot be set")
+        self._run = run
 
     def check_cancelled(self) -> None:
         """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
@@ -4104,15 +4020,13 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
     Never raises, and always sets them to texts that a ledger can store, whatever the task raises,
     SystemExit and KeyboardInterrupt included.
     """
-    process, outer = os.getpid(), _current_run.get()
+    outer = _current_run.get()
     outcome: Outcome = Status.FAILED, "what it ended with could not be put into words", ""
     try:
         outcome = _outcome_of(run, *_attempt(task, run, app, around_run))
     except BaseException as error:
         run.exception = error
     finally:
-        if os.getpid() != process:
-            end_forked(None)
         _current_run.set(outer)
         run.settle()
         run.status, run.note, run.error = outcome
@@ -4149,37 +4063,37 @@ class Around:
         self._manager: AbstractContextManager[object] | None = None
 
     def __enter__(self) -> None:
-        if self._factory is None:
-            return
-        try:
-            made = self._factory()
-            made.__enter__()
-            self._manager = made
-        except (RunTimedOut, RunCancelled):
-            raise
-        except BaseException:
-            logger.exception("Task %s: around_run failed before the run", self._run.task)
+        with self._own_failures_logged("before"):
+            if self._factory is not None:
+                made = self._factory()
+                made.__enter__()
+                self._manager = made
 
     def __exit__(self, *error: Any) -> None:
-        try:
+        with self._own_failures_logged("after"):
             if self._manager is not None:
                 self._manager.__exit__(*error)
+
+    @contextlib.contextmanager
+    def _own_failures_logged(self, when: str) -> Iterator[None]:
+        try:
+            yield
         except (RunTimedOut, RunCancelled):
             raise
         except BaseException:
-            logger.exception("Task %s: around_run failed after the run", self._run.task)
+            logger.exception("Task %s: around_run failed %s the run", self._run.task, when)
 
 
 def _call(task: Task, run: LiveRun, app: object) -> object:
-    process = os.getpid()
+    process, raised = os.getpid(), None
     try:
         result = run_command(task, run) if task.run is None else task.call(app)
     except BaseException as error:
-        if os.getpid() != process:
-            end_forked(error)
+        raised = error
         raise
-    if os.getpid() != process:
-        end_forked(None)
+    finally:
+        if os.getpid() != process:
+            end_forked(raised)
     if inspect.iscoroutine(result):
         result.close()
         raise ConfigurationError("run= returned a coroutine; wrap it: lambda: asyncio.run(...)")
@@ -4197,11 +4111,8 @@ def end_forked(error: BaseException | None) -> NoReturn:
     """
     code = 0 if error is None else 1
     try:
-        if error is not None and issubclass(type(error), SystemExit):
-            said = cast(SystemExit, error).code
-            code = said & 0xFF if isinstance(said, int) else int(said is not None)
-            if isinstance(said, str):
-                print(said, file=sys.stderr)
+        if isinstance(error, SystemExit) and not isinstance(error.code, str):
+            code = int(error.code or 0) & 0xFF
         elif error is not None:
             traceback.print_exception(type(error), error, error.__traceback__)
         sys.stdout.flush()
@@ -4345,47 +4256,32 @@ class LogFormatter(logging.Formatter):
         """Return the line of a record."""
         run = _current_run.get()
         if run is not None and str(record.name).partition(".")[0] != logger.name:
-            record = copy.copy(record)
-            record.message = f"Task {run.task}: {record.message}"
+            values = {**vars(record), "message": f"Task {run.task}: {record.message}"}
+            record = logging.makeLogRecord(values)
         return super().formatMessage(record)
 
 
-class KeptStream:
-    """A stream that also adds what is printed inside a run to the run's output."""
+def capture_prints() -> None:
+    """Keep in a run's output what is printed inside it: for a process of Housekeeper's own."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not hasattr(stream.write, "keeps_output"):
+            _keep_writes(stream)
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+def _keep_writes(stream: Any) -> None:
+    write = stream.write
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stream)
-
-    def write(self, text: str) -> int:
-        """Write a text, and keep it, unless it is a log line: those are kept already."""
+    def keep_output(text: str) -> object:
         run = _current_run.get()
         if run is not None:
             run.obey()
+            # A log line is kept already.
             if isinstance(text, str) and sys._getframe(1).f_globals is not vars(logging):
                 run.buffer.add(text)
-        return self._stream.write(text)
+        return write(text)
 
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write and keep several texts."""
-        for line in lines:
-            self.write(line)
-
-
-def capture_prints() -> None:
-    """Keep in a run's output what is printed inside it: for a process that is Housekeeper's own.
-
-    To be called after logging has been set up, whose handlers then keep the stream itself.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, KeptStream):
-            setattr(sys, name, KeptStream(stream))
+    keep_output.keeps_output = True  # type: ignore[attr-defined]
+    stream.write = keep_output
 
 
 def run_command(task: Task, run: LiveRun) -> str:

@@ -1552,13 +1552,13 @@ def kept(*pieces: str) -> str:
     ("text", "shown"),
     [
         ("10%\r20%\r30%\n", "30%\n"),
-        ("copied 100 files\rdone\n", "doneed 100 files\n"),
+        ("copied 100 files\rdone\n", "done\n"),
         ("copied 100 files\r\x1b[Kdone\n", "done\n"),
         ("copied\x1b[2K\rdone\n", "done\n"),
         ("dos line\r\nanother\r\n", "dos line\nanother\n"),
         ("\r\r\rone\n\rtwo\r", "one\ntwo"),
         ("50%\rstill going on", "still going on"),
-        ("x" * 9000 + "\rshort\n", "short" + "x" * 8187 + " [... line cut ...]\n"),
+        ("x" * 9000 + "\rshort\n", "short\n"),
     ],
 )
 def test_a_carriage_return_overwrites_the_line_however_the_text_is_cut_into_pieces(
