@@ -1915,18 +1915,10 @@ class LiveRun(Run):
         self._interrupt: type[BaseException] | None = None  # what its thread is to be stopped with
         self._sent = False
 
-    # What a task calls, through CurrentRun.
-
     @property
     def cancelled(self) -> bool:
         """Whether the run has been asked to stop."""
         return self._stop.is_set()
-
-    def check_cancelled(self) -> None:
-        """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
-        if self.cancelled:
-            timed_out = self.stop_reason == Status.TIMED_OUT
-            raise RunTimedOut(self.note) if timed_out else RunCancelled(self.note)
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake when asked to stop; tell whether it was."""
@@ -1949,13 +1941,6 @@ class LiveRun(Run):
                 callbacks.remove(callback)
 
         return forget
-
-    def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
-        """Say how far the run has come; shown by `list`, `history` and `run`."""
-        whole = None if total is None else _finite(total)
-        self.progress_made = Progress(_finite(done), whole, storable(str(unit))[:100])
-
-    # What the scheduler calls.
 
     def begin_attempt(self, number: int) -> bool:
         """Go on to an attempt; False when the run was asked to stop before it."""
@@ -2171,7 +2156,9 @@ class CurrentRun:
 
     def check_cancelled(self) -> None:
         """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
-        self._run.check_cancelled()
+        if self.cancelled:
+            timed_out = self._run.stop_reason == Status.TIMED_OUT
+            raise (RunTimedOut if timed_out else RunCancelled)(self._run.note)
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake when asked to stop; tell whether it was."""
@@ -2187,7 +2174,8 @@ class CurrentRun:
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far the run has come; shown by `list`, `history` and `run`."""
-        self._run.progress(done, total, unit)
+        whole = None if total is None else _finite(total)
+        self._run.progress_made = Progress(_finite(done), whole, storable(str(unit))[:100])
 
 
 _NO_TASK = Task("none", lambda: None)
@@ -4132,17 +4120,14 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
         return stopped, storable(run.note), storable(f"{run.error}\n{trace}".strip()[-16384:])
     if error is None:
         return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
-    return _status_after(error), _in_a_line(error), trace[-16384:]
-
-
-def _status_after(error: BaseException) -> Status:
     # By its type: isinstance() would ask the error, which may raise on being asked.
-    kind = type(error)
-    if issubclass(kind, SkipRun):
-        return Status.SKIPPED
-    if issubclass(kind, RunCancelled):
-        return Status.CANCELLED
-    return Status.TIMED_OUT if issubclass(kind, RunTimedOut) else Status.FAILED
+    ends = {
+        SkipRun: Status.SKIPPED,
+        RunCancelled: Status.CANCELLED,
+        RunTimedOut: Status.TIMED_OUT,
+    }
+    status = next((ends[kind] for kind in ends if issubclass(type(error), kind)), Status.FAILED)
+    return status, _in_a_line(error), trace[-16384:]
 
 
 T = TypeVar("T")
@@ -4256,8 +4241,12 @@ class LogFormatter(logging.Formatter):
         """Return the line of a record."""
         run = _current_run.get()
         if run is not None and str(record.name).partition(".")[0] != logger.name:
-            values = {**vars(record), "message": f"Task {run.task}: {record.message}"}
-            record = logging.makeLogRecord(values)
+            # Put back, because other handlers get the same record.
+            message, record.message = record.message, f"Task {run.task}: {record.message}"
+            try:
+                return super().formatMessage(record)
+            finally:
+                record.message = message
         return super().formatMessage(record)
 
 
@@ -4334,25 +4323,19 @@ class CommandProcess:
             selector = stack.enter_context(selectors.DefaultSelector())
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
-            interval = 0.05
             with contextlib.suppress(AttributeError, OSError):  # Not on each system.
                 exited = os.pidfd_open(self.group)
                 stack.callback(os.close, exited)
                 selector.register(exited, selectors.EVENT_READ)
-                interval = 0.5
             while self._goes_on():
-                ready = [key.fileobj for key, _ in selector.select(interval)]
-                if pipe in ready and self._read(pipe) == b"":
-                    selector.unregister(pipe)
-                if ready and pipe not in ready:
-                    selector.unregister(exited)
-                    interval = 0.05
-            self._kill_group()
-            # What the dead have written is in the pipe already.
+                for key, _ in selector.select(0.1):
+                    if key.fileobj is not pipe or self._read(pipe) == b"":
+                        selector.unregister(key.fileobj)
+            # What the command has written is in the pipe already.
             for _ in range(64):
                 if not self._read(pipe):
                     break
-        self._tell(self._decoder.decode(b"", final=True))
+        self._keep(self._decoder.decode(b"", final=True))
         self._log(self._run.buffer.end_line())
 
     def _goes_on(self) -> bool:
@@ -4376,10 +4359,10 @@ class CommandProcess:
             chunk = os.read(pipe.fileno(), 65536)
         except BlockingIOError:
             return None
-        self._tell(self._decoder.decode(chunk))
+        self._keep(self._decoder.decode(chunk))
         return chunk
 
-    def _tell(self, text: str) -> None:
+    def _keep(self, text: str) -> None:
         self._log(self._run.buffer.add(text))
 
     def _log(self, lines: list[str]) -> None:
@@ -4391,13 +4374,9 @@ class CommandProcess:
 
     def end(self) -> None:
         """Kill what is left of the group, and wait for the command itself."""
-        if self.process.returncode is None:
-            self._kill_group()
-        self.process.wait()
-
-    def _kill_group(self) -> None:
         if self._group_lives:
             signal_group(self.group, signal.SIGKILL)
+        self.process.wait()
 
 
 def _has_exited(process: subprocess.Popen[bytes]) -> bool:
@@ -4418,41 +4397,34 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
-def _stat_of(pid: int) -> list[bytes]:
-    """Return what /proc/PID/stat says behind the name: state, parent, group, session, ..."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return []
-
-
 def birth_of(pid: int) -> str:
     """Return when a process began, in ticks since the boot; empty when it has ended."""
-    stat = _stat_of(pid)
-    return stat[19].decode() if stat and stat[0] not in (b"Z", b"X") else ""
+    try:
+        # Behind its name: state, parent, group, session, ...
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if stat[0] in "ZX" else stat[19]
 
 
-def _processes_with(mark: bytes, above: int = 0) -> Iterator[int]:
-    """Return the processes that have inherited a text in their environment, and may be read."""
-    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
-    for pid in filter(above.__lt__, pids):
+def _groups_of(mark: str) -> dict[int, int]:
+    """Return the groups of the processes that have inherited a text in their environment."""
+    found = {}
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        # Not those that may not be read, or have ended.
         with contextlib.suppress(OSError):
-            if mark in Path(f"/proc/{pid}/environ").read_bytes():
-                yield pid
+            if mark.encode() in environ.read_bytes():
+                pid = int(environ.parent.name)
+                found[pid] = os.getpgid(pid)
+    return found
 
 
 def _left_behind(run_id: str, group: int) -> str:
     """Return in words which processes of a run's command go on in a session of their own."""
-    try:
-        # What it has started has a higher number, unless they have begun anew since.
-        marked = _processes_with(f"HOUSEKEEPER_RUN={run_id}\0".encode(), above=group)
-        pids = [pid for pid in marked if _stat_of(pid)[2:3] not in ([], [b"%d" % group])]
-    except OSError:  # There is no /proc.
-        return ""
-    if not pids:
-        return ""
+    groups = _groups_of(f"HOUSEKEEPER_RUN={run_id}\0")
+    pids = [str(pid) for pid in groups if groups[pid] != group]
     what = "process" if len(pids) == 1 else "processes"
-    return f"it left {what} {', '.join(map(str, pids))} running, in a session of its own"
+    return f"it left {what} {', '.join(pids)} running, in a session of its own" if pids else ""
 
 
 def end_group(group: str, clock: Clock) -> bool:
@@ -4479,13 +4451,8 @@ def _is_same_group(group: int, birth: str) -> bool:
     leader = birth_of(group)
     if leader and leader != birth:
         return False  # The number is another process's by now.
-    with contextlib.suppress(OSError):
-        # As long as it has members, the kernel gives its number to no other process.
-        for pid in _processes_with(b"HOUSEKEEPER_RUN="):
-            stat = _stat_of(pid)
-            if stat[2:4] == [b"%d" % group] * 2 and stat[0] != b"Z":
-                return True
-    return False
+    # As long as it has members, the kernel gives its number to no other process.
+    return group in _groups_of("HOUSEKEEPER_RUN=").values()
 
 
 # ================================================================================================

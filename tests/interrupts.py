@@ -80,7 +80,7 @@ def imports() -> None:
         while True:
             sys.modules.pop(name, None)
             importlib.import_module(name)
-            time.sleep(0.0005)
+            spin(0.0005)
     finally:
         names.put(name)
 
