@@ -1657,9 +1657,8 @@ class Output:
             *whole, line = (self._line + text).split("\n")
             lines = [self._as_kept(each) for each in whole]
             # By one more than is kept, to know that there was more.
-            self._line = left_of(line)[: self.LONGEST + 1]
-            if line.endswith(("\r", "K")) and BACK.split(line)[-1] == "":
-                self._line += "\r"
+            went_back = line and not BACK.split(line)[-1]
+            self._line = left_of(line)[: self.LONGEST + 1] + ("\r" if went_back else "")
             text = "".join(f"{each}\n" for each in lines)
             room = self.HEAD - len(self._head)
             self._head += text[:room]
@@ -1859,12 +1858,12 @@ def _waiting_lines() -> set[int]:
 
 def _is_interruptible(frames: list[FrameType]) -> bool:
     """Tell whether a thread in these frames of a task is in nobody's lock."""
+    threads = [each for each in frames if each.f_globals is vars(threading)]
     # A thread that it starts has its number for a moment, and would get the interrupt.
-    start = threading.Thread.start.__code__
-    started = [each.f_locals["self"] for each in frames if each.f_code is start]
-    if not frames or any(thread.ident is None for thread in started):
+    starts = [each.f_locals["self"] for each in threads if each.f_code.co_name == "start"]
+    if not frames or any(thread.ident is None for thread in starts):
         return False
-    if frames[0].f_globals is vars(threading) and frames[0].f_lineno in _waiting_lines():
+    if frames[0] in threads and frames[0].f_lineno in _waiting_lines():
         return True
     modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
     return not modules & UNBROKEN
@@ -1872,26 +1871,6 @@ def _is_interruptible(frames: list[FrameType]) -> bool:
 
 class LiveRun(Run):
     """A run that goes on in this process."""
-
-    __slots__ = (
-        "_callbacks",
-        "_entry",
-        "_guard",
-        "_interrupt",
-        "_sent",
-        "_stage",
-        "_stop",
-        "_thread_id",
-        "buffer",
-        "cancels_schedule",
-        "clock",
-        "deadline",
-        "definition",
-        "ended",
-        "exception",
-        "kill",
-        "on_group",
-    )
 
     def __init__(self, *, definition: Task, clock: Clock, key: str, **values: Any) -> None:
         values = {"task": definition.name, "status": Status.RUNNING, "key": key, **values}
@@ -2060,9 +2039,10 @@ class LiveRun(Run):
             interrupted = self._interrupt_now(attempt, time.perf_counter())
 
     def _interrupt_now(self, attempt: int, began: float) -> bool:
-        """Interrupt an attempt, unless its thread is in a lock; False then.
+        """Interrupt an attempt; False when its thread is in a lock just now.
 
-        This thread has just got the interpreter's lock: none other gets on for a switch interval.
+        `began` is when the caller got the interpreter's lock: from then on no other thread gets
+        on for a switch interval, so that the one that is looked at stays where it is.
         """
         with _nothing_collected(), self._guard:
             over = self.attempt != attempt or self._stage is not Stage.INSIDE
@@ -2079,10 +2059,10 @@ class LiveRun(Run):
             return True
 
     def obey(self) -> None:
-        """Raise what the task's thread is to be stopped with, where the task calls.
+        """Raise what the task's thread is to be stopped with.
 
-        Called by what writes for it, because it may be while it writes, in a lock, that it lets
-        another thread look, and never else.
+        Called by what a task calls to log, to print and to use Housekeeper: a task that does
+        nothing else may let another thread look only in there, where it is in a lock each time.
         """
         if self._interrupt is None or self._thread_id != threading.get_ident():
             return
@@ -4109,6 +4089,13 @@ def end_forked(error: BaseException | None) -> NoReturn:
         os._exit(code)
 
 
+ENDS = {
+    SkipRun: Status.SKIPPED,
+    RunCancelled: Status.CANCELLED,
+    RunTimedOut: Status.TIMED_OUT,
+}
+
+
 def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
     """Return what became of an attempt; from here on it cannot be stopped."""
     asked_to_stop = run.settle()
@@ -4121,12 +4108,7 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
     if error is None:
         return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
     # By its type: isinstance() would ask the error, which may raise on being asked.
-    ends = {
-        SkipRun: Status.SKIPPED,
-        RunCancelled: Status.CANCELLED,
-        RunTimedOut: Status.TIMED_OUT,
-    }
-    status = next((ends[kind] for kind in ends if issubclass(type(error), kind)), Status.FAILED)
+    status = next((ENDS[kind] for kind in ENDS if issubclass(type(error), kind)), Status.FAILED)
     return status, _in_a_line(error), trace[-16384:]
 
 
