@@ -60,7 +60,6 @@ import codecs
 import concurrent.futures.thread
 import contextlib
 import contextvars
-import copy
 import ctypes
 import faulthandler
 import functools
@@ -72,10 +71,10 @@ import inspect
 import io
 import itertools
 import json
+import linecache
 import logging
 import math
 import numbers
-import operator
 import os
 import queue
 import re
@@ -1095,11 +1094,11 @@ class Task:
             )
         try:
             self._check_action()
-            self._check_numbers()
-            _check_flag("enabled", self.enabled)
-            _check_flag("each_host", self.each_host)
+            for name, wanted in TASK_OPTIONS.items():
+                value = getattr(self, name)
+                if value is not None or name not in ("command", "cwd", "env", "timeout"):
+                    check_option(name, value, wanted)
             self._check_schedule()
-            _check_sentry(self.sentry)
         except ConfigurationError as error:
             raise ConfigurationError(f"Task {self.name!r}: {error}") from error.__cause__
         note = task_made.get()
@@ -1109,31 +1108,12 @@ class Task:
     def _check_action(self) -> None:
         if (self.run is None) == (self.command is None):
             raise ConfigurationError("give it either run= or command=")
+        if self.run is None and os.name != "posix":
+            raise ConfigurationError("command= needs a POSIX system; call subprocess in run=")
         if self.run is not None:
-            object.__setattr__(self, "_app_parameter", _check_function(self.run))
+            object.__setattr__(self, "_app_parameter", _app_parameter_of(self.run))
             if self.cwd is not None or self.env is not None:
                 raise ConfigurationError("cwd= and env= go with command=, not with run=")
-            return
-        if os.name != "posix":
-            raise ConfigurationError("command= needs a POSIX system; call subprocess in run=")
-        _check_command(self.command)
-        _check_surroundings(self.cwd, self.env)
-
-    def _check_numbers(self) -> None:
-        _check_number("grace", self.grace, least=0)
-        _check_number("retry_delay", self.retry_delay, least=0)
-        if self.timeout is not None:
-            _check_number("timeout", self.timeout, least=0)
-            if self.timeout == 0:
-                raise ConfigurationError("timeout 0 leaves no time to run; None means no limit")
-        if type(self.retries) is not int or self.retries < 0:
-            raise ConfigurationError(
-                f"retries {self.retries!r} is not a whole number of 0 or more"
-            )
-        if not isinstance(self.startup, bool):
-            _check_number("startup", self.startup, least=0)
-            if self.startup == math.inf:
-                raise ConfigurationError("startup inf never comes, and JSON does not know it")
 
     def _check_schedule(self) -> None:
         listed = isinstance(self.schedule, list | tuple)
@@ -1185,46 +1165,53 @@ def _is_reboot(schedule: object) -> bool:
 TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def _check_number(name: str, value: object, least: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (least <= cast(float, value) <= sys.float_info.max or value == math.inf):
-        raise ConfigurationError(f"{name} {value!r} is not a number of seconds, {least:g} or more")
+def _is_flag(value: object) -> bool:
+    return value in (True, False)  # The "0" or "false" of a variable would mean the contrary.
 
 
-def _check_flag(name: str, value: object) -> None:
-    # The "0" or "false" of a variable would mean the contrary.
-    if value not in (True, False):
-        raise ConfigurationError(f"{name} {value!r} is neither True nor False")
+def _is_seconds(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 <= value <= sys.float_info.max or value == math.inf
 
 
-def _check_command(command: object) -> None:
-    words = [command] if isinstance(command, str) else command
-    listed = isinstance(words, list | tuple) and all(isinstance(word, str) for word in words)
-    if not listed or not words or not cast(list[str], words)[0].strip():
-        raise ConfigurationError(
-            f"command {command!r} is neither a shell line nor a list of arguments"
-        )
-    if "\0" in "".join(cast(list[str], words)):
-        raise ConfigurationError(f"command {command!r} holds a NUL character")
+def _is_delay(value: object) -> bool:
+    return isinstance(value, bool) or (_is_seconds(value) and value != math.inf)
 
 
-def _check_surroundings(cwd: object, env: object) -> None:
-    if cwd is not None and (not isinstance(cwd, str | os.PathLike) or "\0" in os.fspath(cwd)):
-        raise ConfigurationError(f"cwd {cwd!r} is not a path")
-    if env is None:
-        return
-    pairs = list(env.items()) if isinstance(env, Mapping) else [("", "")]
-    for name, text in pairs:
-        named = isinstance(name, str) and name and "=" not in name and "\0" not in name
-        if not named or not isinstance(text, str) or "\0" in text:
+def _is_limit(value: object) -> bool:
+    return _is_seconds(value) and value != 0
+
+
+def _is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_command(value: object) -> bool:
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not words or not all(map(_is_text, words)):
+        return False
+    return bool(words[0].strip())
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and _is_text(os.fspath(value))
+
+
+def _check_environment(value: object) -> bool:
+    for name, text in value.items() if isinstance(value, Mapping) else [("", "")]:
+        if not _is_text(name) or not name or "=" in name or not _is_text(text):
             # Its texts may be secrets.
             raise ConfigurationError(
                 f"env= holds something other than names and texts, at {name!r}"
             )
+    return True
 
 
-SENTRY_SLUG = re.compile("(?![0-9]+$)[a-z0-9_-]{1,50}")
-SENTRY_OWNER = re.compile("(user|team):[0-9]+|[^\\s]+@[^\\s]+|#[^\\s]+")
 # The most that Sentry takes; margin and runtime are minutes.
 SENTRY_NUMBERS = {
     "checkin_margin": 40_320,
@@ -1232,49 +1219,52 @@ SENTRY_NUMBERS = {
     "failure_issue_threshold": 720,
     "recovery_threshold": 720,
 }
+SENTRY_TEXTS = {
+    "slug": ("(?![0-9]+$)[a-z0-9_-]{1,50}", "1 to 50 of a-z, 0-9, - and _, digits alone aside"),
+    "owner": ("(user|team):[0-9]+|\\S+@\\S+|#\\S+", "of the form user:51 or team:6"),
+}
 
 
-def _check_sentry(options: object) -> None:
-    if isinstance(options, bool):
-        return
-    if not isinstance(options, Mapping):
-        raise ConfigurationError(f"sentry {options!r} is not True, False or a dict")
-    for name, value in options.items():
-        most = SENTRY_NUMBERS.get(name)
-        if name not in ("slug", "owner") and most is None:
+def _check_sentry(options: object) -> bool:
+    for name, value in options.items() if isinstance(options, Mapping) else ():
+        if name in SENTRY_NUMBERS:
+            fits = _is_whole(value, 1, SENTRY_NUMBERS[name])
+            wanted = f"a whole number in 1-{SENTRY_NUMBERS[name]}"
+        elif name in SENTRY_TEXTS:
+            pattern, wanted = SENTRY_TEXTS[name]
+            fits = isinstance(value, str) and re.fullmatch(pattern, value) is not None
+        else:
             known = ", ".join(["slug", *SENTRY_NUMBERS, "owner"])
             raise ConfigurationError(f"sentry has no option {name!r}; known are {known}")
-        if most is not None:
-            if type(value) is not int or not 1 <= value <= most:
-                raise ConfigurationError(
-                    f"sentry {name} {value!r} is not a whole number in 1-{most}"
-                )
-        elif name == "slug" and not (isinstance(value, str) and SENTRY_SLUG.fullmatch(value)):
-            raise ConfigurationError(
-                f"sentry slug {value!r} is not 1 to 50 of a-z, 0-9, - and _, digits alone aside"
-            )
-        elif name == "owner" and not (isinstance(value, str) and SENTRY_OWNER.fullmatch(value)):
-            raise ConfigurationError(
-                f"sentry owner {value!r} is not of the form user:51 or team:6"
-            )
+        if not fits:
+            raise ConfigurationError(f"sentry {name} {value!r} is not {wanted}")
+    return isinstance(options, bool | Mapping)
 
 
-def _parameters(function: TaskFunction) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return {}  # Some builtins have no signature; they are called without arguments.
+# What a value has to be, and the words for one that is not.
+Wanted = tuple[Callable[[Any], bool], str]
+IS_FLAG: Wanted = (_is_flag, "is neither True nor False")
+IS_SECONDS: Wanted = (_is_seconds, "is not a number of seconds, 0 or more")
+TASK_OPTIONS: dict[str, Wanted] = {
+    "command": (_is_command, "is neither a shell line nor a list of arguments, without NULs"),
+    "cwd": (_is_path, "is not a path"),
+    "env": (_check_environment, ""),
+    "startup": (_is_delay, "is neither True, False nor a finite number of seconds, 0 or more"),
+    "enabled": IS_FLAG,
+    "grace": IS_SECONDS,
+    "timeout": (_is_limit, "is not a number of seconds above 0; None means no limit"),
+    "retries": (_is_whole, "is not a whole number, 0 or more"),
+    "retry_delay": IS_SECONDS,
+    "each_host": IS_FLAG,
+    "sentry": (_check_sentry, "is not True, False or a dict"),
+}
 
 
-def _needed(parameters: Iterable[inspect.Parameter]) -> list[str]:
-    """Return the names of the parameters that a call cannot leave out, and of any ``app``."""
-    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [
-        parameter.name
-        for parameter in parameters
-        if parameter.name == "app"
-        or (parameter.default is parameter.empty and parameter.kind not in optional)
-    ]
+def check_option(name: str, value: object, wanted: Wanted) -> None:
+    """Raise ConfigurationError for a value that an option cannot have."""
+    fits, otherwise = wanted
+    if not fits(value):
+        raise ConfigurationError(f"{name} {value!r} {otherwise}")
 
 
 def _is_plain(code: CodeType) -> bool:
@@ -1288,7 +1278,7 @@ def _is_plain(code: CodeType) -> bool:
     return parameters == 0 and not code.co_flags & others
 
 
-def _check_function(function: object) -> inspect.Parameter | None:
+def _app_parameter_of(function: object) -> inspect.Parameter | None:
     """Return the function's parameter ``app``, when it has one; raises ConfigurationError."""
     if not callable(function):
         raise ConfigurationError(f"run={function!r} is not a function")
@@ -1305,11 +1295,16 @@ def _check_function(function: object) -> inspect.Parameter | None:
         raise ConfigurationError(
             f"run={name} is a generator function, so that a call would do nothing"
         )
-    parameters = _parameters(function)
-    if _needed(parameters.values()) not in ([], ["app"]):
-        raise ConfigurationError(
-            f"run={function!r} needs arguments; it may take none, or one named app"
-        )
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return None  # Some builtins have no signature; they are called without arguments.
+    for each in parameters.values():
+        rest = each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        if each.default is each.empty and not rest and each.name != "app":
+            raise ConfigurationError(
+                f"run={function!r} needs arguments; it may take none, or one named app"
+            )
     return parameters.get("app")
 
 
@@ -1395,29 +1390,19 @@ def task(
 
     The name is the function's, with dashes; the description the first line of its docstring.
     """
-
-    if function is not None:
+    options: dict[str, Any] = dict(locals())
+    if options.pop("function") is not None:
         raise ConfigurationError("@task needs its parentheses: @task(schedule=...)")
 
     def make(function: TaskFunction) -> Task:
         own_name = getattr(function, "__name__", "")
         # Without a name of its own, a partial for example, its docstring is its class's.
         first_line = (inspect.getdoc(function) or "").partition("\n")[0] if own_name else ""
-        return Task(
-            name or own_name.strip("_").replace("_", "-"),
-            function,
-            schedule=schedule,
-            startup=startup,
-            timezone=timezone,
-            enabled=enabled,
-            grace=grace,
-            timeout=timeout,
-            retries=retries,
-            retry_delay=retry_delay,
-            each_host=each_host,
-            description=description or first_line,
-            sentry=sentry,
-        )
+        given = {
+            "name": name or own_name.strip("_").replace("_", "-"),
+            "description": description or first_line,
+        }
+        return Task(run=function, **{**options, **given})
 
     return make
 
@@ -1532,10 +1517,19 @@ def storable(text: str) -> str:
     return str.encode(text, "utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-class Output:
-    """What a run has printed and logged, as a terminal shows it: the head and the tail of it."""
+# Back to the start of the line, or what erases it.
+BACK = re.compile(r"\r|\x1b\[[02]?K")
 
-    __slots__ = ("_cut", "_head", "_kept", "_line", "_lock", "_tail")
+
+def left_of(line: str) -> str:
+    """Return what a line shows in the end that goes back to its start, as progress bars do."""
+    return next(filter(None, reversed(BACK.split(line))), "")
+
+
+class Output:
+    """What a run has printed and logged: the head and the tail of it, with secrets masked."""
+
+    __slots__ = ("_cut", "_head", "_line", "_lock", "_tail")
 
     HEAD, TAIL = 4 * 1024, 28 * 1024  # characters
     LONGEST = 8192  # characters of a line; the rest of a longer one is dropped
@@ -1544,20 +1538,24 @@ class Output:
         # Guards all below: the threads of a task print at once, and others read meanwhile.
         self._lock = threading.Lock()
         self._line = ""  # the last line, which has no end yet
-        self._head = ""
-        self._tail: deque[str] = deque()
-        self._kept = 0
+        self._head = self._tail = ""
         self._cut = 0
 
     def add(self, text: str) -> list[str]:
-        """Add text; return the lines that it has completed, with secrets masked."""
+        """Add text; return the lines that it has completed, as they are kept."""
         text = storable(text)
         with self._lock:
-            *whole, rest = (self._line + text).split("\n")
-            lines = [self._as_kept(line) for line in whole]
-            self._line = self._shortened(rest)
-            for line in lines:
-                self._keep(f"{line}\n")
+            *whole, line = (self._line + text).split("\n")
+            lines = [self._as_kept(each) for each in whole]
+            # By one more than is kept, to know that there was more.
+            went_back = line and not BACK.split(line)[-1]
+            self._line = left_of(line)[: self.LONGEST + 1] + ("\r" if went_back else "")
+            text = "".join(f"{each}\n" for each in lines)
+            room = self.HEAD - len(self._head)
+            self._head += text[:room]
+            tail = self._tail + text[room:]
+            self._tail = tail[-self.TAIL :]
+            self._cut += len(tail) - len(self._tail)
             return lines
 
     def end_line(self) -> list[str]:
@@ -1568,54 +1566,15 @@ class Output:
         """Return what was kept, the cut marked."""
         with self._lock:
             cut = f"\n[... {self._cut:,} characters cut ...]\n" if self._cut else ""
-            return self._head + cut + "".join(self._tail) + self._as_kept(self._line)
+            return self._head + cut + self._tail + self._as_kept(self._line)
 
     def _as_kept(self, line: str) -> str:
-        line = overwritten(line)
+        line = left_of(line)
         if len(line) <= self.LONGEST:
             return mask_secrets(line)
         # A password that the cut has parted from its @ is known by what stands before it.
-        return CUT_PASSWORD.sub(r"\1***", mask_secrets(line[: self.LONGEST])) + LINE_CUT
-
-    def _shortened(self, line: str) -> str:
-        """Return the beginning of a line without what is overwritten or too long already."""
-        before, back, last = line.rpartition("\r")
-        most = self.LONGEST + 1  # by one more than is kept, to know that there was more
-        return overwritten(before)[:most] + back + last[:most]
-
-    def _keep(self, text: str) -> None:
-        room = self.HEAD - len(self._head)
-        if room > 0:
-            self._head, text = self._head + text[:room], text[room:]
-        self._tail.append(text)
-        self._kept += len(text)
-        while (excess := self._kept - self.TAIL) > 0:
-            first = self._tail.popleft()
-            if len(first) > excess:
-                self._tail.appendleft(first[excess:])
-            self._kept -= min(len(first), excess)
-            self._cut += min(len(first), excess)
-
-
-LINE_CUT = " [... line cut ...]"
-ERASE_LINE = re.compile(r"\x1b\[([02]?)K")
-
-
-def overwritten(line: str) -> str:
-    """Return what a terminal shows of a line in which carriage returns go back to its start."""
-    if "\r" not in line:
-        return line
-    shown: list[str] = []
-    for part in line.split("\r"):
-        column = 0
-        for number, piece in enumerate(ERASE_LINE.split(part)):
-            if number % 2 == 0:
-                shown[column : column + len(piece)] = piece
-                column += len(piece)
-            else:  # from the column on, or the line as a whole
-                column = 0 if piece == "2" else column
-                del shown[column:]
-    return "".join(shown)
+        kept = CUT_PASSWORD.sub(r"\1***", mask_secrets(line[: self.LONGEST]))
+        return f"{kept} [... line cut ...]"
 
 
 ESCAPES = re.compile(
@@ -1629,72 +1588,71 @@ def printable(text: str) -> str:
     return ESCAPES.sub("", text)
 
 
-NAMED_SECRET = re.compile(
-    r"""( (?: passw(?:or)?d | aws_secret_access_key ) \s*=\s*(?!=)
-        | (?: secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) =(?!=)
-        | (?: passw(?:or)?d | secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? )
-          \\?["']\s*:\s*
-        | --[\w-]{0,40}? (?: passw(?:or)?d | secret | token | key ) \s+(?!-) )
+# Words without which there is nothing to look for, a pattern, and what takes the secret's place.
+# A pattern takes time in proportion to the text, whoever wrote that.
+SECRETS = [
+    (words.split(), re.compile(pattern), instead)
+    for words, pattern, instead in (
+        # To the last @ of the word; and, with blanks in it, to the first @ that is near.
+        ("@", r"""(://[^\s:/]*:)(?:(?!://|["'][,:)}\]])\S)*@""", r"\1***@"),
+        (
+            "@",
+            r"""(://[^\s:/]*:)(?!\d*(?:[/?#\s"'),;}\]>]|$))(?:(?!://)[^@\n]){1,200}@""",
+            r"\1***@",
+        ),
+        # What libpq repeats of a URL that it cannot read, and what is a password often enough.
+        (
+            '"',
+            r"""(?x)((?:percent-encoded\ token | spaces\ found\ in | missing\ "="\ after
+                | (?:integer|port)\ \w+ ):?\ )"[^"\n]*\"""",
+            r'\1"***"',
+        ),
         # In libpq's quotes, in those of a shell, of Python or of JSON in JSON, or in none.
-        (?!\*\*\*) (?: '(?:[^'\\]|\\.)*' | \\"[^"\n]*" | "(?:[^"\\\n]|\\.)*" | [^\s&'"]+ )""",
-    re.IGNORECASE | re.VERBOSE,
-)
-AUTHORIZATION = re.compile(
-    r"""(authorization\\?["']?\s*[:=]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)[^\s"'\\][^"'\\\r\n]*""",
-    re.IGNORECASE,
-)
-# What libpq repeats of a URL that it cannot read, and what is a password often enough.
-UNREADABLE = re.compile(
-    r"""((?:percent-encoded\ token | spaces\ found\ in | missing\ "="\ after
-        | (?:integer|port)\ \w+ ):?\ )"[^"\n]*\"""",
-    re.VERBOSE,
-)
-BEARER = re.compile(r"(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
-AWS_KEY = re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b")
-# Without any of these there is nothing to look for, which is quicker known than by looking.
-SECRET_WORDS = (
-    *("passw", "secret", "authorization", "bearer", "akia", "asia", "--", "keyid", "key_id"),
-    *("token=", 'token"', "token'", "token\\", "key=", 'key"', "key'", "key\\"),
-)
-# To the last @ of the word; and, with blanks in it, to the first one of the line that is near.
-PASSWORD_IN_URL = re.compile(r"""(://[^\s:/]*:)(?:(?!://|["'][,:)}\]])\S)*@""")
-PASSWORD_WITH_BLANKS = re.compile(
-    r"""(://[^\s:/]*:)(?!\d*(?:[/?#\s"'),;}\]>]|$))(?:(?!://)[^@\n]){1,200}@"""
-)
+        (
+            """passw secret -- keyid key_id token= token" token' token\\ key= key" key' key\\""",
+            r"""(?ix)
+            ( (?: passw(?:or)?d | aws_secret_access_key ) \s*=\s*(?!=)
+            | (?: secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) =(?!=)
+            | (?: passw(?:or)?d | secret | token
+                | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) \\?["']\s*:\s*
+            | --[\w-]{0,40}? (?: passw(?:or)?d | secret | token | key ) \s+(?!-) )
+            (?!\*\*\*)
+            (?: '(?:[^'\\]|\\.)*' | \\"[^"\n]*" | "(?:[^"\\\n]|\\.)*" | [^\s&'"]+ )""",
+            r"\1***",
+        ),
+        (
+            "authorization",
+            r"""(?ix)(authorization\\?["']?\s*[:=]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)
+                [^\s"'\\][^"'\\\r\n]*""",
+            r"\1***",
+        ),
+        ("bearer", r"(?i)(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", r"\1***"),
+        ("akia asia", r"\b(AKIA|ASIA)[0-9A-Z]{16}\b", r"\1***"),
+    )
+]
 CUT_PASSWORD = re.compile(r"(://[^\s:/]*:)(?!\d*/)[^\s@]*$")
 
 
 def mask_secrets(text: str) -> str:
-    """Return a text in which *** stands for passwords, tokens and keys.
-
-    It takes time in proportion to the text, whoever wrote that.
-    """
-    if "://" in text and "@" in text:
-        text = PASSWORD_IN_URL.sub(r"\1***@", text)
-        text = PASSWORD_WITH_BLANKS.sub(r"\1***@", text)
-    if '"' in text:
-        text = UNREADABLE.sub(r'\1"***"', text)
+    """Return a text in which *** stands for passwords, tokens and keys."""
     lower = text.lower()
-    if any(word in lower for word in SECRET_WORDS):
-        text = NAMED_SECRET.sub(r"\1***", text)
-        text = AUTHORIZATION.sub(r"\1***", text)
-        text = BEARER.sub(r"\1***", text)
-        text = AWS_KEY.sub(r"\1***", text)
+    for words, pattern, instead in SECRETS:
+        if any(word in lower for word in words):
+            text = pattern.sub(instead, text)
     return text
 
 
 class Flag:
-    """A threading.Event that is made when somebody waits for it, because for most nobody does.
+    """A threading.Event of which only waiting has a cost: a run has two, and few are waited for.
 
-    Made at once, the two of each run would be a sixth of its time (measured).
+    Two events would be a sixth of a run's time (measured).
     """
 
-    __slots__ = ("_event", "_is_set", "_making")
+    __slots__ = ("_is_set", "_waiting")
 
     def __init__(self) -> None:
         self._is_set = False
-        self._event: threading.Event | None = None
-        self._making = threading.Lock()
+        self._waiting: list[threading.Event] = []
 
     def is_set(self) -> bool:
         """Tell whether it is set."""
@@ -1702,24 +1660,23 @@ class Flag:
 
     def set(self) -> None:
         """Set it, and wake who waits."""
-        # Marked before the event is looked for, and wait() looks in the other order.
+        # Marked before it looks who waits, and wait() looks in the other order.
         self._is_set = True
-        if self._event is not None:
-            self._event.set()
+        for event in list(self._waiting):
+            event.set()
 
     def clear(self) -> None:
         """Take it back."""
         self._is_set = False
-        if self._event is not None:
-            self._event.clear()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, at most so many seconds; tell whether it is."""
-        with self._making:
-            self._event = self._event or threading.Event()
-        if self._is_set:
-            return True
-        return self._event.wait(timeout)
+        event = threading.Event()
+        self._waiting.append(event)
+        try:
+            return self._is_set or event.wait(timeout)
+        finally:
+            self._waiting.remove(event)
 
 
 class Stage(Enum):
@@ -1757,61 +1714,11 @@ def frame_of(thread_id: int | None) -> FrameType | None:
         return sys._current_frames().get(thread_id or 0)
 
 
-@contextlib.contextmanager
-def _at_a_random_moment(clock: Clock) -> Iterator[float]:
-    """Stop the other threads of the interpreter wherever they are; yield when that began.
+def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[FrameType]:
+    """Return the frames of a task in an attempt, the innermost first.
 
-    Another thread gets the interpreter's lock when the one that holds it waits for something, or
-    after a switch interval (5 ms).  So it would see a thread that waits often only where that
-    waits, which may be in a lock each time: the interval is made short until the lock is got.
-    From then on, the others do not get on for as long as the interval was.
-    """
-    with _nothing_collected():
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            clock.wait(threading.Event(), 0.001)
-        finally:
-            sys.setswitchinterval(interval)
-        began = time.perf_counter()
-        while time.perf_counter() - began < 0.0003:
-            pass  # Who asked for the lock under the short interval gets it here.
-        yield time.perf_counter()
-
-
-# An interrupt that breaks into these can leave a lock held which every thread needs.
-MODULES_WITH_LOCKS = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
-
-
-@functools.cache
-def _blocking_lines() -> set[tuple[CodeType, int]]:
-    """Return where `threading` waits for others, holding nothing that is not given back then.
-
-    Without them a task that only ever waits there, for an event with a timeout, for example,
-    could never be interrupted.
-    """
-    lines = set()
-    for name, call in (
-        ("Condition.wait", ".acquire("),
-        ("Thread._wait_for_tstate_lock", ".acquire("),  # join(), up to Python 3.12
-        ("Thread.join", "._handle.join("),
-    ):
-        # Missing, or replaced by gevent: then it counts as any other place.
-        with contextlib.suppress(AttributeError, OSError, TypeError):
-            function = operator.attrgetter(name)(threading)
-            source, first = inspect.getsourcelines(function)
-            lines |= {
-                (function.__code__, number)
-                for number, line in enumerate(source, start=first)
-                if call in line
-            }
-    return lines
-
-
-def _is_interruptible(frame: FrameType | None, entry: FrameType | None) -> bool:
-    """Tell whether a thread, at a frame inside an attempt, is in nobody's lock.
-
-    `entry` is the attempt's own frame.  It and what it calls in this file do not count.
+    None while it is in this file, or where Python only reports what is raised.  `entry` is the
+    attempt's own frame.  It and what it calls in this file to get to the task do not count.
     """
     frames = []
     while frame is not None and frame is not entry:
@@ -1819,38 +1726,42 @@ def _is_interruptible(frame: FrameType | None, entry: FrameType | None) -> bool:
         frame = frame.f_back
     while frames and frames[-1].f_globals is globals():
         frames.pop()
-    if frame is None or any(each.f_globals is globals() for each in frames):
+    closed = [each.f_globals is globals() or each.f_code.co_name == "__del__" for each in frames]
+    return [] if frame is None or any(closed) else frames
+
+
+# An interrupt that breaks into the first ones can leave a lock held which every thread needs; what
+# is raised in a callback of the last ones Python only reports.
+UNBROKEN = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
+UNBROKEN |= {"weakref", "_weakrefset"}
+WAITS = re.compile(r"waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
+
+
+@functools.cache
+def _waiting_lines() -> set[int]:
+    """Return the lines of `threading` that wait for others, and hold nothing meanwhile.
+
+    Without them, a task that only ever waits there could never be interrupted.
+    """
+    source = linecache.getlines(threading.__file__)
+    return {number for number, line in enumerate(source, start=1) if WAITS.search(line)}
+
+
+def _is_interruptible(frames: list[FrameType]) -> bool:
+    """Tell whether a thread in these frames of a task is in nobody's lock."""
+    threads = [each for each in frames if each.f_globals is vars(threading)]
+    # A thread that it starts has its number for a moment, and would get the interrupt.
+    starts = [each.f_locals["self"] for each in threads if each.f_code.co_name == "start"]
+    if not frames or any(thread.ident is None for thread in starts):
         return False
-    codes = [each.f_code for each in frames]
-    if frames and (codes[0], frames[0].f_lineno) in _blocking_lines():
-        # A thread that is being started has the number of this one for a moment.
-        return threading.Thread.start.__code__ not in codes
+    if frames[0] in threads and frames[0].f_lineno in _waiting_lines():
+        return True
     modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
-    return not modules & MODULES_WITH_LOCKS
+    return not modules & UNBROKEN
 
 
 class LiveRun(Run):
     """A run that goes on in this process."""
-
-    __slots__ = (
-        "_callbacks",
-        "_entry",
-        "_guard",
-        "_interrupt",
-        "_sent",
-        "_stage",
-        "_stop",
-        "_thread_id",
-        "buffer",
-        "cancels_schedule",
-        "clock",
-        "deadline",
-        "definition",
-        "ended",
-        "exception",
-        "kill",
-        "on_group",
-    )
 
     def __init__(self, *, definition: Task, clock: Clock, key: str, **values: Any) -> None:
         values = {"task": definition.name, "status": Status.RUNNING, "key": key, **values}
@@ -1874,18 +1785,10 @@ class LiveRun(Run):
         self._interrupt: type[BaseException] | None = None  # what its thread is to be stopped with
         self._sent = False
 
-    # What a task calls, through CurrentRun.
-
     @property
     def cancelled(self) -> bool:
         """Whether the run has been asked to stop."""
         return self._stop.is_set()
-
-    def check_cancelled(self) -> None:
-        """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
-        if self.cancelled:
-            timed_out = self.stop_reason == Status.TIMED_OUT
-            raise RunTimedOut(self.note) if timed_out else RunCancelled(self.note)
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake when asked to stop; tell whether it was."""
@@ -1908,13 +1811,6 @@ class LiveRun(Run):
                 callbacks.remove(callback)
 
         return forget
-
-    def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
-        """Say how far the run has come; shown by `list`, `history` and `run`."""
-        whole = None if total is None else _finite(total)
-        self.progress_made = Progress(_finite(done), whole, storable(str(unit))[:100])
-
-    # What the scheduler calls.
 
     def begin_attempt(self, number: int) -> bool:
         """Go on to an attempt; False when the run was asked to stop before it."""
@@ -1973,25 +1869,25 @@ class LiveRun(Run):
         return self._interrupt is not None
 
     def _see_to_stop(self, note: str, attempt: int, callbacks: list[Callable[[], object]]) -> None:
-        _watch_swallowed_interrupts()
-        rest: Callable[[], object] = int  # nothing
-        if self._interrupt is not None and not self._send_interrupt(attempt):
-            # On another thread, because the callbacks may block for as long as they like.
-            rest = self._await_interrupt_apart(attempt)
+        # In its own thread it hears in obey().
+        insists = self._interrupt is not None and self._thread_id != threading.get_ident()
+        # On another thread, because the callbacks may block for as long as they like.
+        apart = insists and self._interrupt_apart(attempt)
         try:
             logger.warning("Task %s was asked to stop: %s", self.task, note)
         finally:
             self._call_back_all(callbacks)
-            rest()
+            if insists and not apart:
+                self._await_interrupt(attempt)
 
-    def _await_interrupt_apart(self, attempt: int) -> Callable[[], object]:
-        """Await the interrupt on a thread; return what remains to do when there is none."""
-        work = functools.partial(self._await_interrupt, attempt)
+    def _interrupt_apart(self, attempt: int) -> bool:
+        """Start a thread that interrupts an attempt; tell whether there is one."""
+        work, name = self._await_interrupt, "housekeeper-stop"
         try:
-            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
+            threading.Thread(target=work, args=(attempt,), name=name, daemon=True).start()
         except RuntimeError:
-            return work
-        return int
+            return False
+        return True
 
     def _call_back_all(self, callbacks: list[Callable[[], object]]) -> None:
         while True:
@@ -2026,50 +1922,44 @@ class LiveRun(Run):
         with self._guard:
             self._thread_id, self._entry = threading.get_ident(), sys._getframe(1)
 
-    def _send_interrupt(self, attempt: int) -> bool:
-        """Interrupt an attempt, if its thread is in nobody's lock; False when it has to wait."""
-        thread_id = self._thread_id
-        if thread_id == threading.get_ident():
-            return True  # It hears in obey().
-        if frame_of(thread_id) is None:
-            return thread_id is not None  # Not there yet; or a greenlet, which nothing can reach.
-        with _at_a_random_moment(self.clock) as began, self._guard:
+    def _await_interrupt(self, attempt: int) -> None:
+        """Interrupt an attempt as soon as its thread is in nobody's lock."""
+        interrupted = False
+        while not interrupted:
+            self.clock.wait(threading.Event(), 0.01)
+            interrupted = self._interrupt_now(attempt, time.perf_counter())
+
+    def _interrupt_now(self, attempt: int, began: float) -> bool:
+        """Interrupt an attempt; False when its thread is in a lock just now.
+
+        `began` is when the caller got the interpreter's lock: from then on no other thread gets
+        on for a switch interval, so that the one that is looked at stays where it is.
+        """
+        with _nothing_collected(), self._guard:
             over = self.attempt != attempt or self._stage is not Stage.INSIDE
             if over or self._sent or self._interrupt is None:
                 return True
-            frame = sys._current_frames().get(thread_id or 0)
-            if thread_id != self._thread_id or frame is None or frame.f_globals is globals():
+            frame = frame_of(self._thread_id)
+            if frame is None:
+                return self._thread_id is not None  # a greenlet, which nothing can reach
+            inside = not _is_interruptible(_frames_of_task(frame, self._entry))
+            if inside or time.perf_counter() - began > sys.getswitchinterval() / 2:
                 return False
-            if not _is_interruptible(frame, self._entry) or time.perf_counter() - began > 0.002:
-                return False
-            _raise_in_thread(cast(int, thread_id), self._interrupt)
+            _raise_in_thread(cast(int, self._thread_id), self._interrupt)
             self._sent = True
             return True
 
-    def _await_interrupt(self, attempt: int) -> None:
-        while not self._send_interrupt(attempt):
-            self.clock.wait(threading.Event(), 0.01)
-
-    def interrupt_again(self) -> None:
-        """Send the interrupt once more, because it came where nothing can be raised."""
-        with self._guard:
-            self._sent = False
-        self._await_interrupt_apart(self.attempt)
-
     def obey(self) -> None:
-        """Raise what the task's thread is to be stopped with, where it holds nobody's lock.
+        """Raise what the task's thread is to be stopped with.
 
-        Called by what a task calls, in its thread: there it would be seen inside of that only,
-        because it is while it writes that it lets another thread look.
+        Called by what a task calls to log, to print and to use Housekeeper: a task that does
+        nothing else may let another thread look only in there, where it is in a lock each time.
         """
         if self._interrupt is None or self._thread_id != threading.get_ident():
             return
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None and frame.f_globals is vars(logging):
-            frame = frame.f_back
         with self._guard:
             late = self._sent or self._stage is not Stage.INSIDE
-            if late or not _is_interruptible(frame, self._entry):
+            if late or not _frames_of_task(sys._getframe(2), self._entry):
                 return
             self._sent = True
         raise self._interrupt(self.note)
@@ -2096,26 +1986,6 @@ def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
     )
 
 
-def _watch_swallowed_interrupts() -> None:
-    """Send an interrupt again that came inside a ``__del__`` or a callback of a weak reference.
-
-    Python only reports what is raised there, and goes on.
-    """
-    existing = sys.unraisablehook
-    if getattr(existing, "sends_again", False):
-        return
-
-    def send_again(report: Any) -> None:
-        run = _current_run.get()
-        if run is not None and issubclass(report.exc_type, (RunTimedOut, RunCancelled)):
-            run.interrupt_again()
-        else:
-            existing(report)
-
-    send_again.sends_again = True  # type: ignore[attr-defined]
-    sys.unraisablehook = send_again
-
-
 def _catch_pending_interrupt() -> None:
     """Let an exception that was sent to this thread arrive here, by sending another over it.
 
@@ -2134,7 +2004,7 @@ _current_run: contextvars.ContextVar[LiveRun | None] = contextvars.ContextVar(
 
 
 def _of_run(name: str, doc: str) -> Any:
-    return property(operator.attrgetter(f"_run.{name}"), doc=doc)
+    return property(lambda view: getattr(view._run, name), doc=doc)
 
 
 class CurrentRun:
@@ -2153,14 +2023,13 @@ class CurrentRun:
     cancelled: bool = _of_run("cancelled", "Whether the run has been asked to stop.")
 
     def __init__(self, run: LiveRun) -> None:
-        object.__setattr__(self, "_run", run)
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{name!r} of a run cannot be set")
+        self._run = run
 
     def check_cancelled(self) -> None:
         """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
-        self._run.check_cancelled()
+        if self.cancelled:
+            timed_out = self._run.stop_reason == Status.TIMED_OUT
+            raise (RunTimedOut if timed_out else RunCancelled)(self._run.note)
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake when asked to stop; tell whether it was."""
@@ -2176,7 +2045,8 @@ class CurrentRun:
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
         """Say how far the run has come; shown by `list`, `history` and `run`."""
-        self._run.progress(done, total, unit)
+        whole = None if total is None else _finite(total)
+        self._run.progress_made = Progress(_finite(done), whole, storable(str(unit))[:100])
 
 
 _NO_TASK = Task("none", lambda: None)
@@ -3949,15 +3819,13 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
     Never raises, and always sets them to texts that a ledger can store, whatever the task raises,
     SystemExit and KeyboardInterrupt included.
     """
-    process, outer = os.getpid(), _current_run.get()
+    outer = _current_run.get()
     outcome: Outcome = Status.FAILED, "what it ended with could not be put into words", ""
     try:
         outcome = _outcome_of(run, *_attempt(task, run, app, around_run))
     except BaseException as error:
         run.exception = error
     finally:
-        if os.getpid() != process:
-            end_forked(None)
         _current_run.set(outer)
         run.settle()
         run.status, run.note, run.error = outcome
@@ -3994,37 +3862,37 @@ class Around:
         self._manager: AbstractContextManager[object] | None = None
 
     def __enter__(self) -> None:
-        if self._factory is None:
-            return
-        try:
-            made = self._factory()
-            made.__enter__()
-            self._manager = made
-        except (RunTimedOut, RunCancelled):
-            raise
-        except BaseException:
-            logger.exception("Task %s: around_run failed before the run", self._run.task)
+        with self._own_failures_logged("before"):
+            if self._factory is not None:
+                made = self._factory()
+                made.__enter__()
+                self._manager = made
 
     def __exit__(self, *error: Any) -> None:
-        try:
+        with self._own_failures_logged("after"):
             if self._manager is not None:
                 self._manager.__exit__(*error)
+
+    @contextlib.contextmanager
+    def _own_failures_logged(self, when: str) -> Iterator[None]:
+        try:
+            yield
         except (RunTimedOut, RunCancelled):
             raise
         except BaseException:
-            logger.exception("Task %s: around_run failed after the run", self._run.task)
+            logger.exception("Task %s: around_run failed %s the run", self._run.task, when)
 
 
 def _call(task: Task, run: LiveRun, app: object) -> object:
-    process = os.getpid()
+    process, raised = os.getpid(), None
     try:
         result = run_command(task, run) if task.run is None else task.call(app)
     except BaseException as error:
-        if os.getpid() != process:
-            end_forked(error)
+        raised = error
         raise
-    if os.getpid() != process:
-        end_forked(None)
+    finally:
+        if os.getpid() != process:
+            end_forked(raised)
     if inspect.iscoroutine(result):
         result.close()
         raise ConfigurationError("run= returned a coroutine; wrap it: lambda: asyncio.run(...)")
@@ -4042,17 +3910,21 @@ def end_forked(error: BaseException | None) -> NoReturn:
     """
     code = 0 if error is None else 1
     try:
-        if error is not None and issubclass(type(error), SystemExit):
-            said = cast(SystemExit, error).code
-            code = said & 0xFF if isinstance(said, int) else int(said is not None)
-            if isinstance(said, str):
-                print(said, file=sys.stderr)
+        if isinstance(error, SystemExit) and not isinstance(error.code, str):
+            code = int(error.code or 0) & 0xFF
         elif error is not None:
             traceback.print_exception(type(error), error, error.__traceback__)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+ENDS = {
+    SkipRun: Status.SKIPPED,
+    RunCancelled: Status.CANCELLED,
+    RunTimedOut: Status.TIMED_OUT,
+}
 
 
 def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
@@ -4066,17 +3938,9 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
         return stopped, storable(run.note), storable(f"{run.error}\n{trace}".strip()[-16384:])
     if error is None:
         return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
-    return _status_after(error), _in_a_line(error), trace[-16384:]
-
-
-def _status_after(error: BaseException) -> Status:
     # By its type: isinstance() would ask the error, which may raise on being asked.
-    kind = type(error)
-    if issubclass(kind, SkipRun):
-        return Status.SKIPPED
-    if issubclass(kind, RunCancelled):
-        return Status.CANCELLED
-    return Status.TIMED_OUT if issubclass(kind, RunTimedOut) else Status.FAILED
+    status = next((ENDS[kind] for kind in ENDS if issubclass(type(error), kind)), Status.FAILED)
+    return status, _in_a_line(error), trace[-16384:]
 
 
 T = TypeVar("T")
@@ -4190,47 +4054,36 @@ class LogFormatter(logging.Formatter):
         """Return the line of a record."""
         run = _current_run.get()
         if run is not None and str(record.name).partition(".")[0] != logger.name:
-            record = copy.copy(record)
-            record.message = f"Task {run.task}: {record.message}"
+            # Put back, because other handlers get the same record.
+            message, record.message = record.message, f"Task {run.task}: {record.message}"
+            try:
+                return super().formatMessage(record)
+            finally:
+                record.message = message
         return super().formatMessage(record)
 
 
-class KeptStream:
-    """A stream that also adds what is printed inside a run to the run's output."""
+def capture_prints() -> None:
+    """Keep in a run's output what is printed inside it: for a process of Housekeeper's own."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not hasattr(stream.write, "keeps_output"):
+            _keep_writes(stream)
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+def _keep_writes(stream: Any) -> None:
+    write = stream.write
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stream)
-
-    def write(self, text: str) -> int:
-        """Write a text, and keep it, unless it is a log line: those are kept already."""
+    def keep_output(text: str) -> object:
         run = _current_run.get()
         if run is not None:
             run.obey()
+            # A log line is kept already.
             if isinstance(text, str) and sys._getframe(1).f_globals is not vars(logging):
                 run.buffer.add(text)
-        return self._stream.write(text)
+        return write(text)
 
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write and keep several texts."""
-        for line in lines:
-            self.write(line)
-
-
-def capture_prints() -> None:
-    """Keep in a run's output what is printed inside it: for a process that is Housekeeper's own.
-
-    To be called after logging has been set up, whose handlers then keep the stream itself.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, KeptStream):
-            setattr(sys, name, KeptStream(stream))
+    keep_output.keeps_output = True  # type: ignore[attr-defined]
+    stream.write = keep_output
 
 
 def run_command(task: Task, run: LiveRun) -> str:
@@ -4283,25 +4136,19 @@ class CommandProcess:
             selector = stack.enter_context(selectors.DefaultSelector())
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
-            interval = 0.05
             with contextlib.suppress(AttributeError, OSError):  # Not on each system.
                 exited = os.pidfd_open(self.group)
                 stack.callback(os.close, exited)
                 selector.register(exited, selectors.EVENT_READ)
-                interval = 0.5
             while self._goes_on():
-                ready = [key.fileobj for key, _ in selector.select(interval)]
-                if pipe in ready and self._read(pipe) == b"":
-                    selector.unregister(pipe)
-                if ready and pipe not in ready:
-                    selector.unregister(exited)
-                    interval = 0.05
-            self._kill_group()
-            # What the dead have written is in the pipe already.
+                for key, _ in selector.select(0.1):
+                    if key.fileobj is not pipe or self._read(pipe) == b"":
+                        selector.unregister(key.fileobj)
+            # What the command has written is in the pipe already.
             for _ in range(64):
                 if not self._read(pipe):
                     break
-        self._tell(self._decoder.decode(b"", final=True))
+        self._keep(self._decoder.decode(b"", final=True))
         self._log(self._run.buffer.end_line())
 
     def _goes_on(self) -> bool:
@@ -4325,10 +4172,10 @@ class CommandProcess:
             chunk = os.read(pipe.fileno(), 65536)
         except BlockingIOError:
             return None
-        self._tell(self._decoder.decode(chunk))
+        self._keep(self._decoder.decode(chunk))
         return chunk
 
-    def _tell(self, text: str) -> None:
+    def _keep(self, text: str) -> None:
         self._log(self._run.buffer.add(text))
 
     def _log(self, lines: list[str]) -> None:
@@ -4340,13 +4187,9 @@ class CommandProcess:
 
     def end(self) -> None:
         """Kill what is left of the group, and wait for the command itself."""
-        if self.process.returncode is None:
-            self._kill_group()
-        self.process.wait()
-
-    def _kill_group(self) -> None:
         if self._group_lives:
             signal_group(self.group, signal.SIGKILL)
+        self.process.wait()
 
 
 def _has_exited(process: subprocess.Popen[bytes]) -> bool:
@@ -4367,41 +4210,34 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
-def _stat_of(pid: int) -> list[bytes]:
-    """Return what /proc/PID/stat says behind the name: state, parent, group, session, ..."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return []
-
-
 def birth_of(pid: int) -> str:
     """Return when a process began, in ticks since the boot; empty when it has ended."""
-    stat = _stat_of(pid)
-    return stat[19].decode() if stat and stat[0] not in (b"Z", b"X") else ""
+    try:
+        # Behind its name: state, parent, group, session, ...
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if stat[0] in "ZX" else stat[19]
 
 
-def _processes_with(mark: bytes, above: int = 0) -> Iterator[int]:
-    """Return the processes that have inherited a text in their environment, and may be read."""
-    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
-    for pid in filter(above.__lt__, pids):
+def _groups_of(mark: str) -> dict[int, int]:
+    """Return the groups of the processes that have inherited a text in their environment."""
+    found = {}
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        # Not those that may not be read, or have ended.
         with contextlib.suppress(OSError):
-            if mark in Path(f"/proc/{pid}/environ").read_bytes():
-                yield pid
+            if mark.encode() in environ.read_bytes():
+                pid = int(environ.parent.name)
+                found[pid] = os.getpgid(pid)
+    return found
 
 
 def _left_behind(run_id: str, group: int) -> str:
     """Return in words which processes of a run's command go on in a session of their own."""
-    try:
-        # What it has started has a higher number, unless they have begun anew since.
-        marked = _processes_with(f"HOUSEKEEPER_RUN={run_id}\0".encode(), above=group)
-        pids = [pid for pid in marked if _stat_of(pid)[2:3] not in ([], [b"%d" % group])]
-    except OSError:  # There is no /proc.
-        return ""
-    if not pids:
-        return ""
+    groups = _groups_of(f"HOUSEKEEPER_RUN={run_id}\0")
+    pids = [str(pid) for pid in groups if groups[pid] != group]
     what = "process" if len(pids) == 1 else "processes"
-    return f"it left {what} {', '.join(map(str, pids))} running, in a session of its own"
+    return f"it left {what} {', '.join(pids)} running, in a session of its own" if pids else ""
 
 
 def end_group(group: str, clock: Clock) -> bool:
@@ -4428,13 +4264,8 @@ def _is_same_group(group: int, birth: str) -> bool:
     leader = birth_of(group)
     if leader and leader != birth:
         return False  # The number is another process's by now.
-    with contextlib.suppress(OSError):
-        # As long as it has members, the kernel gives its number to no other process.
-        for pid in _processes_with(b"HOUSEKEEPER_RUN="):
-            stat = _stat_of(pid)
-            if stat[2:4] == [b"%d" % group] * 2 and stat[0] != b"Z":
-                return True
-    return False
+    # As long as it has members, the kernel gives its number to no other process.
+    return group in _groups_of("HOUSEKEEPER_RUN=").values()
 
 
 # ================================================================================================
@@ -8255,12 +8086,12 @@ def create_housekeeper(
     Raises ConfigurationError with what is wrong.
     """
     zone_named(timezone)
-    _check_flag("enabled", enabled)
+    check_option("enabled", enabled, IS_FLAG)
     if not isinstance(sentry_enabled, bool):  # It may be a DSN, which is not shown.
         raise ConfigurationError("sentry_enabled is a bool; the DSN goes to sentry_sdk.init()")
     if type(max_workers) is not int or max_workers < 1:
         raise ConfigurationError(f"max_workers {max_workers!r} is not a whole number of 1 or more")
-    _check_number("shutdown_timeout", shutdown_timeout, least=0)
+    check_option("shutdown_timeout", shutdown_timeout, IS_SECONDS)
     if not isinstance(namespace, str) or not re.fullmatch("[A-Za-z0-9._-]{0,100}", namespace):
         raise ConfigurationError(
             f"namespace {namespace!r} is not up to 100 letters, digits, dots, dashes, underscores"

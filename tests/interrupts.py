@@ -210,8 +210,8 @@ def main(count: int) -> None:
         housekeeper.shutdown,
     ):
         still_works(work)
-    if not gc.isenabled() or sys.getswitchinterval() > 0.0051 or sys.getswitchinterval() < 0.0049:
-        wrong.append(f"{gc.isenabled()}, {sys.getswitchinterval()}: not as it was")
+    if not gc.isenabled():
+        wrong.append("garbage is not collected any more")
     each = max(1, count // len(TASKS))
     print({name: f"{total / each / 1000:.1f} ms" for name, total in took.items()}, file=result)
     print(*(wrong or ["all is well"]), sep="\n", file=result, flush=True)

@@ -225,7 +225,7 @@ def test_a_task_gets_a_run_that_it_cannot_change() -> None:
         run = current_run()
         seen.append(run)
         for name in ("status", "note", "attempt", "ended", "anything"):
-            with pytest.raises(AttributeError, match="cannot be set"):
+            with pytest.raises(AttributeError):
                 setattr(run, name, None)
         run.progress(1, 2, "files \udce9")
 
@@ -388,7 +388,7 @@ class SlowToGo:
         sum(range(50_000))
 
 
-def test_an_interrupt_that_comes_where_python_swallows_it_is_sent_again() -> None:
+def test_an_interrupt_waits_where_python_would_swallow_it() -> None:
     started = threading.Event()
 
     def work() -> None:

@@ -515,7 +515,7 @@ def test_bytes_that_are_not_utf_8_are_shown_as_escapes(make) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"timeout": 0}, "timeout 0 leaves no time"),
+        ({"timeout": 0}, "timeout 0 is not a number of seconds above 0"),
         ({"timeout": -1}, "timeout -1 is not"),
         ({"timeout": float("nan")}, "timeout nan is not"),
         ({"timeout": "5"}, "timeout '5' is not"),
@@ -525,7 +525,7 @@ def test_bytes_that_are_not_utf_8_are_shown_as_escapes(make) -> None:
         ({"command": ""}, "neither a shell line nor a list"),
         ({"command": []}, "neither a shell line nor a list"),
         ({"command": ["ls", 1]}, "neither a shell line nor a list"),
-        ({"command": "ls \0"}, "NUL"),
+        ({"command": "ls \0"}, "without NULs"),
         ({"command": "ls", "env": {"A": 1}}, "env="),
     ],
 )
@@ -1552,13 +1552,13 @@ def kept(*pieces: str) -> str:
     ("text", "shown"),
     [
         ("10%\r20%\r30%\n", "30%\n"),
-        ("copied 100 files\rdone\n", "doneed 100 files\n"),
+        ("copied 100 files\rdone\n", "done\n"),
         ("copied 100 files\r\x1b[Kdone\n", "done\n"),
         ("copied\x1b[2K\rdone\n", "done\n"),
         ("dos line\r\nanother\r\n", "dos line\nanother\n"),
         ("\r\r\rone\n\rtwo\r", "one\ntwo"),
         ("50%\rstill going on", "still going on"),
-        ("x" * 9000 + "\rshort\n", "short" + "x" * 8187 + " [... line cut ...]\n"),
+        ("x" * 9000 + "\rshort\n", "short\n"),
     ],
 )
 def test_a_carriage_return_overwrites_the_line_however_the_text_is_cut_into_pieces(
