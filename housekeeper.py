@@ -188,9 +188,9 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
 class UnknownTask(HousekeeperError, LookupError):
     """No task of that name is registered; ``name`` is what was asked for."""
 
-    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+    def __init__(self, name: str, known: Iterable[str] = (), why_unloaded: str = "") -> None:
         hint = did_you_mean(name, known, "`list` shows the tasks there are")
-        super().__init__(f"no task is named {name!r}; {hint}")
+        super().__init__(f"no task is named {name!r}; {why_unloaded or hint}")
         self.name = name
 
 
@@ -5080,8 +5080,10 @@ def release_folder_warning(path: str) -> str:
     """
     for folder in Path(path).resolve().parents if path else ():
         if folder.parent.name == "releases" or re.fullmatch("[0-9]{8,}.*", folder.name):
-            links = [*_links_in(folder.parent), *_links_in(folder.parent.parent)]
-            for link in (each for each in links if each.resolve() == folder):
+            beside = [*folder.parent.glob("*"), *folder.parent.parent.glob("*")]
+            for link in (each for each in beside if each.is_symlink()):
+                if link.resolve() != folder:
+                    continue
                 return (
                     f"Ledger {path} lies in a release's folder, {folder} behind the link"
                     f" {link}: the next release begins a new ledger, forgets pauses, and runs"
@@ -5090,35 +5092,13 @@ def release_folder_warning(path: str) -> str:
     return ""
 
 
-def _links_in(folder: Path) -> list[Path]:
-    try:
-        return [each for each in folder.iterdir() if each.is_symlink()]
-    except OSError:
-        return []
-
-
-class Watched(Protocol):
-    """What has to hear of a fork and of the interpreter's exit."""
-
-    ledger: Ledger
-
-    def wake(self, *, how: str = ...) -> None:
-        """Start here too, when the start was put off until after a fork."""
-
-    def after_fork_in_child(self, *, worker: bool = ...) -> None:
-        """Forget the parent's threads, runs and connection."""
-
-    def shutdown(self, timeout: float | None = None) -> bool:
-        """Stop."""
-
-
-_alive: weakref.WeakSet[Watched] = weakref.WeakSet()
+_alive: weakref.WeakSet[Life] = weakref.WeakSet()
 _watching = False
 _held_for_fork: list[threading.Lock] = []
 noticing_fork = threading.Lock()  # held while a process finds out that it was forked
 
 
-def watch_process(watched: Watched) -> None:
+def watch_process(watched: Life) -> None:
     """See that a Housekeeper stops before the interpreter exits, and is fresh after a fork."""
     global _watching
     _alive.add(watched)
@@ -5314,7 +5294,6 @@ def _after_fork_in_child() -> None:
     global noticing_fork, _looking
     _held_for_fork.clear()
     noticing_fork, _looking = threading.Lock(), threading.RLock()
-    _drop_signal_handlers()
     forker = sys._getframe(1)  # whose call of os.fork() this is
     module = forker.f_globals.get("__name__")
     # One forks for a function, the other for a single request.
@@ -5323,19 +5302,6 @@ def _after_fork_in_child() -> None:
         watched.after_fork_in_child(worker=worker)
     if module == "gunicorn.arbiter" and forker.f_code.co_name == "spawn_worker":
         _after_gunicorn_fork(forker.f_locals.get("worker"))
-
-
-# The handler that the command line has set for some signals; a forked child gives them up, so
-# that multiprocessing can end it.
-handled_signals: dict[int, Callable[[int, FrameType | None], None]] = {}
-
-
-def _drop_signal_handlers() -> None:
-    for number, handler in handled_signals.items():
-        with contextlib.suppress(ValueError):  # Not in the main thread, as never after a fork.
-            if signal.getsignal(number) is handler:
-                signal.signal(number, signal.SIG_DFL)
-    handled_signals.clear()
 
 
 def _after_gunicorn_fork(worker: Any) -> None:
@@ -5772,22 +5738,14 @@ class Roster:
             self._unbound[registration] = None
 
     def unregister(self, name: str) -> None:
-        """Forget a task; a run of it goes on.  Raises UnknownTask."""
+        """Forget a task; a run of it goes on."""
         with self._lock:
-            registration = self.get(name)
-            registration.gone = True
-            self._disarm(registration)
-            self._unbound.pop(registration, None)  # Another of its name may be entered with it.
-            del self._known[name]
+            if (registration := self._known.pop(name, None)) is not None:
+                registration.gone = True
+                self._disarm(registration)
+                self._unbound.pop(registration, None)  # Another may be entered by its name.
 
-    def get(self, name: str) -> Registration:
-        """Return what is known of a task; raises UnknownTask."""
-        try:
-            return self._known[name]
-        except KeyError:
-            raise UnknownTask(name, self._known) from None
-
-    def find(self, name: str) -> Registration | None:
+    def get(self, name: str) -> Registration | None:
         """Return what is known of a task, or None."""
         return self._known.get(name)
 
@@ -6289,6 +6247,8 @@ class Steps:
             # While it waits it is among the live, so that it can be cancelled.
             await_tick(self._clock, hold.tick)
             self._sentry.started(run)
+            # Written at once: if this process dies, the next one ends what the command has left.
+            run.on_group = self._ledger.beat
         if run.begin_attempt(number):
             timeout, task = None, run.definition
             if task.timeout is not None:
@@ -6918,6 +6878,7 @@ class Upkeep:
         self._beating = False
         self._silent: dict[str, tuple[datetime | None, float]] = {}  # runs, as they were seen
         self._to_look_again = False  # at silent runs
+        self._burying = False
         self._skew = 0.0
         self._conflicts: list[str] = []
         self._scheduling = self._closed = False
@@ -7066,11 +7027,13 @@ class Upkeep:
         others = [run for run in self._ledger.runs(running=True) if run.id not in known]
         self._silent = {run.id: self._silent[run.id] for run in others if run.id in self._silent}
         dead = self._dead_runners() if others else set()
+        orphans = [run for run in others if run.runner in dead]
         for run in others:
-            if run.runner in dead:
-                self._bury(run)
-            else:
+            if run.runner not in dead:
                 self._judge(run)
+        if orphans and not self._burying:
+            self._burying = True
+            self._runner.apart(functools.partial(self._bury_all, orphans))
         if self._silent and not self._to_look_again:
             self._to_look_again = True
             self._timer.after(OBSERVED + 1.0, self._backlog.soon, self._look_again)
@@ -7091,6 +7054,15 @@ class Upkeep:
         if dead:
             self._bury(run)
         return dead
+
+    def _bury_all(self, orphans: Iterable[Run]) -> None:
+        """Bury runs on a thread of its own: heartbeats do not wait for a command's 10 s."""
+        try:
+            with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
+                for run in orphans:
+                    self._bury(run)
+        finally:
+            self._burying = False
 
     def _bury(self, run: Run) -> None:
         """Record the run of a dead process as crashed; end what its command has left first."""
@@ -7451,7 +7423,7 @@ class Reports:
 
     def status_of(self, name: str) -> dict[str, object]:
         """Return what is known of a task, registered or not."""
-        registration = self._roster.find(name)
+        registration = self._roster.get(name)
         if registration is not None:
             return {"registered": True, **self._statuses([registration])[0]}
         nothing = dict.fromkeys(("running", "scheduled", "paused"), False)
@@ -7555,9 +7527,8 @@ class Reports:
 
     # Why.
 
-    def why(self, name: str, instant: datetime | str | None) -> dict[str, object]:
+    def why(self, registration: Registration, instant: datetime | str | None) -> dict[str, object]:
         """Tell what became of a tick, and why; see Housekeeper.why()."""
-        registration = self._roster.get(name)
         trigger, now = self._roster.trigger_of(registration), self._clock.now()
         zone = trigger.zone if trigger else zone_named(self._settings.timezone)
         if isinstance(instant, str):
@@ -7580,7 +7551,7 @@ class Reports:
             told.say("Housekeeper is switched off here (enabled=False): nothing comes.")
         told.tell_next(upcoming, paused=paused)
         return {
-            "task": name,
+            "task": registration.task.name,
             "instant": instant,
             "tick": tick,
             "outcome": run.status.value if run else None,
@@ -7765,6 +7736,7 @@ class Life:
         self.shutdown_timeout = settings.shutdown_timeout
         self.problems: list[str] = []  # of the task files
         self._discovered = False
+        self._found: Discovered | None = None
         self._to_wake = False  # initialize() was called before this process was forked
         self._wakes_at_requests = False
         self._fresh()
@@ -8016,7 +7988,7 @@ class Life:
         self._discovered = True
         if self.tasks_dir is None:
             return []
-        found = discover_tasks(self.tasks_dir)
+        self._found = found = discover_tasks(self.tasks_dir)
         self.problems = list(found.problems)
         here = {name: source for name, (_, source) in found.tasks.items()}
         roster = self._roster
@@ -8026,7 +7998,7 @@ class Life:
             if source and not kept and registration.task.name not in here:
                 roster.unregister(registration.task.name)
         for task, source in found.tasks.values():
-            known = roster.find(task.name)
+            known = roster.get(task.name)
             if known is not None and known.source is None:
                 self.problems.append(f"{source}: the name {task.name!r} is registered already")
                 continue
@@ -8109,7 +8081,15 @@ class Housekeeper(Life):
 
     def _known(self, name: str) -> Registration:
         self._discover_once()
-        return self._roster.get(name)
+        registration = self._roster.get(name)
+        if registration is None:
+            raise self.unknown_task(name)
+        return registration
+
+    def unknown_task(self, name: str) -> UnknownTask:
+        """Return the error for a name that no task has; it says when a file did not load."""
+        why_unloaded = self._found.reason(name) if self._found is not None else None
+        return UnknownTask(name, self.task_names(), why_unloaded or "")
 
     @public
     def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
@@ -8264,8 +8244,7 @@ class Housekeeper(Life):
         "outcome" (None when there is none), "run" (the row), "runner", "next_run", "sentences".
         Raises UnknownTask, LedgerUnavailable, and ConfigurationError for what is no instant.
         """
-        self._known(name)
-        return self._reports.why(name, instant)
+        return self._reports.why(self._known(name), instant)
 
     @public
     def health(self) -> dict[str, object]:
@@ -10211,7 +10190,7 @@ def answer_status(housekeeper: Housekeeper, request: Request) -> Response:
     """Return the status of one task."""
     status = housekeeper.get_task_status(request.name)
     if not status["registered"]:
-        raise UnknownTask(request.name, housekeeper.task_names())
+        raise housekeeper.unknown_task(request.name)
     return json_response(_task_values(status))
 
 
@@ -10268,8 +10247,8 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
         before = page[-1].id if len(page) == size > 0 else None
         if before is None or len(found) >= limit:
             break
-    if not found and request.name and request.name not in (names := housekeeper.task_names()):
-        raise UnknownTask(request.name, names)
+    if not found and request.name and request.name not in housekeeper.task_names():
+        raise housekeeper.unknown_task(request.name)
     if len(found) > limit > 0:
         before = found[limit - 1].id
     return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
@@ -11218,28 +11197,16 @@ def _obey(arguments: Sequence[str] | None) -> int:
         options = _with_environment(_make_parser().parse_args(arguments))
         options.log = _set_up_log(options.log_level)
         housekeeper = _housekeeper_of(options)
-        try:
-            with ExitStack() as options.at_end:
-                reply = options.command(housekeeper, options)
-                _print_reply(reply, housekeeper, options)
-            return int(reply.code)
-        except UnknownTask as error:
-            raise _with_its_file(error, housekeeper.problems) from error
+        with ExitStack() as options.at_end:
+            reply = options.command(housekeeper, options)
+            _print_reply(reply, housekeeper, options)
+        return int(reply.code)
     except (ConfigurationError, UnknownTask) as error:
         return _complain(error, 2)
     except LedgerUnavailable as error:
         return _complain(error, 3)
     except HousekeeperError as error:
         return _complain(error, 1)
-
-
-def _with_its_file(error: UnknownTask, problems: Sequence[str]) -> HousekeeperError:
-    """Return an error that says more, when a task is unknown because a file did not load."""
-    file = re.compile(rf"(^|[/\\]){re.escape(error.name.replace('-', '_'))}\.py\b")
-    for problem in filter(file.search, problems):
-        return ConfigurationError(f"no task is named {error.name!r}: {problem}")
-    shown = "; `check` shows which task files did not load" if problems else ""
-    return ConfigurationError(f"{error}{shown}")
 
 
 def _set_up_log(name: str) -> logging.Handler:
@@ -12017,7 +11984,7 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
         return str(tasks[text]["timezone"]), ticks
     if not re.search(r"\s", text.strip()) and not text.startswith("@"):
-        raise UnknownTask(text, tasks)
+        raise housekeeper.unknown_task(text)
     if (meant := _cron_of(text)) is not None:
         raise ConfigurationError(f"schedule {text!r} is not a cron expression; write {meant!r}")
     trigger = make_trigger(text, housekeeper.timezone)
@@ -12052,10 +12019,8 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
     _need_ledger(housekeeper)
     # One more than is shown tells whether there are more.
     runs = list(itertools.islice(_newest(housekeeper, options), options.n + 1))
-    if options.NAME and not runs:
-        names = [str(each["name"]) for each in housekeeper.list_tasks()]
-        if options.NAME not in names:
-            raise UnknownTask(options.NAME, names)
+    if options.NAME and not runs and options.NAME not in housekeeper.task_names():
+        raise housekeeper.unknown_task(options.NAME)
     runs, older = runs[: options.n], runs[options.n :]
     show = functools.partial(_run_table, runs, output=options.output)
     if options.json or not older:
