@@ -182,13 +182,19 @@ def test_threads_that_are_switched_all_the_time_lose_no_tick_and_repeat_none(mak
         assert len(ordered) > (10 if name.startswith("long") else 25)
 
 
+def queue(workers: hk.Workers, work: Callable[[], object]) -> None:
+    """Give work to the workers, as the timer's thread does."""
+    workers.queue.append(work)
+    workers.wake()
+
+
 def test_what_is_queued_just_before_the_last_worker_goes_idle_is_done() -> None:
     done = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         workers = hk.Workers(pool, 1)
-        late: Any = Late(workers._idle, lambda: workers.do(done.set))
+        late: Any = Late(workers._idle, lambda: queue(workers, done.set))
         workers._idle = late
-        workers.do(lambda: None)
+        queue(workers, lambda: None)
         assert done.wait(PATIENCE)
 
 
@@ -196,8 +202,8 @@ def test_a_worker_that_could_not_be_started_is_not_lost() -> None:
     done = threading.Event()
     workers = hk.Workers(ExhaustedExecutor(refusals=1), 1)
     with pytest.raises(RuntimeError):
-        workers.do(lambda: None)
-    workers.do(done.set)
+        queue(workers, lambda: None)
+    queue(workers, done.set)
     assert done.is_set()
 
 
