@@ -186,9 +186,9 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
 class UnknownTask(HousekeeperError, LookupError):
     """No task of that name is registered; ``name`` is what was asked for."""
 
-    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+    def __init__(self, name: str, known: Iterable[str] = (), why_unloaded: str = "") -> None:
         hint = did_you_mean(name, known, "`list` shows the tasks there are")
-        super().__init__(f"no task is named {name!r}; {hint}")
+        super().__init__(f"no task is named {name!r}; {why_unloaded or hint}")
         self.name = name
 
 
@@ -4775,7 +4775,7 @@ class Metrics:
 
 
 def place_of_this_process() -> str:
-    """Return what tells this machine's boot and its namespace of process ids from all others.
+    """Return a text that identifies this boot of the machine, and its namespace of process ids.
 
     The same host name may be another container, and the same pid another process.  "" where there
     is no /proc.
@@ -4788,14 +4788,15 @@ def place_of_this_process() -> str:
 
 
 def release_folder_warning(path: str) -> str:
-    """Say that a file lies in a release's folder, as Capistrano makes them; "" when it does not.
+    """Return a warning when a file lies in a release's folder, as Capistrano makes them; or "".
 
     The next deployment has another folder, behind the same link, and so another file.
     """
     for folder in Path(path).resolve().parents if path else ():
-        if folder.parent.name == "releases" or re.fullmatch("[0-9]{8,}.*", folder.name):
-            links = [*_links_in(folder.parent), *_links_in(folder.parent.parent)]
-            for link in (each for each in links if each.resolve() == folder):
+        is_release = folder.parent.name == "releases" or re.fullmatch("[0-9]{8,}.*", folder.name)
+        beside = [*folder.parent.glob("*"), *folder.parent.parent.glob("*")] if is_release else []
+        for link in beside:
+            if link.is_symlink() and os.path.realpath(link) == str(folder):
                 return (
                     f"Ledger {path} lies in a release's folder, {folder} behind the link"
                     f" {link}: the next release begins a new ledger, forgets pauses, and runs"
@@ -4804,36 +4805,14 @@ def release_folder_warning(path: str) -> str:
     return ""
 
 
-def _links_in(folder: Path) -> list[Path]:
-    try:
-        return [each for each in folder.iterdir() if each.is_symlink()]
-    except OSError:
-        return []
-
-
-class Watched(Protocol):
-    """What has to hear of a fork and of the interpreter's exit."""
-
-    ledger: Ledger
-
-    def wake(self, *, how: str = ...) -> None:
-        """Start here too, when the start was put off until after a fork."""
-
-    def after_fork_in_child(self, *, worker: bool = ...) -> None:
-        """Forget the parent's threads, runs and connection."""
-
-    def shutdown(self, timeout: float | None = None) -> bool:
-        """Stop."""
-
-
-_alive: weakref.WeakSet[Watched] = weakref.WeakSet()
+_alive: weakref.WeakSet[Life] = weakref.WeakSet()
 _watching = False
 _held_for_fork: list[threading.Lock] = []
 noticing_fork = threading.Lock()  # held while a process finds out that it was forked
 
 
-def watch_process(watched: Watched) -> None:
-    """See that a Housekeeper stops before the interpreter exits, and is fresh after a fork."""
+def watch_process(watched: Life) -> None:
+    """Stop a Housekeeper before the interpreter exits, and reset it after a fork."""
     global _watching
     _alive.add(watched)
     if _watching:
@@ -4882,7 +4861,7 @@ def holding_back() -> Iterator[None]:
 
 
 def held_back() -> bool:
-    """Tell whether the application is imported for something else than to be started.
+    """Tell whether the application is only imported, and not to be started.
 
     A process that multiprocessing has spawned imports the main program for the sake of its names.
     """
@@ -4894,7 +4873,7 @@ def held_back() -> bool:
 
 # The variable in which a process that schedules names itself to what is started from it: a task's
 # command that imports the application, and initializes it, is not to be a scheduler of its own.
-# Only that; what runs a tick is decided by its claim.
+# It decides nothing else: who runs a tick is decided by its claim.
 SCHEDULER = "HOUSEKEEPER_SCHEDULER"
 # Read once: what this process sets is meant for others.  Forks share it, and are not affected.
 _told_by_parent = os.environ.get(SCHEDULER, "")
@@ -4914,13 +4893,13 @@ _started: set[tuple[int, str]] = set()  # the runners, and their processes
 
 
 def tell_children(runner: str = "by hand") -> None:
-    """Name this process to all that it starts from now on: it schedules, or runs by hand."""
+    """Name this process to what it starts from now on: it schedules, or runs a task by hand."""
     _started.add((os.getpid(), runner))
     os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
 def tell_children_no_more(runner: str) -> None:
-    """Take this process's name back when none of its runners schedules any more."""
+    """Stop naming this process once none of its runners schedules."""
     _started.discard((os.getpid(), runner))
     told = os.environ.get(SCHEDULER, "").partition(":")[0]
     if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _started):
@@ -4936,7 +4915,7 @@ def _lives(pid: int) -> bool:
     if os.name == "nt":  # There os.kill() would send Ctrl-C.
         return pid == os.getppid()
     if birth_of(os.getpid()):
-        return birth_of(pid) != ""  # What has ended, and is still to be waited for, does not live.
+        return birth_of(pid) != ""  # A zombie does not live.
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -4947,7 +4926,7 @@ def _lives(pid: int) -> bool:
 def waits_for_reloaded_child() -> bool:
     """Tell whether this process only waits for the one that a development server has started.
 
-    It has the code of its own start for ever.  Werkzeug and Django wait in functions of one name.
+    It keeps the code that it was started with.  Werkzeug and Django wait in functions of one name.
     """
     if sys.modules.keys().isdisjoint(("werkzeug._reloader", "django.utils.autoreload")):
         return False
@@ -5028,7 +5007,6 @@ def _after_fork_in_child() -> None:
     global noticing_fork, _looking
     _held_for_fork.clear()
     noticing_fork, _looking = threading.Lock(), threading.RLock()
-    _drop_signal_handlers()
     forker = sys._getframe(1)  # whose call of os.fork() this is
     module = forker.f_globals.get("__name__")
     # One forks for a function, the other for a single request.
@@ -5037,19 +5015,6 @@ def _after_fork_in_child() -> None:
         watched.after_fork_in_child(worker=worker)
     if module == "gunicorn.arbiter" and forker.f_code.co_name == "spawn_worker":
         _after_gunicorn_fork(forker.f_locals.get("worker"))
-
-
-# The handler that the command line has set for some signals; a forked child gives them up, so
-# that multiprocessing can end it.
-handled_signals: dict[int, Callable[[int, FrameType | None], None]] = {}
-
-
-def _drop_signal_handlers() -> None:
-    for number, handler in handled_signals.items():
-        with contextlib.suppress(ValueError):  # Not in the main thread, as never after a fork.
-            if signal.getsignal(number) is handler:
-                signal.signal(number, signal.SIG_DFL)
-    handled_signals.clear()
 
 
 def _after_gunicorn_fork(worker: Any) -> None:
@@ -5091,9 +5056,6 @@ def tell_defect(words: str, *values: object) -> None:
         logger.exception(words, *values)
 
 
-AgendaEntry = TypeVar("AgendaEntry", bound="tuple[Any, int, Any]")
-
-
 class Timer:
     """The agenda of all that comes due, and the thread that sleeps until then.
 
@@ -5116,9 +5078,9 @@ class Timer:
         # Guards the heaps; wakes the thread.  Never held while something is called.
         self._changed = threading.Condition(threading.Lock())
         self._numbers = itertools.count()  # breaks ties, and names entries
-        self._ticks: list[tuple[datetime, int, Any]] = []
-        self._delays: list[tuple[float, int, Action]] = []
-        self._dropped: set[int] = set()
+        self._ticks: list[tuple[datetime, int]] = []
+        self._delays: list[tuple[float, int]] = []
+        self._entries: dict[int, Any] = {}  # what is on the agenda, by the numbers in the heaps
         self._closed = False
         self._last_look: tuple[datetime, float] | None = None
         self._thread: threading.Thread | None = None
@@ -5139,7 +5101,7 @@ class Timer:
         return None if look is None else self._clock.monotonic() - look[1]
 
     def at(self, tick: datetime, payload: object) -> int:
-        """Enter a tick; return its number."""
+        """Put a tick on the agenda; return its number."""
         return self._push(self._ticks, tick, payload)
 
     def after(self, seconds: float, work: Callable[P, object], *args: P.args) -> int:  # type: ignore[valid-type]
@@ -5151,22 +5113,22 @@ class Timer:
         with self._changed:
             number = next(self._numbers)
             if not self._closed:
-                heapq.heappush(heap, (due, number, what))
+                self._entries[number] = what
+                heapq.heappush(heap, (due, number))
                 self._changed.notify()
             return number
 
     def drop(self, number: int | None) -> None:
-        """Take an entry back; it leaves its heap when it is the first, or when most are such."""
+        """Cancel an entry; its number leaves the heap when it is first, or most are cancelled."""
         if number is None:
             return
         with self._changed:
-            self._dropped.add(number)
-            if len(self._dropped) > 100 + (len(self._ticks) + len(self._delays)) // 2:
-                self._ticks = [entry for entry in self._ticks if entry[1] not in self._dropped]
-                self._delays = [entry for entry in self._delays if entry[1] not in self._dropped]
-                heapq.heapify(self._ticks)
-                heapq.heapify(self._delays)
-                self._dropped.clear()
+            self._entries.pop(number, None)
+            if len(self._ticks) + len(self._delays) > 100 + 2 * len(self._entries):
+                heaps: tuple[list[Any], ...] = (self._ticks, self._delays)
+                for heap in heaps:
+                    heap[:] = [each for each in heap if each[1] in self._entries]
+                    heapq.heapify(heap)
 
     def run(self) -> None:
         """Do what is due, and sleep, until the timer is closed."""
@@ -5183,38 +5145,33 @@ class Timer:
         guarded(self._notice_jump, now, elapsed)
         ahead = now + LEAD
         with self._changed:
-            ticks = self._pop(self._ticks, ahead, self.AT_ONCE)
-            actions = self._pop(self._delays, elapsed, self.AT_ONCE)
+            ticks = self._pop(self._ticks, ahead)
+            actions = self._pop(self._delays, elapsed)
             if not ticks and not actions:
                 if self._closed:
                     return False
                 self._clock.wait(self._changed, self._sleep(ahead, elapsed))
                 return True
-        for _, _, action in actions:
+        for _, action in actions:
             guarded(action)
         if ticks:
-            guarded(self._on_due, [(tick, payload) for tick, _, payload in ticks])
+            guarded(self._on_due, ticks)
         return True
 
-    def _pop(self, heap: list[AgendaEntry], until: object, most: int) -> list[AgendaEntry]:
-        """Remove and return the entries that are due, so many at once."""
-        due: list[AgendaEntry] = []
-        while heap and heap[0][0] <= until and len(due) < most:
-            entry = heapq.heappop(heap)
-            if not self._was_dropped(entry[1]):
-                due.append(entry)
+    def _pop(self, heap: list[Any], until: object) -> list[tuple[Any, Any]]:
+        """Remove and return what is due, AT_ONCE entries at most."""
+        due: list[tuple[Any, Any]] = []
+        while heap and heap[0][0] <= until and len(due) < self.AT_ONCE:
+            instant, number = heapq.heappop(heap)
+            if number in self._entries:
+                due.append((instant, self._entries.pop(number)))
         return due
-
-    def _was_dropped(self, number: int) -> bool:
-        dropped = number in self._dropped
-        self._dropped.discard(number)
-        return dropped
 
     def _sleep(self, now: datetime, elapsed: float) -> float | None:
         """Return the seconds until the next entry comes due, or None when there is none."""
         heaps: tuple[list[Any], ...] = (self._ticks, self._delays)
         for heap in heaps:
-            while heap and self._was_dropped(heap[0][1]):
+            while heap and heap[0][1] not in self._entries:
                 heapq.heappop(heap)
         waits = [(self._ticks[0][0] - now).total_seconds()] if self._ticks else []
         if self._delays:
@@ -5236,6 +5193,7 @@ class Timer:
             self._closed = True
             self._ticks.clear()
             self._delays.clear()
+            self._entries.clear()
             self._changed.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(limit)
@@ -5245,7 +5203,7 @@ A_WHILE = timedelta(seconds=10)
 
 
 class Annals:
-    """What has kept this process from its ticks lately, to be told in the rows of missed ones."""
+    """What has kept this process from its ticks lately, for the notes of missed ones."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -5254,12 +5212,12 @@ class Annals:
         self._open: dict[str, datetime] = {}  # what goes on now, since when
 
     def begin(self, what: str) -> None:
-        """Say that something has begun, unless it was said before."""
+        """Note that something has begun, unless that is known."""
         if what not in self._open:
             self._open[what] = self._clock.now()
 
     def end(self, what: str) -> None:
-        """Say that it is over; what lasted less than a second has kept nobody."""
+        """Note that it is over; what lasted less than a second has kept nobody from a tick."""
         if (began := self._open.pop(what, None)) is not None:
             now = self._clock.now()
             if now - began >= SECOND:
@@ -5293,7 +5251,7 @@ LEDGER_AWAY = "the ledger was away"
 
 
 class Backlog:
-    """Work with the ledger that has time: done on a thread of its own, one after the other."""
+    """Ledger work that can wait: done on a thread of its own, one piece after the other."""
 
     def __init__(self, timer: Timer, annals: Annals) -> None:
         self._timer = timer
@@ -5302,13 +5260,9 @@ class Backlog:
         self._pool: Executor = ThreadPoolExecutor(1, "housekeeper-ledger")
 
     def soon(self, work: Callable[..., object], *args: object) -> None:
-        """Have the thread do something when its time comes."""
+        """Queue work for the thread."""
         with contextlib.suppress(RuntimeError):  # It is closed, or there is no thread to be had.
             self._pool.submit(guarded, work, *args)
-
-    def try_again(self, what: str, error: Exception, work: Callable[..., object]) -> None:
-        """Repeat work that failed, after a pause."""
-        self._timer.after(self.pause_after(what, error), self.soon, work)
 
     def pause_after(self, what: str, error: Exception) -> float:
         """Log a failure of the ledger; return the pause, that doubles while failures go on."""
@@ -5319,7 +5273,7 @@ class Backlog:
         return pause
 
     def worked(self) -> None:
-        """Say that the ledger has answered."""
+        """Note that the ledger has answered."""
         if self._failures:
             self._failures = 0
             self._annals.end(LEDGER_AWAY)
@@ -5367,46 +5321,30 @@ class Tools(NamedTuple):
     metrics: Metrics
 
 
+@dataclass(slots=True, eq=False)
 class Registration:
     """What this process knows of one task.
 
     What is not marked otherwise is changed under the roster's lock.  What is changed in each run
     is guarded by the task's own, because workers that run at the same time would queue for one;
-    they read the rest without, and at worst look once more: see Runner._free().
+    they read the rest without, and at worst look once more: see Runner._let_go().
     """
 
-    __slots__ = (
-        "accounted",
-        "armed",
-        "gone",
-        "key",
-        "lock",
-        "number",
-        "run",
-        "served",
-        "since",
-        "source",
-        "task",
-        "trigger",
-        "unsure",
-    )
-
-    def __init__(self, task: Task, key: str, source: Path | None) -> None:
-        self.task = task
-        self.key = key
-        self.source = source  # the file it was discovered in
-        # Taken at dispatch without blocking, released when the run is recorded.
-        self.lock = threading.Lock()
-        self.trigger: Trigger | None = None
-        self.since: datetime | None = None  # no tick up to here counts; None: not bound yet
-        self.armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
-        self.number: int | None = None  # its number there
-        self.gone = False
-        # Changed only by who holds `lock`, or has bound the task anew.
-        self.accounted: datetime | None = None  # each tick up to here has a row, or needs none
-        self.run: LiveRun | None = None
-        self.unsure: LiveRun | None = None  # a claim of it may have been committed, or not
-        self.served = 0.0  # when it last got a worker, on the monotonic clock
+    task: Task
+    key: str
+    source: Path | None  # the file it was discovered in
+    # Taken at dispatch without blocking, released when the run is recorded.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    trigger: Trigger | None = None
+    since: datetime | None = None  # no tick up to here counts; None: not bound yet
+    armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
+    number: int | None = None  # its number there
+    gone: bool = False
+    # Changed only by who holds `lock`, or has bound the task anew.
+    accounted: datetime | None = None  # each tick up to here has a row, or needs none
+    run: LiveRun | None = None
+    unsure: LiveRun | None = None  # a claim of it may have been committed, or not
+    served: float = 0.0  # when it last got a worker, on the monotonic clock
 
     @property
     def starts_up(self) -> bool:
@@ -5486,22 +5424,14 @@ class Roster:
             self._unbound[registration] = None
 
     def unregister(self, name: str) -> None:
-        """Forget a task; a run of it goes on.  Raises UnknownTask."""
+        """Forget a task; a run of it goes on."""
         with self._lock:
-            registration = self.get(name)
-            registration.gone = True
-            self._disarm(registration)
-            self._unbound.pop(registration, None)  # Another of its name may be entered with it.
-            del self._known[name]
+            if (registration := self._known.pop(name, None)) is not None:
+                registration.gone = True
+                self._disarm(registration)
+                self._unbound.pop(registration, None)  # Another may be entered by its name.
 
-    def get(self, name: str) -> Registration:
-        """Return what is known of a task; raises UnknownTask."""
-        try:
-            return self._known[name]
-        except KeyError:
-            raise UnknownTask(name, self._known) from None
-
-    def find(self, name: str) -> Registration | None:
+    def get(self, name: str) -> Registration | None:
         """Return what is known of a task, or None."""
         return self._known.get(name)
 
@@ -5534,7 +5464,11 @@ class Roster:
     def _bind_some(self, registrations: Sequence[Registration]) -> None:
         tasks = [each.task for each in registrations]
         triggers = [self._make_trigger(each) for each in registrations]
-        entries = list(map(_entry_of, registrations, triggers))
+        # The schedule, so that the ledger notices when it has changed.
+        entries = [
+            Entry(each.key, trigger.text if trigger else "", trigger.timezone if trigger else "")
+            for each, trigger in zip(registrations, triggers, strict=True)
+        ]
         ledger = self._settings.ledger
         standings, now = ledger.register(entries, self._tools.runner), ledger.now()
         bound = zip(registrations, tasks, triggers, entries, strict=True)
@@ -5653,11 +5587,6 @@ class Roster:
         trigger = self.trigger_of(registration)
         return [] if trigger is None else trigger.following(now, count)
 
-    def schedule_of(self, registration: Registration) -> str:
-        """Return the schedule and the zone as the ledger keeps them; "" when not bound."""
-        trigger = registration.trigger
-        return f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
-
     def resumed(self, registration: Registration) -> None:
         """Count a task's ticks from now."""
         with self._lock:
@@ -5670,13 +5599,6 @@ def _trigger_in(task: Task, zone: str, hash_key: str) -> Trigger:
         return make_trigger(task.schedule, zone, hash_key)
     except ConfigurationError as error:
         raise ConfigurationError(f"Task {task.name!r}: {error}") from None
-
-
-def _entry_of(registration: Registration, trigger: Trigger | None) -> Entry:
-    """Return what the ledger keeps of a task, to notice that its schedule has changed."""
-    if trigger is None:
-        return Entry(registration.key, "", "")
-    return Entry(registration.key, trigger.text, trigger.timezone)
 
 
 # ================================================================================================
@@ -5692,8 +5614,8 @@ OBSERVED = 30.0  # seconds of its own time that an observer must have seen a sil
 class Workers:
     """The threads of a pool, and the queue that they empty.
 
-    With a future for each run workers that end theirs at the same time would queue for the pool's
-    semaphore, and the future itself would be a fifth of a run's time (measured).
+    With a future for each run, workers that finish together would queue for the pool's semaphore,
+    and the future would take a fifth of a run's time (measured).
     """
 
     def __init__(self, pool: Executor, number: int) -> None:
@@ -5701,15 +5623,10 @@ class Workers:
         self.queue: deque[Action] = deque()  # what waits for a worker
         self._idle = threading.Semaphore(number)  # one for each worker that does nothing
 
-    def do(self, work: Action) -> None:
-        """Have an idle worker do it, or else the first that has done its part."""
-        self.queue.append(work)
-        self.wake()
-
     def wake(self) -> None:
-        """See that somebody comes to what is queued.
+        """Have an idle worker empty the queue, if there is one.
 
-        RuntimeError says that no thread could be started; the next that is will come to it.
+        Raises RuntimeError when no thread could be started; then the queue waits for the next.
         """
         if self.queue and self._idle.acquire(blocking=False):
             try:
@@ -5741,34 +5658,22 @@ class Workers:
         return left
 
 
+@dataclass(slots=True, eq=False)
 class Hold:
     """A task whose lock is held, on its way from a claim to the end of the run that it won.
 
     It keeps for itself what the scheduler needs of the run, because a task can ruin its own.
     """
 
-    __slots__ = (
-        "attempts",
-        "ended",
-        "id",
-        "parted",
-        "reason",
-        "recorded",
-        "registration",
-        "run",
-        "tick",
-    )
-
-    def __init__(self, registration: Registration, reason: Reason) -> None:
-        self.registration = registration
-        self.reason = reason
-        self.run: LiveRun | None = None  # once it is claimed, and then:
-        self.id = ""
-        self.tick: datetime | None = None
-        self.ended: Flag
-        self.attempts = 0
-        self.recorded = False  # its outcome is on record, or cannot be
-        self.parted = False  # its end was told
+    registration: Registration
+    reason: Reason
+    run: LiveRun | None = None  # once it is claimed, and then:
+    id: str = ""
+    tick: datetime | None = None
+    ended: Flag = field(init=False)
+    attempts: int = 0
+    recorded: bool = False  # its outcome is on record, or cannot be
+    parted: bool = False  # its end was told
 
     def win(self, run: LiveRun) -> None:
         """Take the run that was claimed."""
@@ -5853,7 +5758,7 @@ class Claims:
         return late and self._too_late(registration, run.scheduled_for, self.due_until())
 
     def tell_lost(self, registration: Registration, run: LiveRun, verdict: Claim) -> bool:
-        """Record and log that a claim was in vain; False when its reason has gone meanwhile."""
+        """Record and log a lost claim; False when what prevented it has gone meanwhile."""
         tick, beside, note = run.scheduled_for, "", verdict.value
         if verdict is Claim.OVERLAPPED:
             other = first_of(self._ledger.runs(registration.key, running=True))
@@ -5897,7 +5802,7 @@ class Claims:
         return newest
 
     def due_until(self) -> datetime:
-        """Return up to which instant ticks may be accounted for; raises LedgerUnavailable.
+        """Return the instant up to which ticks may be accounted for; raises LedgerUnavailable.
 
         A host that is ahead of the ledger's clock must not take away the ticks of the others.
         """
@@ -5910,7 +5815,7 @@ class Claims:
     def _account(
         self, registration: Registration, trigger: Trigger, until: datetime, status: Status
     ) -> None:
-        """Record the ticks up to an instant that are on nobody's record, as one row."""
+        """Record the ticks up to an instant that have no row yet, as one row."""
         key, recorded = registration.key, False
         while not recorded:
             # A ledger that was made anew does not know the task yet.
@@ -6003,6 +5908,8 @@ class Steps:
             # While it waits it is among the live, so that it can be cancelled.
             await_tick(self._clock, hold.tick)
             self._sentry.started(run)
+            # Written at once: if this process dies, the next one ends what the command has left.
+            run.on_group = self._ledger.beat
         if run.begin_attempt(number):
             timeout, task = None, run.definition
             if task.timeout is not None:
@@ -6066,14 +5973,9 @@ class Steps:
         if following is not None and now + timedelta(seconds=delay) >= following:
             run.note += f"; not tried again, because the next tick is at {following:%H:%M:%S} UTC"
             return None
-        logger.warning(
-            "Task %s failed in attempt %d of %d, trying again in %.0f s: %s",
-            run.task,
-            run.attempt,
-            task.retries + 1,
-            delay,
-            run.note,
-        )
+        attempt = f"{run.attempt} of {task.retries + 1}"
+        words = "Task %s failed in attempt %s, trying again in %.0f s: %s"
+        logger.warning(words, run.task, attempt, delay, run.note)
         return delay
 
     def _conclude_unretried(self, hold: Hold) -> Step:
@@ -6157,7 +6059,7 @@ class Runner(Steps):
     # From the timer's thread to a worker's.
 
     def dispatch(self, registration: Registration, reason: Reason = Reason.SCHEDULE) -> None:
-        """Hand a task to a worker, unless it is queued or runs; then its end sees to its ticks."""
+        """Hand a task to a worker, unless it is queued or runs: then its end handles its ticks."""
         if guarded(waits_for_reloaded_child):
             logger.debug("Task %s is left to the reloaded process", registration.task.name)
         elif not registration.lock.acquire(blocking=False):
@@ -6218,9 +6120,9 @@ class Runner(Steps):
         following: Step | Later | None = step
         try:
             while following is not None:
+                if isinstance(following, Later) and not in_place:
+                    break
                 if isinstance(following, Later):
-                    if not in_place:
-                        break
                     following = self._pause_in_place(hold, following)
                 following = self._take(hold, following)
         except BaseException as error:
@@ -6252,7 +6154,7 @@ class Runner(Steps):
             self._part_with(hold)
 
     def _after_defect(self, hold: Hold, error: BaseException) -> Later | None:
-        """Say how a run goes on of which a step failed as nobody expected."""
+        """Return how a run goes on after an unexpected error in one of its steps."""
         tell_defect("Task %s: its run failed in Housekeeper", hold.registration.task.name)
         if hold.recorded:
             return None
@@ -6331,7 +6233,7 @@ class Runner(Steps):
             self._timer.after(wait, self.dispatch, registration)
 
     def _part_with(self, hold: Hold) -> None:
-        """Tell the end of a run to the application and to who waits for it, once."""
+        """Tell the application, and whoever waits, that a run has ended; once."""
         run = hold.run
         if run is None or hold.parted:
             return
@@ -6390,7 +6292,7 @@ class Runner(Steps):
         return OBSERVED + 2.0
 
     def _enter_live(self, hold: Hold, run: LiveRun) -> None:
-        """Take a claimed run among the live ones: from here on it has heartbeats."""
+        """Count a claimed run among the live ones: from here on it has heartbeats."""
         hold.win(run)
         self.live[run.id] = run
         registration = hold.registration
@@ -6464,7 +6366,7 @@ class Runner(Steps):
     # For a shutdown.
 
     def begin_to_stop(self) -> list[Hold]:
-        """Begin nothing any more; return what waits."""
+        """Let nothing begin from now on; return what waits."""
         with self._lock:
             self.stopping = True
             return list(self._waiting)
@@ -6475,7 +6377,7 @@ class Runner(Steps):
             self._pursue(hold, later.at_shutdown or later.step)
 
     def await_ended(self, until: float) -> bool:
-        """Wait for all that is claimed or runs, until a reading of the monotonic clock."""
+        """Wait until no claim and no run is left, up to a monotonic time."""
         while True:
             self.ended.clear()
             if not self._claiming and not self.live:
@@ -6484,11 +6386,19 @@ class Runner(Steps):
                 return not self.live
             self._clock.wait(self.ended, left)
 
+    def kill_commands(self) -> None:
+        """Kill the processes of all commands that run here."""
+        for run in list(self.live.values()):
+            if (kill := getattr(run, "kill", None)) is not None:
+                guarded(kill)
+
     def load(self) -> tuple[int, int]:
-        """Return how many runs go on, and how many tasks are held here."""
+        """Return how many runs go on here, and how many tasks are queued for a worker."""
         with self._lock:
-            waiting = len(self._waiting)
-        return max(0, len(self.live) - waiting), len(self._claiming) + len(self.live) - waiting
+            waiting = list(self._waiting)
+        retrying = sum(hold.run is not None for hold in waiting)
+        queued = len(self._claiming) - (len(waiting) - retrying)
+        return max(0, len(self.live) - retrying), max(0, queued)
 
 
 class Shutdown:
@@ -6518,7 +6428,7 @@ class Shutdown:
                 guarded(self._runner.end_waiting, hold)
 
     def _calls_until(self, until: float) -> AbstractContextManager[None]:
-        """Keep the ledger's calls within a reading of the monotonic clock, and within 2 s."""
+        """Limit each ledger call to a monotonic time, and to 2 s."""
         return ledger_calls_within(min(STOP_WAIT, until - self._clock.monotonic()))
 
     def _stop_all(self) -> None:
@@ -6528,11 +6438,11 @@ class Shutdown:
             guarded(self._runner.stop_run, run, Status.CANCELLED, note)
         if not self._runner.await_ended(self._clock.monotonic() + STOP_WAIT):
             # When their time after SIGTERM is over, nobody is left to do it.
-            kill_commands(self._runner)
+            self._runner.kill_commands()
             self._runner.await_ended(self._clock.monotonic() + 0.5)
 
     def abandon(self, until: float, tools: Tools) -> bool:
-        """Record as cancelled what goes on until the process ends; tell whether anything does."""
+        """Record what still runs as cancelled; tell whether anything did."""
         hanging = list(self._runner.live.values())
         for run in hanging:
             with self._calls_until(until):
@@ -6558,19 +6468,12 @@ class Shutdown:
             guarded(logger.error, "Task %s ended; its record or on_finish did not", run.task)
 
 
-def kill_commands(runner: Runner) -> None:
-    """Kill the processes of all commands that a runner runs."""
-    for run in list(runner.live.values()):
-        if (kill := getattr(run, "kill", None)) is not None:
-            guarded(kill)
-
-
 def _nothing(*_: object) -> None:
-    """Be the last step of what a shutdown lets go."""
+    """Do nothing: the last step of a run that a shutdown drops."""
 
 
 def await_tick(clock: Clock, tick: datetime | None) -> bool:
-    """Wait for a tick that is to come within LEAD; tell whether there was one.
+    """Wait for a tick that comes within LEAD; tell whether there was one.
 
     Not when it is further off: then the clock was set back meanwhile.
     """
@@ -6613,25 +6516,18 @@ class Upkeep:
     life, and looks for runs whose runner is dead.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        tools: Tools,
-        *,
-        roster: Roster,
-        runner: Runner,
-        problems: Callable[[], list[str]],
-    ) -> None:
+    def __init__(self, settings: Settings, tools: Tools, roster: Roster, runner: Runner) -> None:
         self._settings = settings
         self._ledger, self._clock = settings.ledger, settings.clock
         self._timer, self._backlog, self._annals = tools.timer, tools.backlog, tools.annals
         self._roster, self._runner, self._sentry = roster, runner, tools.sentry
-        self._problems = problems  # what the application has to tell
+        self.problems: Callable[[], list[str]] = list  # what the application has to tell
         # Guards whether a heartbeat is on the agenda.
         self._lock = threading.Lock()
         self._beating = False
         self._silent: dict[str, tuple[datetime | None, float]] = {}  # runs, as they were seen
         self._to_look_again = False  # at silent runs
+        self._burying = False
         self._skew = 0.0
         self._conflicts: list[str] = []
         self._scheduling = self._closed = False
@@ -6669,7 +6565,7 @@ class Upkeep:
         return False
 
     def _round(self) -> None:
-        """Give a sign of life, and look round; plan the next time, whatever comes of this one."""
+        """Give a sign of life, look for crashed runs, and plan the next round whatever happens."""
         pause = BEAT_EVERY
         try:
             if not self._closed:
@@ -6684,7 +6580,7 @@ class Upkeep:
     # Signs of life.
 
     def keep_beating(self) -> None:
-        """See that a heartbeat is on the agenda, for a run that begins or is about to."""
+        """Put the next heartbeat on the agenda, for a run that begins or is about to."""
         if self._beating:
             return
         with self._lock:
@@ -6727,14 +6623,14 @@ class Upkeep:
         self._backlog.worked()
 
     def _own_problems(self) -> list[str]:
-        problems = [*self._annals.now(), *self._problems(), *self._roster.problems.values()]
+        problems = [*self._annals.now(), *self.problems(), *self._roster.problems.values()]
         problems += self._conflicts
         if abs(self._skew) > SKEW:
             problems.append(f"The clock of its host is {self._skew:+.1f} s from the ledger's.")
         return [mask_secrets(each)[:500] for each in problems[:20]]
 
     def clock_jumped(self, jump: float) -> None:
-        """Take it that the wall clock was set, or that the machine was suspended."""
+        """React to a wall clock that was set, or to a machine that was suspended."""
         # Heartbeats first: nobody may take a resumed machine's runs for crashed.
         if self._runner.live:
             self._backlog.soon(self.beat)
@@ -6748,7 +6644,8 @@ class Upkeep:
         standings = self._ledger.standings(f"{self._settings.namespace}/")
         conflicts, lost = [], False
         for each in self._roster.all():
-            standing, mine = standings.get(each.key), self._roster.schedule_of(each)
+            standing, trigger = standings.get(each.key), each.trigger
+            mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
             lost = lost or (standing is None and each.since is not None)
             if standing is None or not mine or standing.schedule == mine:
                 continue
@@ -6768,11 +6665,11 @@ class Upkeep:
     # Crashed runs.
 
     def look_for_crashed(self) -> None:
-        """Record as crashed what has lost its runner; raises LedgerUnavailable.
+        """Record as crashed the runs whose runner is dead; raises LedgerUnavailable.
 
-        That is known at once of a process that ran at the same place, and whose commands are ended
-        first.  Else a run is silent for the lease, and seen so twice 30 s apart: a row that is
-        silent only because this process was suspended changes before the second look.
+        A runner of this very place is known to be dead at once; its commands are ended first.  Any
+        other run must be silent for the lease, and seen so twice 30 s apart: a row that is silent
+        only because this process was suspended changes before the second look.
         """
         # In this order: a claim that is sure now is among the live.
         unsure = [each.unsure for each in self._roster.all()]
@@ -6780,11 +6677,13 @@ class Upkeep:
         others = [run for run in self._ledger.runs(running=True) if run.id not in known]
         self._silent = {run.id: self._silent[run.id] for run in others if run.id in self._silent}
         dead = self._dead_runners() if others else set()
+        orphans = [run for run in others if run.runner in dead]
         for run in others:
-            if run.runner in dead:
-                self._bury(run)
-            else:
+            if run.runner not in dead:
                 self._judge(run)
+        if orphans and not self._burying:
+            self._burying = True
+            self._runner.apart(functools.partial(self._bury_all, orphans))
         if self._silent and not self._to_look_again:
             self._to_look_again = True
             self._timer.after(OBSERVED + 1.0, self._backlog.soon, self._look_again)
@@ -6805,6 +6704,15 @@ class Upkeep:
         if dead:
             self._bury(run)
         return dead
+
+    def _bury_all(self, orphans: Iterable[Run]) -> None:
+        """Bury runs on a thread of its own: heartbeats do not wait for a command's 10 s."""
+        try:
+            with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
+                for run in orphans:
+                    self._bury(run)
+        finally:
+            self._burying = False
 
     def _bury(self, run: Run) -> None:
         """Record the run of a dead process as crashed; end what its command has left first."""
@@ -6834,7 +6742,7 @@ class Upkeep:
     # Retention.
 
     def _prune(self) -> None:
-        """Delete old rows when that is known to be right, and plan the next time."""
+        """Delete old rows if the clock is known to be right, and plan the next time."""
         pause = PRUNE_AGAIN
         try:
             now = self._ledger.now()
@@ -6855,7 +6763,7 @@ class Upkeep:
             self._timer.after(pause, self._backlog.soon, self._prune)
 
     def _prune_next(self, left: list[tuple[str, float]], now: datetime) -> None:
-        """Prune one task, and leave the thread to heartbeats before the next."""
+        """Prune one task, and let heartbeats have the thread before the next."""
         if left and not self._closed:
             key, grace = left.pop()
             old = now - timedelta(days=KEEP_DAYS)
@@ -6921,7 +6829,8 @@ class Explanation:
         """Add a sentence."""
         self.sentences.append(sentence)
 
-    def _at(self, instant: datetime | None) -> str:
+    def at(self, instant: datetime | None) -> str:
+        """Return an instant as the sentences show it."""
         return f"{instant.astimezone(self._zone):%Y-%m-%d %H:%M:%S %z}" if instant else "-"
 
     def tick_at(self, instant: datetime | None, now: datetime) -> datetime | None:
@@ -6933,17 +6842,17 @@ class Explanation:
         asks = f"The schedule of task {name}, {trigger.text} in {trigger.timezone}, asks for"
         if instant is None:
             tick = trigger.latest_before(now, now - GIVE_UP_AFTER / 50)
-            self.say(f"{asks} {self._at(tick)}." if tick else f"{asks} nothing in the last year.")
+            self.say(f"{asks} {self.at(tick)}." if tick else f"{asks} nothing in the last year.")
             return tick
         following = trigger.next_after(instant - SECOND)
         if following is not None and following < instant + timedelta(minutes=1):
-            self.say(f"{asks} {self._at(following)}.")
+            self.say(f"{asks} {self.at(following)}.")
             if following > now:
                 self.say("That is still to come.")
             return following
         self.say(
-            f"{asks} nothing at {self._at(instant)}; its next tick after that is"
-            f" {self._at(following)}."
+            f"{asks} nothing at {self.at(instant)}; its next tick after that is"
+            f" {self.at(following)}."
         )
         return None
 
@@ -6957,27 +6866,15 @@ class Explanation:
         elif run.status is Status.RUNNING:
             self.say(
                 f"The run {run.id} has been going on in {run.runner} since"
-                f" {self._at(run.started_at)}, attempt {run.attempt}."
+                f" {self.at(run.started_at)}, attempt {run.attempt}."
             )
         else:
             late = (run.started_at - tick).total_seconds() if run.started_at and tick else 0.0
             behind = f", {late:.0f} s late" if late >= 1.0 else ""
             self.say(
-                f"{run.runner} ran it at {self._at(run.started_at)}{behind}; after"
+                f"{run.runner} ran it at {self.at(run.started_at)}{behind}; after"
                 f" {run.duration or 0.0:.3f} s it {self.ENDED[run.status]}{note}."
             )
-
-    def tell_pause(self, paused: datetime, resumed: datetime | None) -> None:
-        """Say that nothing is due in a pause."""
-        until = f"until {self._at(resumed)}" if resumed else "and still is"
-        self.say(f"The task was paused at {self._at(paused)}, {until}: nothing was due.")
-
-    def tell_no_past(self, since: datetime) -> None:
-        """Say why ticks before an instant do not count."""
-        self.say(
-            f"Its ticks count from {self._at(since)}, when the task was new to the ledger,"
-            " its schedule was changed, or it was resumed: a schedule has no past."
-        )
 
     def tell_pending(self, tick: datetime, now: datetime, rows: Sequence[RunnerRow]) -> None:
         """Say why nobody has claimed a tick, and what can still become of it."""
@@ -7009,7 +6906,7 @@ class Explanation:
         if paused:
             self.say("The task is paused now; nothing comes before it is resumed.")
         elif upcoming and self._task.enabled:
-            self.say(f"The next tick is {self._at(upcoming[0])}.")
+            self.say(f"The next tick is {self.at(upcoming[0])}.")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -7023,18 +6920,6 @@ class HealthReport:
     overdue: list[dict[str, object]] = field(default_factory=list)
     failing: list[dict[str, object]] = field(default_factory=list)
     runners: list[dict[str, object]] = field(default_factory=list)
-
-    def tell_loop(self, age: float) -> None:
-        """Take how long ago the loop of this process has last come round, in seconds."""
-        self.loop_age = age
-        if age > 3 * SystemClock.LONGEST_WAIT:
-            self.critical.append(f"The loop of this process has not come round for {age:.0f} s.")
-
-    def tell_skew(self, skew: float) -> None:
-        """Take by how many seconds the host's clock is ahead of the ledger's."""
-        self.skew = skew
-        if abs(skew) > SKEW:
-            self.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
 
     def tell_runners(self, rows: Sequence[RunnerRow], now: datetime) -> None:
         """Take the runners; `now` is what the ledger's clock shows."""
@@ -7060,15 +6945,6 @@ class HealthReport:
             self.warnings.append(f"Schedulers of different versions are running: {', '.join(of)}.")
         for row in alive:
             self.warnings += [f"Scheduler {row.runner}: {problem}" for problem in row.problems]
-
-    def tell_silent(self, running: Iterable[Run], now: datetime) -> None:
-        """Take the running runs."""
-        self.warnings += [
-            f"Task {run.task} runs in {run.runner}, which has sent no heartbeat"
-            f" since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
-            for run in running
-            if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
-        ]
 
     def tell_overdue(
         self, task: str, tick: datetime | None, rows: Sequence[RunnerRow], now: datetime
@@ -7098,17 +6974,13 @@ class HealthReport:
         for key, each in sorted(lasts.items()):
             if not each.failures or each.failing_since is None:
                 continue
-            name, since = name_of(key), f"{each.failing_since:%Y-%m-%d %H:%M:%S} UTC"
+            name, since, error = name_of(key), each.failing_since, each.last_error
             what = f"its last {each.failures:,} runs, since" if each.failures > 1 else "its run at"
-            self.warnings.append(f"Task {name} failed {what} {since}: {each.last_error}")
-            self.failing.append(
-                {
-                    "task": name,
-                    "count": each.failures,
-                    "since": each.failing_since,
-                    "error": each.last_error,
-                }
+            self.warnings.append(
+                f"Task {name} failed {what} {since:%Y-%m-%d %H:%M:%S} UTC: {error}"
             )
+            found = {"task": name, "count": each.failures, "since": since, "error": error}
+            self.failing.append(found)
 
     def as_dict(self) -> dict[str, object]:
         """Return the findings as health() gives them."""
@@ -7165,7 +7037,7 @@ class Reports:
 
     def status_of(self, name: str) -> dict[str, object]:
         """Return what is known of a task, registered or not."""
-        registration = self._roster.find(name)
+        registration = self._roster.get(name)
         if registration is not None:
             return {"registered": True, **self._statuses([registration])[0]}
         nothing = dict.fromkeys(("running", "scheduled", "paused"), False)
@@ -7207,11 +7079,10 @@ class Reports:
         one = len(registrations) == 1
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
         running = [run for each in withins for run in self._ledger.runs(each, running=True)]
-        standings: dict[str, Standing] = {}
-        lasts: dict[str, Lasts] = {}
-        for each in withins:
-            standings |= self._ledger.standings(each)
-            lasts |= self._ledger.lasts(each)
+        standings, lasts = (
+            _of_all(self._ledger.standings, withins),
+            _of_all(self._ledger.lasts, withins),
+        )
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
         by_task = _by_whole_key((run.key, run) for run in running)
         return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
@@ -7269,9 +7140,8 @@ class Reports:
 
     # Why.
 
-    def why(self, name: str, instant: datetime | str | None) -> dict[str, object]:
+    def why(self, registration: Registration, instant: datetime | str | None) -> dict[str, object]:
         """Tell what became of a tick, and why; see Housekeeper.why()."""
-        registration = self._roster.get(name)
         trigger, now = self._roster.trigger_of(registration), self._clock.now()
         zone = trigger.zone if trigger else zone_named(self._settings.timezone)
         if isinstance(instant, str):
@@ -7280,7 +7150,8 @@ class Reports:
         tick = told.tick_at(instant, now)
         run = None
         if trigger is None:
-            run = _newest_of(list(self._lasts_of(registration).values()))[0].run
+            lasts = _of_all(self._ledger.lasts, _withins_of(registration.key))
+            run = _newest_of(list(lasts.values()))[0].run
         elif tick is not None and tick <= now:
             run = self._record_of(registration, trigger, tick)
             if run is None:
@@ -7294,7 +7165,7 @@ class Reports:
             told.say("Housekeeper is switched off here (enabled=False): nothing comes.")
         told.tell_next(upcoming, paused=paused)
         return {
-            "task": name,
+            "task": registration.task.name,
             "instant": instant,
             "tick": tick,
             "outcome": run.status.value if run else None,
@@ -7303,12 +7174,6 @@ class Reports:
             "next_run": upcoming[0] if upcoming else None,
             "sentences": told.sentences,
         }
-
-    def _lasts_of(self, registration: Registration) -> dict[str, Lasts]:
-        found: dict[str, Lasts] = {}
-        for within in _withins_of(registration.key):
-            found |= self._ledger.lasts(within)
-        return found
 
     def _record_of(
         self, registration: Registration, trigger: Trigger, tick: datetime
@@ -7329,7 +7194,8 @@ class Reports:
         key, whole = registration.key, whole_of(registration.key)
         for paused, resumed in self._ledger.pauses(whole):
             if paused <= tick and (resumed is None or tick <= resumed):
-                told.tell_pause(paused, resumed)
+                until = f"until {told.at(resumed)}" if resumed else "and still is"
+                told.say(f"The task was paused at {told.at(paused)}, {until}: nothing was due.")
                 return
         standing = self._ledger.standings(key).get(key)
         running = first_of(self._ledger.runs(key, running=True))
@@ -7338,7 +7204,10 @@ class Reports:
             told.say("The ledger does not know the task: no scheduler has been started with it.")
             told.say(f"{absence_at(rows, tick).capitalize() or 'A scheduler was there'}.")
         elif tick <= standing.since:
-            told.tell_no_past(standing.since)
+            told.say(
+                f"Its ticks count from {told.at(standing.since)}, when the task was new to the"
+                " ledger, its schedule was changed, or it was resumed: a schedule has no past."
+            )
         elif standing.newest is not None and tick < standing.newest:
             told.say(
                 f"Its row is not kept any more: {KEEP_ROWS:,} rows are, for {KEEP_DAYS} days."
@@ -7353,11 +7222,12 @@ class Reports:
 
     def health(self, problems: Iterable[str], loop_age: float | None) -> HealthReport:
         """Tell whether all is well."""
-        report = HealthReport(warnings=list(problems))
+        report = HealthReport(warnings=list(problems), loop_age=loop_age)
         if not self._settings.enabled:
             report.warnings.append("Housekeeper is switched off here (enabled=False).")
-        if loop_age is not None:
-            report.tell_loop(loop_age)
+        if loop_age is not None and loop_age > 3 * SystemClock.LONGEST_WAIT:
+            words = f"The loop of this process has not come round for {loop_age:.0f} s."
+            report.critical.append(words)
         try:
             with ledger_calls_within(HEALTH_LIMIT):
                 self._ask_ledger(report)
@@ -7369,13 +7239,19 @@ class Reports:
 
     def _ask_ledger(self, report: HealthReport) -> None:
         self._ledger.open()
-        skew = skew_of(self._clock, self._ledger)
+        report.skew = skew = skew_of(self._clock, self._ledger)
         now = self._clock.now() - skew * SECOND
-        report.tell_skew(skew)
+        if abs(skew) > SKEW:
+            report.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
         running = self._ledger.runs(self._prefix, running=True)
         rows = self._ledger.runners(self._settings.namespace)
         report.tell_runners(rows, now)
-        report.tell_silent(running, now)
+        report.warnings += [
+            f"Task {run.task} runs in {run.runner}, which has sent no heartbeat"
+            f" since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
+            for run in running
+            if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
+        ]
         standings, lasts = self._ledger.standings(self._prefix), self._ledger.lasts(self._prefix)
         hosts = [row.host for row in rows if is_alive(row, now)]
         for registration in self._roster.all():
@@ -7429,6 +7305,10 @@ def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
     return by_task
 
 
+def _of_all(question: Callable[[str], dict[str, T]], withins: Iterable[str]) -> dict[str, T]:
+    return {key: each for within in withins for key, each in question(within).items()}
+
+
 def _withins_of(key: str) -> list[str]:
     """Return what to ask a ledger for, to hear of a task on all hosts."""
     whole = whole_of(key)
@@ -7450,7 +7330,7 @@ def _newest_of(lasts: Sequence[Lasts]) -> tuple[Lasts, datetime | None]:
 def public(
     method: Callable[Concatenate[Housekeeper, P], R],
 ) -> Callable[Concatenate[Housekeeper, P], R]:
-    """Make a method one for users: it notices a fork that Python was not told of."""
+    """Wrap a method for users: it notices a fork that Python was not told of."""
 
     @functools.wraps(method)
     def call(self: Housekeeper, /, *args: P.args, **options: P.kwargs) -> R:
@@ -7479,6 +7359,7 @@ class Life:
         self.shutdown_timeout = settings.shutdown_timeout
         self.problems: list[str] = []  # of the task files
         self._discovered = False
+        self._found: Discovered | None = None
         self._to_wake = False  # initialize() was called before this process was forked
         self._wakes_at_requests = False
         self._fresh()
@@ -7490,8 +7371,7 @@ class Life:
         self.runner = f"{settings.host}:{os.getpid()}:{os.urandom(3).hex()}"
         self.metrics = Metrics()
         self._life = threading.Lock()  # guards the four that follow: where a life stands
-        self._started = self._stopping = self._closed = False
-        self._scheduling = False
+        self._started = self._stopping = self._closed = self._scheduling = False
         annals = Annals(self.clock)
         self._timer = Timer(self.clock, self._dispatch, self._clock_jumped)
         self._backlog = Backlog(self._timer, annals)
@@ -7504,13 +7384,8 @@ class Life:
         if before is not None:
             roster.adopt(before)
         self._runner = Runner(settings, tools)
-        self._upkeep = Upkeep(
-            settings,
-            tools,
-            roster=roster,
-            runner=self._runner,
-            problems=self._discovery_problems,
-        )
+        self._upkeep = Upkeep(settings, tools, roster, self._runner)
+        self._upkeep.problems = self._discovery_problems
         self._reports = Reports(settings, roster, self._runner)
         self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
 
@@ -7626,7 +7501,7 @@ class Life:
         return True
 
     def _bind(self) -> None:
-        """Tell the ledger of tasks that are new here; again later, when it is away."""
+        """Enter tasks that are new here in the ledger; try again later when it is away."""
         if not self._started or self._runner.workers is None or self._stopping:
             return  # Done when the threads are there.
         try:
@@ -7634,7 +7509,8 @@ class Life:
         except Exception as error:
             if not isinstance(error, LedgerUnavailable | ConfigurationError):
                 tell_defect("Tasks could not be entered in the ledger")
-            self._backlog.try_again("Tasks could not be entered in the ledger", error, self._bind)
+            pause = self._backlog.pause_after("Tasks could not be entered in the ledger", error)
+            self._timer.after(pause, self._backlog.soon, self._bind)
         else:
             self._backlog.worked()
 
@@ -7730,7 +7606,7 @@ class Life:
         self._discovered = True
         if self.tasks_dir is None:
             return []
-        found = discover_tasks(self.tasks_dir)
+        self._found = found = discover_tasks(self.tasks_dir)
         self.problems = list(found.problems)
         here = {name: source for name, (_, source) in found.tasks.items()}
         roster = self._roster
@@ -7740,7 +7616,7 @@ class Life:
             if source and not kept and registration.task.name not in here:
                 roster.unregister(registration.task.name)
         for task, source in found.tasks.values():
-            known = roster.find(task.name)
+            known = roster.get(task.name)
             if known is not None and known.source is None:
                 self.problems.append(f"{source}: the name {task.name!r} is registered already")
                 continue
@@ -7792,7 +7668,7 @@ class Life:
 
     def kill_commands(self) -> None:
         """Kill the processes of all commands that run here: for who ends this process at once."""
-        kill_commands(self._runner)
+        self._runner.kill_commands()
 
 
 class Housekeeper(Life):
@@ -7823,7 +7699,15 @@ class Housekeeper(Life):
 
     def _known(self, name: str) -> Registration:
         self._discover_once()
-        return self._roster.get(name)
+        registration = self._roster.get(name)
+        if registration is None:
+            raise self.unknown_task(name)
+        return registration
+
+    def unknown_task(self, name: str) -> UnknownTask:
+        """Return the error for a name that no task has; it says when a file did not load."""
+        why_unloaded = self._found.reason(name) if self._found is not None else None
+        return UnknownTask(name, self.task_names(), why_unloaded or "")
 
     @public
     def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
@@ -7936,8 +7820,7 @@ class Housekeeper(Life):
     @public
     def workload(self) -> dict[str, int]:
         """Return how many workers there are, and how many tasks run and are queued here."""
-        running, held = self._runner.load()
-        queued = max(0, held - running)
+        running, queued = self._runner.load()
         return {"workers": self.settings.max_workers, "running": running, "queued": queued}
 
     @public
@@ -7978,8 +7861,7 @@ class Housekeeper(Life):
         "outcome" (None when there is none), "run" (the row), "runner", "next_run", "sentences".
         Raises UnknownTask, LedgerUnavailable, and ConfigurationError for what is no instant.
         """
-        self._known(name)
-        return self._reports.why(name, instant)
+        return self._reports.why(self._known(name), instant)
 
     @public
     def health(self) -> dict[str, object]:
@@ -8138,6 +8020,12 @@ class Discovered:
     problems: list[str] = field(default_factory=list)
     broken: set[Path] = field(default_factory=set)  # the files that did not load
     unreadable: bool = False  # the folder itself: nothing is known of its files
+
+    def reason(self, name: str) -> str | None:
+        """Return why the file that a task of that name would be in did not load, if there is one."""
+        stem = name.replace("-", "_")
+        files = [str(path) for path in self.broken if path.stem.replace("-", "_") == stem]
+        return next((text for text in self.problems if text.startswith(tuple(files))), None)
 
 
 def discover_tasks(folder: Path) -> Discovered:
@@ -9672,7 +9560,7 @@ def answer_status(housekeeper: Housekeeper, request: Request) -> Response:
     """Return the status of one task."""
     status = housekeeper.get_task_status(request.name)
     if not status["registered"]:
-        raise UnknownTask(request.name, housekeeper.task_names())
+        raise housekeeper.unknown_task(request.name)
     return json_response(_task_values(status))
 
 
@@ -9740,7 +9628,7 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
         if before is None or len(found) >= limit:
             break
     if not found and request.name and request.name not in (names := housekeeper.task_names()):
-        raise UnknownTask(request.name, names)
+        raise housekeeper.unknown_task(request.name)
     if len(found) > limit > 0:
         before = found[limit - 1].id
     return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
@@ -10617,28 +10505,16 @@ def _obey(arguments: Sequence[str] | None) -> int:
         options = _with_environment(_make_parser().parse_args(arguments))
         options.log = _set_up_log(options.log_level)
         housekeeper = _housekeeper_of(options)
-        try:
-            with ExitStack() as options.at_end:
-                reply = options.command(housekeeper, options)
-                _print_reply(reply, housekeeper, options)
-            return int(reply.code)
-        except UnknownTask as error:
-            raise _with_its_file(error, housekeeper.problems) from error
+        with ExitStack() as options.at_end:
+            reply = options.command(housekeeper, options)
+            _print_reply(reply, housekeeper, options)
+        return int(reply.code)
     except (ConfigurationError, UnknownTask) as error:
         return _complain(error, 2)
     except LedgerUnavailable as error:
         return _complain(error, 3)
     except HousekeeperError as error:
         return _complain(error, 1)
-
-
-def _with_its_file(error: UnknownTask, problems: Sequence[str]) -> HousekeeperError:
-    """Return an error that says more, when a task is unknown because a file did not load."""
-    file = re.compile(rf"(^|[/\\]){re.escape(error.name.replace('-', '_'))}\.py\b")
-    for problem in filter(file.search, problems):
-        return ConfigurationError(f"no task is named {error.name!r}: {problem}")
-    shown = "; `check` shows which task files did not load" if problems else ""
-    return ConfigurationError(f"{error}{shown}")
 
 
 def _set_up_log(name: str) -> logging.Handler:
@@ -11416,7 +11292,7 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
         return str(tasks[text]["timezone"]), ticks
     if not re.search(r"\s", text.strip()) and not text.startswith("@"):
-        raise UnknownTask(text, tasks)
+        raise housekeeper.unknown_task(text)
     if (meant := _cron_of(text)) is not None:
         raise ConfigurationError(f"schedule {text!r} is not a cron expression; write {meant!r}")
     trigger = make_trigger(text, housekeeper.timezone)
@@ -11451,10 +11327,8 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
     _need_ledger(housekeeper)
     # One more than is shown tells whether there are more.
     runs = list(itertools.islice(_newest(housekeeper, options), options.n + 1))
-    if options.NAME and not runs:
-        names = [str(each["name"]) for each in housekeeper.list_tasks()]
-        if options.NAME not in names:
-            raise UnknownTask(options.NAME, names)
+    if options.NAME and not runs and options.NAME not in housekeeper.task_names():
+        raise housekeeper.unknown_task(options.NAME)
     runs, older = runs[: options.n], runs[options.n :]
     show = functools.partial(_run_table, runs, output=options.output)
     if options.json or not older:

@@ -1222,3 +1222,10 @@ def test_other_users_load_what_they_are_given(
     folder.chmod(0o777)
     become(monkeypatch)
     assert list(hk.discover_tasks(folder).tasks) == ["sweep"]
+
+
+def test_an_unknown_task_whose_file_did_not_load_is_told_why(tmp_path: Path) -> None:
+    (tmp_path / "wash_up.py").write_text("import housekeeper\nimport nothing_of_that_name\n")
+    housekeeper = hk.create_housekeeper(tasks_dir=tmp_path, ledger="memory://")
+    with pytest.raises(hk.UnknownTask, match=r"'wash-up'; .*wash_up.py:2: it does not import"):
+        housekeeper.pause_task("wash-up")

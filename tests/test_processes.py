@@ -755,26 +755,6 @@ def test_a_forked_child_is_stopped_and_can_be_started_for_itself(
     assert housekeeper.shutdown() is True
 
 
-def test_a_forked_child_has_the_default_handlers_and_the_parent_keeps_its_own() -> None:
-    def handle(number: int, frame: object) -> None:
-        raise AssertionError("only the scheduler's own process is to hear this")
-
-    before = signal.signal(signal.SIGTERM, handle)
-    hk.handled_signals[signal.SIGTERM] = handle
-    housekeeper = hk.create_housekeeper(tasks_dir=None, ledger="memory://")
-    try:
-        assert in_child(lambda: signal.getsignal(signal.SIGTERM)) == str(signal.SIG_DFL)
-        assert signal.getsignal(signal.SIGTERM) is handle
-        # What the child has set up for itself since is its own.
-        other = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        assert other is handle
-        assert in_child(lambda: signal.getsignal(signal.SIGTERM)) == str(signal.SIG_IGN)
-    finally:
-        hk.handled_signals.clear()
-        signal.signal(signal.SIGTERM, before)
-    housekeeper.shutdown()
-
-
 def test_forks_at_any_moment_never_hang_the_child(make: Any, tmp_path: Path) -> None:
     housekeeper = make(
         hk.Task("busy", lambda: None, schedule="* * * * * *"),

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,13 +182,19 @@ def test_threads_that_are_switched_all_the_time_lose_no_tick_and_repeat_none(mak
         assert len(ordered) > (10 if name.startswith("long") else 25)
 
 
+def queue(workers: hk.Workers, work: Callable[[], object]) -> None:
+    """Give work to the workers, as the timer's thread does."""
+    workers.queue.append(work)
+    workers.wake()
+
+
 def test_what_is_queued_just_before_the_last_worker_goes_idle_is_done() -> None:
     done = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         workers = hk.Workers(pool, 1)
-        late: Any = Late(workers._idle, lambda: workers.do(done.set))
+        late: Any = Late(workers._idle, lambda: queue(workers, done.set))
         workers._idle = late
-        workers.do(lambda: None)
+        queue(workers, lambda: None)
         assert done.wait(PATIENCE)
 
 
@@ -195,8 +202,8 @@ def test_a_worker_that_could_not_be_started_is_not_lost() -> None:
     done = threading.Event()
     workers = hk.Workers(ExhaustedExecutor(refusals=1), 1)
     with pytest.raises(RuntimeError):
-        workers.do(lambda: None)
-    workers.do(done.set)
+        queue(workers, lambda: None)
+    queue(workers, done.set)
     assert done.is_set()
 
 
@@ -292,6 +299,61 @@ def test_a_task_can_register_replace_pause_resume_and_unregister_others_and_itse
     assert ended(start(housekeeper, Task("conductor", resumed.set))).status is Status.SUCCEEDED
     assert resumed.is_set()
     assert_alive(housekeeper)
+
+
+def test_a_command_of_a_dead_scheduler_that_is_slow_to_end_holds_up_no_heartbeat(
+    make, let_go: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hk, "HEARTBEAT_EVERY", 0.05)
+    ending, beaten = threading.Event(), threading.Event()
+
+    def end_slowly(group: str, clock: hk.Clock) -> bool:
+        ending.set()
+        return let_go.wait(PATIENCE)
+
+    monkeypatch.setattr(hk, "end_group", end_slowly)
+    url, clock = f"sqlite:///{tmp_path}/ledger.db", hk.SystemClock()
+    ledger: Any = hk.ledger_from_url(url, tmp_path, clock)
+    ledger.open()
+    # Its process id is one that no system gives.
+    place = hk.place_of_this_process()
+    names = {"runner": "gone:4194305:x", "namespace": "", "host": "gone", "version": "0"}
+    ledger.beat_runner(hk.RunnerRow(**names, pid=2**22 + 1, place=place, birth="1", workers=1))
+    left = hk.LiveRun(
+        definition=Task("left", command="true"),
+        clock=clock,
+        key="/left",
+        id=hk.new_id(clock),
+        reason=hk.Reason.MANUAL,
+        runner=names["runner"],
+        started_at=clock.now(),
+    )
+    left.group = "4194306:1"
+    assert ledger.claim(left) is hk.Claim.MINE
+    ledger.beat(left)
+    housekeeper = make(ledger=url)
+    assert ending.wait(PATIENCE)
+    beat = housekeeper.ledger.beat
+
+    def tell_beat(run: hk.LiveRun) -> Any:
+        beaten.set()
+        return beat(run)
+
+    monkeypatch.setattr(housekeeper.ledger, "beat", tell_beat)
+    run = start(housekeeper, Task("lively", lambda: let_go.wait(PATIENCE)))
+    assert beaten.wait(PATIENCE)
+    let_go.set()
+    assert ended(run).status is Status.SUCCEEDED
+    eventually(lambda: housekeeper.get_run(left.id).status is Status.CRASHED)
+    ledger.close()
+
+
+def test_the_process_group_of_a_command_is_on_record_while_it_runs(make) -> None:
+    housekeeper = make()
+    run = start(housekeeper, Task("sleepy", command="sleep 60"))
+    eventually(lambda: hk.first_of(housekeeper.ledger.runs(id=run.id)).group == run.group != "")
+    housekeeper.cancel("sleepy")
+    assert ended(run).status is Status.CANCELLED
 
 
 def test_eight_threads_can_change_the_tasks_at_once_while_ticks_go_on(make) -> None:
