@@ -216,7 +216,7 @@ def test_every_option_field_variable_command_and_method_is_in_the_readme() -> No
     for option in hk.OPTIONS:
         assert f"`--{option.name} " in README
         assert option.variable in README
-    for _, name, _, _ in hk.COMMANDS:
+    for name in hk.COMMANDS:
         assert re.search(rf"`{name}[ `]", README), name
     for name in hk.Task.__dataclass_fields__:
         assert name.startswith("_") or re.search(rf"`{name}`", README), name
