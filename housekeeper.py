@@ -11014,7 +11014,7 @@ def variable(name: str) -> str:
 # What a command says, and the one place that prints it.
 
 
-class OutputLost(Exception):
+class OutputLost(HousekeeperError):
     """The answer could not be written: the disk is full, or its reader has left."""
 
 
@@ -11031,38 +11031,6 @@ class Reply(NamedTuple):
 
 
 Command = Callable[[Housekeeper, "argparse.Namespace"], Reply]
-
-
-def _print_reply(reply: Reply, options: argparse.Namespace) -> None:
-    """Print in one piece, so that no log line comes into the middle; raises OutputLost."""
-    lines, screen = list(reply.lines), options.screen
-    if options.json:
-        values = json.dumps(reply.values, default=_plain, indent=2, allow_nan=False)
-        lines = [] if reply.values is None else [values]
-    elif screen.width is not None:
-        lines = [line if isinstance(line, Painted) else printable(line) for line in lines]
-    _write("".join(f"{line}\n" for line in lines))
-    with contextlib.suppress(OSError, ValueError):
-        for remark in reply.remarks:
-            print(printable(remark), file=sys.stderr)
-
-
-def _write(text: str = "") -> None:
-    try:
-        if text:
-            sys.stdout.write(text)
-        sys.stdout.flush()
-    except (OSError, ValueError) as error:
-        # Nothing more can be written: the interpreter's exit is not to try it again.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputLost(error) from error
-
-
-def _complain(words: object, code: int = 0) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        print(f"housekeeper: {words}", file=sys.stderr, flush=True)
-    return code
 
 
 class Screen(NamedTuple):
@@ -11094,19 +11062,47 @@ COLOURS: Mapping[str, str] = {
     **dict.fromkeys(("CRITICAL", *FAILURES), RED),
     Status.RUNNING: CYAN,
 }
-OUTCOME = re.compile(rf"(?<!\S)({'|'.join(COLOURS)})(?=[\s:,]|$)")
+# The first outcome of a line, unless the line is indented: that is what a task has said.
+OUTCOME = re.compile(rf"^(\S.*?\s|)({'|'.join(COLOURS)})(?=[\s:]|$)")
 
 
-class Painted(str):
-    """A line that holds no control characters but those of its colours."""
-
-
-def _paint(line: str, screen: Screen) -> Painted:
-    """Return a line with its first outcome in colour."""
+def _for_terminal(line: str, screen: Screen) -> str:
     line = printable(line)
-    if screen.coloured:
-        line = OUTCOME.sub(lambda found: f"\x1b[{COLOURS[found[1]]}m{found[1]}\x1b[0m", line, 1)
-    return Painted(line)
+    if not screen.coloured:
+        return line
+    return OUTCOME.sub(lambda it: f"{it[1]}\x1b[{COLOURS[it[2]]}m{it[2]}\x1b[0m", line)
+
+
+def _print_reply(reply: Reply, options: argparse.Namespace) -> None:
+    """Print in one piece, so that no log line comes into the middle; raises OutputLost."""
+    lines, screen = list(reply.lines), options.screen
+    if options.json:
+        values = json.dumps(reply.values, default=_plain, indent=2, allow_nan=False)
+        lines = [] if reply.values is None else [values]
+    elif screen.width is not None:
+        lines = [_for_terminal(line, screen) for line in lines]
+    _write("".join(f"{line}\n" for line in lines))
+    with contextlib.suppress(OSError, ValueError):
+        for remark in reply.remarks:
+            print(printable(remark), file=sys.stderr)
+
+
+def _write(text: str = "") -> None:
+    try:
+        if text:
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        # Nothing more can be written: the interpreter's exit is not to try it again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputLost(f"the answer could not be written ({error})") from error
+
+
+def _complain(words: object, code: int = 0) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"housekeeper: {words}", file=sys.stderr, flush=True)
+    return code
 
 
 TEXTS = ("NAME", "TASK", "SCHEDULE", "STATUS", "NOTE")  # Columns that are cut for want of room.
@@ -11121,16 +11117,14 @@ def _table(rows: Sequence[Sequence[str]], screen: Screen) -> list[str]:
     room = (screen.width or math.inf) - 2 * (len(widths) - 1)
     while sum(widths) > room and max((widths[each] for each in texts), default=0) > 8:
         widths[max(texts, key=widths.__getitem__)] -= 1
-    return [
-        _paint(
-            "  ".join(
-                (cell if len(cell) <= width else f"{cell[: width - 3]}...").ljust(width)
-                for cell, width in zip(row, widths, strict=True)
-            ).rstrip(),
-            screen,
+    lines: list[str] = []
+    for row in zip(*columns, strict=True):
+        pairs = zip(row, widths, strict=True)
+        fitted = (
+            each if len(each) <= width else f"{each[: width - 3]}..." for each, width in pairs
         )
-        for row in zip(*columns, strict=True)
-    ]
+        lines.append("  ".join(map(str.ljust, fitted, widths)).rstrip())
+    return lines
 
 
 def _count(number: int, what: str) -> str:
@@ -11168,11 +11162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write()  # What argparse has printed: the interpreter's exit has a code of its own.
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except OutputLost as error:
-        return _complain(f"the answer could not be written ({error})", 4)
     except HousekeeperError as error:
-        codes = ((ConfigurationError, 2), (LedgerUnavailable, 3), (HousekeeperError, 1))
-        return _complain(error, next(code for kind, code in codes if isinstance(error, kind)))
+        codes = {ConfigurationError: 2, LedgerUnavailable: 3, OutputLost: 4}
+        return _complain(
+            error, next((codes[each] for each in codes if isinstance(error, each)), 1)
+        )
 
 
 def _make_output_safe() -> None:
@@ -11220,13 +11214,8 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--before": {"metavar": "RUN", "help": "only runs that are older than this one"},
     "--notify": {"action": "store_true", "help": "try the command of --on-failure once"},
     "--into": {"metavar": "FOLDER", "help": "write a new file into this folder"},
-    "--system": {"action": "store_true", "help": "the sixth column is a user (default: a guess)"},
-    "--user": {
-        "action": "store_false",
-        "dest": "system",
-        "default": None,
-        "help": "the sixth column is the command (default: a guess)",
-    },
+    "--system": {"action": "store_true", "default": None, "help": "a user in the sixth column"},
+    "--user": {"action": "store_false", "dest": "system", "help": "no user in it (else a guess)"},
 }
 
 
@@ -11254,8 +11243,10 @@ def _make_parser() -> argparse.ArgumentParser:
             epilog="It takes --json, and the options of `housekeeper.py --help` as well.",
         )
         sub.set_defaults(command=function)
+        either = sub.add_mutually_exclusive_group()
         for argument in arguments.split():
-            sub.add_argument(argument.strip("[]"), **ARGUMENTS.get(argument, {}))
+            place = either if argument in ("--system", "--user") else sub
+            place.add_argument(argument.strip("[]"), **ARGUMENTS.get(argument, {}))
     return parser
 
 
@@ -11418,9 +11409,7 @@ class Foreground:
         self._ends: queue.SimpleQueue[tuple[float, int]] = queue.SimpleQueue()
         self._terminals = [number for number in range(3) if os.isatty(number)]
         self.at_stop: list[Action] = []  # done before the shutdown
-        self.at_last: list[Action] = []  # and after it
-        if options.notifier is not None:
-            self.at_last.append(options.notifier.finish)
+        self._at_last: Action = int if options.notifier is None else options.notifier.finish
         # Started now, because no thread may be had when it is needed.
         threading.Thread(target=self._see_to_the_end, daemon=True).start()
         options.at_end.callback(self.stop)
@@ -11521,8 +11510,7 @@ class Foreground:
         for act in self.at_stop:
             guarded(act)
         ended = self._housekeeper.shutdown()
-        for act in self.at_last:
-            guarded(act)
+        guarded(self._at_last)
         return ended
 
     def end_at_once(self, code: int) -> NoReturn:
@@ -11546,27 +11534,27 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
             f" here too, start this one without {SCHEDULER} in its environment"
         )
     life, manager = Foreground(housekeeper, options), ServiceManager()
-    start = life.begin(functools.partial(_start, housekeeper, options, life, manager))
+    start = life.begin(functools.partial(_start, housekeeper, options, manager))
     busy, wanted = True, False
     while True:
-        came = life.wait()
-        if came is start:
-            start.result()
-        if isinstance(came, int) and not life.asks_for_reload(came):
-            life.at_stop.append(functools.partial(_say_leaving, manager, came))
+        came = cast("int | Future[None]", life.wait())
+        if isinstance(came, Future):
+            busy = False
+            if came is start:
+                came.result()
+        elif life.asks_for_reload(came):
+            wanted = True
+        else:
+            name = signal.Signals(came).name
+            life.at_stop.append(functools.partial(manager.tell, "STOPPING=1"))
+            life.at_stop.append(functools.partial(logger.info, "Shutting down after %s", name))
             return Reply(None, ())
-        wanted, busy = wanted or isinstance(came, int), busy and isinstance(came, int)
         if wanted and not busy:
             busy, wanted = True, False
             life.begin(functools.partial(guarded, _reload, housekeeper, manager))
 
 
-def _start(
-    housekeeper: Housekeeper,
-    options: argparse.Namespace,
-    life: Foreground,
-    manager: ServiceManager,
-) -> None:
+def _start(housekeeper: Housekeeper, options: argparse.Namespace, manager: ServiceManager) -> None:
     """Start the scheduler, and say so."""
     _init_sentry(housekeeper, options)
     server, page = _listen(housekeeper, options.http) if options.http else (None, "")
@@ -11577,10 +11565,9 @@ def _start(
     try:
         _print_reply(Reply(tasks, lines, remarks=pages if options.json else ()), options)
     except OutputLost as error:
-        logger.warning("The list of tasks could not be written: %s", error)
+        logger.warning("The list of tasks is lost: %s", error)
     if server is not None:
         threading.Thread(target=server.serve_forever, name="housekeeper-http", daemon=True).start()
-        life.at_last.append(server.shutdown)
     manager.tell_ready(housekeeper)
 
 
@@ -11590,11 +11577,6 @@ def _reload(housekeeper: Housekeeper, manager: ServiceManager) -> None:
     for problem in housekeeper.discover():
         logger.error("Discovery: %s", problem)
     manager.tell("READY=1")
-
-
-def _say_leaving(manager: ServiceManager, number: int) -> None:
-    manager.tell("STOPPING=1")
-    logger.info("Shutting down after %s", signal.Signals(number).name)
 
 
 def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
@@ -11693,7 +11675,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     life.hear_no_more()
     run = cast(Run, came.result())
     words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
-    line = _paint(f"{run.task} {run.status} in {words}", options.screen)
+    line = f"{run.task} {run.status} in {words}"
     remarks = [run.error] if run.status in FAILURES and run.error else []
     return Reply(run, [line], int(run.status not in (Status.SUCCEEDED, Status.SKIPPED)), remarks)
 
@@ -11895,10 +11877,9 @@ def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
         "by": run.runner,
     }
     lines: list[str] = [f"{name:<15}{each}" for name, each in rows.items() if each]
-    lines[2] = _paint(lines[2], options.screen)
     for title, text in (("Output", run.output), ("Error", run.error)):
         if text:
-            lines += ["", f"{title}:", *text.rstrip("\n").split("\n")]
+            lines += ["", f"{title}:", *(f"    {each}" for each in text.splitlines())]
     return Reply(run, lines)
 
 
@@ -11941,7 +11922,7 @@ def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
     answer = housekeeper.health()
     status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
     first, *others = problems or ["all is well"]
-    lines = [_paint(f"{status.upper()}: {first}", options.screen), *others]
+    lines = [f"{status.upper()}: {first}", *others]
     return Reply(answer, lines, ("ok", "warning", "critical").index(status))
 
 

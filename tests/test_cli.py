@@ -1053,8 +1053,8 @@ def test_show_tells_a_run_with_its_output_and_error(shell: Shell) -> None:
     ]
     assert lines[lines.index("Output:") + 1].endswith("INFO sweeper: swept 3 rows")
     told = shell("show", older["id"][:16])
-    assert "\nError:\nTraceback (most recent call last):\n" in told
-    assert told.endswith("\nValueError: no such table: tokens\n")
+    assert "\nError:\n    Traceback (most recent call last):\n" in told
+    assert told.endswith("\n    ValueError: no such table: tokens\n")
     assert shell.json("show", newest["id"]) == newest
     assert "`history` shows their ids" in shell("show", "01234567", code=2)
     common = os.path.commonprefix([newest["id"], older["id"]])  # noqa: RUF071 - they are texts
