@@ -11243,7 +11243,7 @@ def _make_parser() -> argparse.ArgumentParser:
             epilog="It takes --json, and the options of `housekeeper.py --help` as well.",
         )
         sub.set_defaults(command=function)
-        either = sub.add_mutually_exclusive_group()
+        either = sub.add_mutually_exclusive_group() if "--user" in arguments else sub
         for argument in arguments.split():
             place = either if argument in ("--system", "--user") else sub
             place.add_argument(argument.strip("[]"), **ARGUMENTS.get(argument, {}))

@@ -961,6 +961,12 @@ def test_a_start_that_fails_is_one_sentence(shell: Shell) -> None:
     assert said == "housekeeper: --http '127.0.0.1:99999' is not of the form HOST:PORT\n"
 
 
+def test_a_scheduler_without_a_ledger_does_not_start(shell: Shell) -> None:
+    said = shell("--ledger", "postgresql://shop@127.0.0.1:1/shop", code=3)
+    assert "\nhousekeeper: " in said
+    assert "127.0.0.1:1/shop" in said.splitlines()[-1]
+
+
 def test_a_scheduler_whose_terminal_is_closed_ends_and_one_that_has_it_still_reloads(
     shell: Shell,
 ) -> None:
