@@ -61,7 +61,6 @@ import concurrent.futures.thread
 import contextlib
 import contextvars
 import ctypes
-import faulthandler
 import functools
 import gc
 import heapq
@@ -9627,7 +9626,7 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
         before = page[-1].id if len(page) == size > 0 else None
         if before is None or len(found) >= limit:
             break
-    if not found and request.name and request.name not in (names := housekeeper.task_names()):
+    if not found and request.name and request.name not in housekeeper.task_names():
         raise housekeeper.unknown_task(request.name)
     if len(found) > limit > 0:
         before = found[limit - 1].id
@@ -10259,9 +10258,9 @@ had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be 
 answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
 2 critical, 3 no ledger, 4 as above"""
 
-SHORT_ID = 16  # characters of a run's id that tell it from others, but in a rare case
 FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
 SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
+SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
 
 
 class Option(NamedTuple):
@@ -10281,18 +10280,21 @@ class Option(NamedTuple):
 OPTIONS = (
     Option("app", str, None, "take the Housekeeper of an application, as module:name"),
     Option("tasks", str, None, "the folder of task files (default: tasks beside housekeeper.py)"),
-    Option("ledger", str, "sqlite:///housekeeper.db", "URL of the ledger (default: %(default)s)"),
-    Option("timezone", str, "UTC", "zone of schedules that name none (default: %(default)s)"),
-    Option("workers", int, 10, "how many tasks run at the same time (default: %(default)s)"),
-    Option("shutdown-timeout", float, 30.0, "seconds to wait for tasks (default: %(default)s)"),
+    Option(
+        "ledger",
+        str,
+        "sqlite:///housekeeper.db",
+        "URL of the ledger (default: sqlite:///housekeeper.db)",
+    ),
+    Option("timezone", str, "UTC", "zone of schedules that name none (default: UTC)"),
+    Option("workers", int, 10, "how many tasks run at the same time (default: 10)"),
+    Option("shutdown-timeout", float, 30.0, "seconds to wait for tasks (default: 30)"),
     Option("on-failure", str, None, "a shell line to run after each failure of a task"),
     Option("http", str, None, "serve the dashboard and the HTTP API at HOST:PORT"),
-    Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: %(default)s)"),
+    Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: INFO)"),
 )
 # Those that --app leaves to the application.
 OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
-
-SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
 
 
 def variable(name: str) -> str:
@@ -10309,8 +10311,23 @@ def variable(name: str) -> str:
 # What a command says, and the one place that prints it.
 
 
-class OutputLost(Exception):
+class OutputLost(HousekeeperError):
     """The answer could not be written: the disk is full, or its reader has left."""
+
+
+class Reply(NamedTuple):
+    """What a command says: values for programs (None: nothing), lines for people, the exit code.
+
+    `remarks` go to stderr, for both of them.
+    """
+
+    values: object
+    lines: Sequence[str]
+    code: int = 0
+    remarks: Sequence[str] = ()
+
+
+Command = Callable[[Housekeeper, "argparse.Namespace"], Reply]
 
 
 class Screen(NamedTuple):
@@ -10320,48 +10337,10 @@ class Screen(NamedTuple):
     coloured: bool
     now: datetime
 
-
-class Painted(str):
-    """A line that holds no control characters but those of its colours."""
-
-
-class Reply(NamedTuple):
-    """What a command says: values for programs, lines for people, and the exit code.
-
-    `remarks` go to stderr, for both of them.
-    """
-
-    values: object
-    show: Callable[[Screen], Sequence[str]]
-    code: int = 0
-    remarks: Sequence[str] = ()
-
-
-NOTHING = Reply(None, lambda _: ())
-Command = Callable[[Housekeeper, "argparse.Namespace"], Reply]
-
-
-def _print_reply(reply: Reply, housekeeper: Housekeeper, options: argparse.Namespace) -> None:
-    """Print in one piece, so that no log line comes into the middle; raises OutputLost."""
-    if options.json and reply is not NOTHING:
-        text = json.dumps(reply.values, default=_plain, indent=2, allow_nan=False) + "\n"
-    else:
-        screen = _screen(housekeeper.clock)
-        lines = (
-            line if screen.width is None or isinstance(line, Painted) else printable(line)
-            for line in reply.show(screen)
-        )
-        text = "".join(f"{line}\n" for line in lines)
-    try:
-        # With PYTHONUNBUFFERED, Python loses the rest of what does not fit: only the next fails.
-        for start in range(0, len(text), 4096):
-            sys.stdout.write(text[start : start + 4096])
-    except (OSError, ValueError) as error:
-        raise OutputLost(error) from error
-    _flush()
-    with contextlib.suppress(OSError, ValueError):
-        for remark in reply.remarks:
-            print(printable(remark), file=sys.stderr)
+    @property
+    def narrow(self) -> bool:
+        """Whether tables show short forms."""
+        return self.width is not None and self.width < 120
 
 
 def _screen(clock: Clock) -> Screen:
@@ -10373,14 +10352,48 @@ def _screen(clock: Clock) -> Screen:
     return Screen(width, coloured, clock.now())
 
 
-def _flush() -> None:
+GREEN, YELLOW, RED, CYAN = "32", "33", "31", "36"
+COLOURS: Mapping[str, str] = {
+    **dict.fromkeys(("OK", Status.SUCCEEDED), GREEN),
+    **dict.fromkeys(("WARNING", Status.MISSED, Status.CANCELLED), YELLOW),
+    **dict.fromkeys(("CRITICAL", *FAILURES), RED),
+    Status.RUNNING: CYAN,
+}
+# The first outcome of a line, unless the line is indented: that is what a task has said.
+OUTCOME = re.compile(rf"^(\S.*?\s|)({'|'.join(COLOURS)})(?=[\s:]|$)")
+
+
+def _for_terminal(line: str, screen: Screen) -> str:
+    line = printable(line)
+    if not screen.coloured:
+        return line
+    return OUTCOME.sub(lambda it: f"{it[1]}\x1b[{COLOURS[it[2]]}m{it[2]}\x1b[0m", line)
+
+
+def _print_reply(reply: Reply, options: argparse.Namespace) -> None:
+    """Print in one piece, so that no log line comes into the middle; raises OutputLost."""
+    lines, screen = list(reply.lines), options.screen
+    if options.json:
+        values = json.dumps(reply.values, default=_plain, indent=2, allow_nan=False)
+        lines = [] if reply.values is None else [values]
+    elif screen.width is not None:
+        lines = [_for_terminal(line, screen) for line in lines]
+    _write("".join(f"{line}\n" for line in lines))
+    with contextlib.suppress(OSError, ValueError):
+        for remark in reply.remarks:
+            print(printable(remark), file=sys.stderr)
+
+
+def _write(text: str = "") -> None:
     try:
+        if text:
+            sys.stdout.write(text)
         sys.stdout.flush()
     except (OSError, ValueError) as error:
         # Nothing more can be written: the interpreter's exit is not to try it again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputLost(error) from error
+        raise OutputLost(f"the answer could not be written ({error})") from error
 
 
 def _complain(words: object, code: int = 0) -> int:
@@ -10389,67 +10402,30 @@ def _complain(words: object, code: int = 0) -> int:
     return code
 
 
-def _words(*lines: str) -> Callable[[Screen], Sequence[str]]:
-    return lambda _: lines
+TEXTS = ("NAME", "TASK", "SCHEDULE", "STATUS", "NOTE")  # Columns that are cut for want of room.
+
+
+def _table(rows: Sequence[Sequence[str]], screen: Screen) -> list[str]:
+    """Return aligned columns that fit, the widest text cut; a column of nothing is left out."""
+    cells = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
+    columns = [column for column in zip(*cells, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    texts = [number for number, column in enumerate(columns) if column[0] in TEXTS]
+    room = (screen.width or math.inf) - 2 * (len(widths) - 1)
+    while sum(widths) > room and max((widths[each] for each in texts), default=0) > 8:
+        widths[max(texts, key=widths.__getitem__)] -= 1
+    lines: list[str] = []
+    for row in zip(*columns, strict=True):
+        pairs = zip(row, widths, strict=True)
+        fitted = (
+            each if len(each) <= width else f"{each[: width - 3]}..." for each, width in pairs
+        )
+        lines.append("  ".join(map(str.ljust, fitted, widths)).rstrip())
+    return lines
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-class Cell(NamedTuple):
-    """What is never cut in a table: in full, and where there is no room; "" leaves it out."""
-
-    full: str
-    short: str
-    status: str = ""
-
-
-GREEN, YELLOW, RED, CYAN = "32", "33", "31", "36"
-COLOURS: Mapping[str, str] = {
-    **dict.fromkeys(("ok", Status.SUCCEEDED), GREEN),
-    **dict.fromkeys(("warning", Status.MISSED, Status.CANCELLED), YELLOW),
-    **dict.fromkeys(("critical", *FAILURES), RED),
-    Status.RUNNING: CYAN,
-}
-
-
-def _paint(text: str, status: str, screen: Screen) -> Painted:
-    text, colour = printable(text), COLOURS.get(status, "")
-    return Painted(f"\x1b[{colour}m{text}\x1b[0m" if colour and screen.coloured else text)
-
-
-def _table(rows: Sequence[Sequence[str | Cell]], screen: Screen) -> list[str]:
-    """Return aligned columns that fit: with short forms if need be, then with the widest cut."""
-    room = math.inf if screen.width is None else screen.width
-    for form in (0, 1):
-        texts = [
-            [_in_one_line(each[form] if isinstance(each, Cell) else each) for each in row]
-            for row in rows
-        ]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-        shown = [number for number, width in enumerate(widths) if width]
-        excess = sum(widths) + 2 * (len(shown) - 1) - room
-        if excess <= 0:
-            break
-    flexible = [each for each in shown if not any(isinstance(row[each], Cell) for row in rows)]
-    while excess > 0 and max((widths[each] for each in flexible), default=0) > 8:
-        widths[max(flexible, key=widths.__getitem__)] -= 1
-        excess -= 1
-    lines: list[str] = []
-    for row, line in zip(rows, texts, strict=True):
-        painted = ""
-        for number in shown:
-            cell, text, width = row[number], line[number], widths[number]
-            text = text if len(text) <= width else f"{text[: width - 3]}..."
-            status = cell.status if isinstance(cell, Cell) else ""
-            painted += _paint(text, status, screen) + " " * (width - len(text) + 2)
-        lines.append(Painted(painted.rstrip()))
-    return lines
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(printable(text).split())
 
 
 def _local(instant: datetime | None, zone: tzinfo) -> str:
@@ -10457,19 +10433,17 @@ def _local(instant: datetime | None, zone: tzinfo) -> str:
     return f"{instant.astimezone(zone):%Y-%m-%d %H:%M:%S{offset}}" if instant else "-"
 
 
-def _relative(instant: datetime | None, now: datetime) -> str:
-    """Return "in 5 min" or "3 h ago"."""
-    if instant is None:
-        return "-"
-    seconds = (instant - now).total_seconds()
-    size, unit = abs(seconds), "s"
-    for larger, factor, most in (("min", 60.0, 100.0), ("h", 60.0, 100.0), ("d", 24.0, 48.0)):
-        if size < most:
-            break
-        size, unit = size / factor, larger
-    if size < 1.0:
-        return "now"
-    return f"in {size:.0f} {unit}" if seconds > 0 else f"{size:.0f} {unit} ago"
+LENGTHS = ((60, "min"), (3600, "h"), (86400, "d"))
+
+
+def _when(instant: datetime | None, zone: tzinfo, screen: Screen) -> str:
+    """Return an instant for a table; "in 5 min" or "3 h ago" where it is narrow."""
+    if instant is None or not screen.narrow:
+        return _local(instant, zone)
+    seconds = (instant - screen.now).total_seconds()
+    size, unit = max((each for each in LENGTHS if abs(seconds) >= 2 * each[0]), default=(1, "s"))
+    number = f"{abs(seconds) / size:.0f} {unit}"
+    return f"in {number}" if seconds > 0 else f"{number} ago"
 
 
 # From the arguments to a command.
@@ -10482,11 +10456,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _obey(arguments)
         finally:
-            _flush()  # What argparse has printed: the interpreter's exit has a code of its own.
+            _write()  # What argparse has printed: the interpreter's exit has a code of its own.
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except OutputLost as error:
-        return _complain(f"the answer could not be written ({error})", 4)
+    except HousekeeperError as error:
+        codes = {ConfigurationError: 2, LedgerUnavailable: 3, OutputLost: 4}
+        return _complain(
+            error, next((codes[each] for each in codes if isinstance(error, each)), 1)
+        )
 
 
 def _make_output_safe() -> None:
@@ -10500,21 +10477,18 @@ def _make_output_safe() -> None:
 
 
 def _obey(arguments: Sequence[str] | None) -> int:
-    try:
-        importable_as_housekeeper()
-        options = _with_environment(_make_parser().parse_args(arguments))
-        options.log = _set_up_log(options.log_level)
-        housekeeper = _housekeeper_of(options)
-        with ExitStack() as options.at_end:
+    importable_as_housekeeper()
+    options = _with_environment(_make_parser().parse_args(arguments))
+    options.log = _set_up_log(options.log_level)
+    housekeeper = _housekeeper_of(options)
+    options.screen = _screen(housekeeper.clock)
+    with ExitStack() as options.at_end:
+        try:
             reply = options.command(housekeeper, options)
-            _print_reply(reply, housekeeper, options)
-        return int(reply.code)
-    except (ConfigurationError, UnknownTask) as error:
-        return _complain(error, 2)
-    except LedgerUnavailable as error:
-        return _complain(error, 3)
-    except HousekeeperError as error:
-        return _complain(error, 1)
+        except UnknownTask as error:
+            raise ConfigurationError(str(error)) from error
+        _print_reply(reply, options)
+    return int(reply.code)
 
 
 def _set_up_log(name: str) -> logging.Handler:
@@ -10537,18 +10511,8 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--before": {"metavar": "RUN", "help": "only runs that are older than this one"},
     "--notify": {"action": "store_true", "help": "try the command of --on-failure once"},
     "--into": {"metavar": "FOLDER", "help": "write a new file into this folder"},
-    "--system": {
-        "action": "store_const",
-        "dest": "system",
-        "const": True,
-        "help": "the sixth column is a user (default: a guess)",
-    },
-    "--user": {
-        "action": "store_const",
-        "dest": "system",
-        "const": False,
-        "help": "the sixth column is the command (default: a guess)",
-    },
+    "--system": {"action": "store_true", "default": None, "help": "a user in the sixth column"},
+    "--user": {"action": "store_false", "dest": "system", "help": "no user in it (else a guess)"},
 }
 
 
@@ -10566,31 +10530,32 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=version)
     parser.set_defaults(command=command_scheduler)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for function, name, names, text in COMMANDS:
+    for name, (function, arguments) in COMMANDS.items():
+        words = (function.__doc__ or name).splitlines()[0]
         sub = commands.add_parser(
             name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
+            help=words,
+            description=words,
             parents=[_make_options(shown=False)],
             epilog="It takes --json, and the options of `housekeeper.py --help` as well.",
         )
         sub.set_defaults(command=function)
-        for argument in names:
-            sub.add_argument(argument.strip("[]"), **ARGUMENTS.get(argument, {}))
+        either = sub.add_mutually_exclusive_group() if "--user" in arguments else sub
+        for argument in arguments.split():
+            place = either if argument in ("--system", "--user") else sub
+            place.add_argument(argument.strip("[]"), **ARGUMENTS.get(argument, {}))
     return parser
 
 
 def _make_options(*, shown: bool) -> argparse.ArgumentParser:
     import argparse
 
-    common = argparse.ArgumentParser(add_help=False)
-    unset: Any = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for option in OPTIONS:
-        text = f"{option.help.replace('%(default)s', str(option.default))} [{option.variable}]"
-        told = {**unset, "help": text} if shown else unset
-        common.add_argument(f"--{option.name}", type=option.type, **told)
-    told = {**unset, "help": "print JSON, for programs [HOUSEKEEPER_JSON]"} if shown else unset
-    common.add_argument("--json", action="store_true", **told)
+        words = f"{option.help} [{option.variable}]" if shown else argparse.SUPPRESS
+        common.add_argument(f"--{option.name}", type=option.type, help=words)
+    words = "print JSON, for programs [HOUSEKEEPER_JSON]" if shown else argparse.SUPPRESS
+    common.add_argument("--json", action="store_true", help=words)
     return common
 
 
@@ -10623,25 +10588,22 @@ def _housekeeper_of(options: argparse.Namespace) -> Housekeeper:
         return load_application(options.app)
     if options.on_failure:
         options.notifier = FailureCommand(options.on_failure)
+    try:
+        tasks = Path(options.tasks).absolute() if options.tasks else Path("tasks")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{options.tasks!r} is in the working folder, which is gone ({error.strerror});"
+            " write an absolute path, or start from another folder"
+        ) from error
     return create_housekeeper(
         sentry_enabled=bool(os.environ.get("SENTRY_DSN")),
         timezone=options.timezone,
-        tasks_dir=_from_here(options.tasks) if options.tasks else "tasks",
+        tasks_dir=tasks,
         ledger=options.ledger,
         max_workers=options.workers,
         shutdown_timeout=options.shutdown_timeout,
         on_finish=options.notifier,
     )
-
-
-def _from_here(path: str) -> Path:
-    try:
-        return Path(path) if Path(path).is_absolute() else Path.cwd() / path
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path!r} is in the working folder, which is gone ({error.strerror});"
-            " write an absolute path, or start from another folder"
-        ) from error
 
 
 def load_application(text: str) -> Housekeeper:
@@ -10709,16 +10671,15 @@ class FailureCommand:
         told = {f"HOUSEKEEPER_{name}": text.replace("\0", "") for name, text in about.items()}
         told = {**os.environ, **told, "HOUSEKEEPER_TOKEN": ""}
         options: dict[str, Any] = {"shell": True, "start_new_session": True, "env": told}
-        wrong = ""
+        data, wrong = json.dumps(run.as_dict()).encode(), ""
         try:
             # Its output goes to the log: stdout may be read by a program.
-            process = subprocess.Popen(self._line, stdin=subprocess.PIPE, stdout=2, **options)
-            process.communicate(json.dumps(run.as_dict()).encode(), self.LIMIT)
-            if process.returncode:
-                wrong = f"it exited with {process.returncode}"
+            done = subprocess.run(
+                self._line, input=data, stdout=2, timeout=self.LIMIT, check=False, **options
+            )
+            if done.returncode:
+                wrong = f"it exited with {done.returncode}"
         except subprocess.TimeoutExpired:
-            signal_group(process.pid, signal.SIGKILL)
-            process.wait()
             wrong = f"it took longer than {self.LIMIT:g} s and was killed"
         except Exception as error:
             wrong = f"it could not be run ({_in_a_line(error)})"
@@ -10730,79 +10691,6 @@ class FailureCommand:
 # The scheduler, and `run`: what goes on until a signal ends it.
 
 
-class Done(NamedTuple):
-    """How some work ended."""
-
-    work: Callable[[], object]
-    value: object
-    error: BaseException | None
-
-    def result(self) -> object:
-        """Return what the work returned, or raise what it raised."""
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-class SignalInbox:
-    """Puts signals, and the ends of work, into a queue: a lock in a handler deadlocks at times.
-
-    What is forked gets the handlers back that were there before.  A signal that was ignored when
-    the process started (nohup) stays ignored.
-    """
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[int | Done] = queue.SimpleQueue()
-        self._earlier: dict[int, Any] = {}
-        self._held = threading.local()
-        for number in filter(None, (signal.SIGTERM, signal.SIGINT, SIGHUP)):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._earlier[number] = signal.signal(number, self)
-        # Ignored, as whoever started this process may have left it, it hides how commands end.
-        if hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=self._hold, after_in_parent=self._let_go, after_in_child=self._be_forked
-            )
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
-        self._queue.put(number)
-
-    def _hold(self) -> None:
-        # One that comes to the child before it has its handlers back would be lost.
-        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._earlier)
-
-    def _let_go(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
-
-    def _be_forked(self) -> None:
-        self.give_back()
-        self._let_go()
-
-    def give_back(self) -> None:
-        """Have signals do again what they did before."""
-        for number, handler in self._earlier.items():
-            if signal.getsignal(number) is self:
-                signal.signal(number, handler)
-
-    def put(self, done: Done) -> None:
-        """Put in how some work ended."""
-        self._queue.put(done)
-
-    def next(self, clock: Clock, until: float = math.inf) -> int | Done | None:
-        """Wait for what comes next; None when nothing has come until then.
-
-        A signal that arrives just before the wait begins does not end it (4 of 90 that were sent
-        on the first line of output were lost for ever), so the wait is begun anew each second.
-        """
-        while (left := until - clock.monotonic()) > 0:
-            with contextlib.suppress(queue.Empty):
-                return self._queue.get(timeout=min(1.0, left))
-        return None
-
-
 class Foreground:
     """The main thread of a process that runs tasks: it only waits, and so hears each signal.
 
@@ -10812,49 +10700,84 @@ class Foreground:
 
     def __init__(self, housekeeper: Housekeeper, options: argparse.Namespace) -> None:
         self._housekeeper = housekeeper
-        self._inbox = SignalInbox()
+        # A lock in a signal's handler deadlocks at times, this queue does not.
+        self._inbox: queue.SimpleQueue[int | Future[Any]] = queue.SimpleQueue()
+        self._begun: list[Future[Any]] = []
+        self._ends: queue.SimpleQueue[tuple[float, int]] = queue.SimpleQueue()
         self._terminals = [number for number in range(3) if os.isatty(number)]
-        self._under_way: set[Callable[[], object]] = set()
         self.at_stop: list[Action] = []  # done before the shutdown
-        self.at_last: list[Action] = []  # and after it
-        if options.notifier is not None:
-            self.at_last.append(options.notifier.finish)
+        self._at_last: Action = int if options.notifier is None else options.notifier.finish
+        # Started now, because no thread may be had when it is needed.
+        threading.Thread(target=self._see_to_the_end, daemon=True).start()
         options.at_end.callback(self.stop)
+        self._hear()
         capture_prints()
 
-    def begin(self, work: Callable[[], object], *, or_here: bool = False) -> None:
-        """Do something on a thread of its own; how it ended comes out of wait().
+    def _see_to_the_end(self) -> None:
+        """End the process after the seconds, and with the code, that were put in last."""
+        seconds, code = self._ends.get()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                seconds, code = self._ends.get(timeout=min(seconds, 1e6))
+        os._exit(code)
 
-        or_here: do it in this thread when there is no other to be had.
+    def _hear(self) -> None:
+        """Put signals into the inbox; what is forked gets the earlier handlers back.
+
+        A signal that was ignored when the process started (nohup) stays ignored.
         """
-        self._under_way.add(work)
+        numbers = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number]
+        numbers = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
+        self._earlier = {number: signal.signal(number, self._take) for number in numbers}
+        # Ignored, as whoever started this process may have left it, it hides how commands end.
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.hear_no_more)
+            # Before that, a signal to the child would be lost.
+            hold, let_go = (
+                functools.partial(signal.pthread_sigmask, how, numbers)
+                for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK)
+            )
+            os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_go)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self._inbox.put(number)
+
+    def hear_no_more(self) -> None:
+        """Let signals do what they did before: the main thread goes on to what may hang."""
+        for number, handler in self._earlier.items():
+            if signal.getsignal(number) == self._take:
+                signal.signal(number, handler)
+
+    def begin(self, work: Callable[[], R]) -> Future[R]:
+        """Do something on a thread, or here for want of one; at its end, wait() returns it."""
+        future: Future[R] = Future()
+        future.add_done_callback(self._inbox.put)
+        self._begun.append(future)
+
+        def do() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
         try:
-            # A daemon, and so are the threads that it starts.
-            threading.Thread(target=self._do, args=(work,), daemon=True).start()
-        except (RuntimeError, MemoryError) as error:
-            if or_here:
-                self._do(work)
-            else:
-                self._end(Done(work, None, error))
+            threading.Thread(target=do, daemon=True).start()
+        except (RuntimeError, MemoryError):
+            do()
+        return future
 
-    def _do(self, work: Callable[[], object]) -> None:
-        try:
-            done = Done(work, work(), None)
-        except BaseException as error:
-            done = Done(work, None, error)
-        self._end(done)
+    def wait(self, until: float = math.inf) -> int | Future[Any] | None:
+        """Return the next signal, or work that has ended; None when nothing has come until then.
 
-    def _end(self, done: Done) -> None:
-        self._under_way.discard(done.work)
-        self._inbox.put(done)
-
-    def wait(self) -> int | Done:
-        """Wait for a signal, or for an end of work, and return it."""
-        return cast("int | Done", self._inbox.next(self._housekeeper.clock))
-
-    def wait_no_more(self) -> None:
-        """Let signals end the process: the main thread goes on to what may hang."""
-        self._inbox.give_back()
+        A signal that arrives just before the wait begins does not end it (4 of 90 that were sent
+        on the first line of output were lost for ever), so the wait is begun anew each second.
+        """
+        while (left := until - self._housekeeper.clock.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return self._inbox.get(timeout=min(1.0, left))
+        return None
 
     def asks_for_reload(self, number: int) -> bool:
         """Tell whether a signal is SIGHUP, and not the last word of a terminal that is closed."""
@@ -10866,102 +10789,91 @@ class Foreground:
 
         The first line keeps the promise: what follows may fail, hang, or find no thread.
         """
-        limit = self._housekeeper.shutdown_timeout
-        _end_within(limit + 5.0)
+        self._ends.put((self._housekeeper.shutdown_timeout + 5.0, 1))
+        until = self._housekeeper.clock.monotonic() + self._housekeeper.shutdown_timeout + 4.4
+        ended = False
         try:
-            ended = self._shut_down_within(limit + 4.4)
+            stopping = self.begin(self._shut_down)
+            while (came := self.wait(until)) is not None and came is not stopping:
+                if isinstance(came, int) and came != SIGHUP:
+                    self.end_at_once(128 + came)
+            ended = came is stopping and stopping.result()
         except BaseException as error:
             _complain(f"the shutdown failed: {_in_a_line(error)}")
-            ended = False
-        if not ended or self._under_way:
+        if not ended or not all(each.done() for each in self._begun):
             self.end_at_once(0 if ended else 1)
 
-    def _shut_down_within(self, seconds: float) -> bool:
-        until = self._housekeeper.clock.monotonic() + seconds
-        self.begin(self._shut_down, or_here=True)
-        while (came := self._inbox.next(self._housekeeper.clock, until)) is not None:
-            if isinstance(came, Done):
-                if came.work == self._shut_down:
-                    return came.result() is True
-            elif came != SIGHUP:
-                self.end_at_once(128 + came)
-        return False
-
     def _shut_down(self) -> bool:
-        _do_all(*self.at_stop)
+        for act in self.at_stop:
+            guarded(act)
         ended = self._housekeeper.shutdown()
-        _do_all(*self.at_last)
+        guarded(self._at_last)
         return ended
 
     def end_at_once(self, code: int) -> NoReturn:
         """End the process although threads hang: a plain exit would wait for them, or crash."""
         try:
             # What is written may hang as well: on a lock, or on a reader that has stopped.
-            last = threading.Thread(target=self._say_good_bye, daemon=True)
-            last.start()
-            last.join(0.5)
-        except (RuntimeError, MemoryError):
-            _end_within(0.5)
-            self._say_good_bye()
+            self._ends.put((0.5, code))
+            for act in (self._housekeeper.kill_commands, logging.shutdown, _write):
+                guarded(act)
         finally:
             os._exit(code)
-
-    def _say_good_bye(self) -> None:
-        kill = self._housekeeper.kill_commands
-        _do_all(kill, logging.shutdown, sys.stdout.flush, sys.stderr.flush)
-
-
-def _do_all(*acts: Action) -> None:
-    for act in acts:
-        with contextlib.suppress(BaseException):
-            act()
-
-
-def _end_within(seconds: float) -> None:
-    """Have the system end the process then: neither of its timers needs the interpreter."""
-    seconds = min(seconds, 1e8)
-    try:
-        # To nowhere, because a log whose reader has stopped would hold up the end as well.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
-    except (OSError, RuntimeError, MemoryError):  # No file or no thread is to be had.
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Run the scheduler until a signal ends it."""
     if not housekeeper.enabled:
-        return Reply({"enabled": False}, _words(f"{SWITCHED_OFF}: nothing is scheduled"))
-    _refuse_to_stand_by(housekeeper)
-    life = Foreground(housekeeper, options)
-    service = Service(housekeeper, options, life)
-    busy, wanted = True, False
-    life.begin(service.start)
-    while True:
-        came = life.wait()
-        if isinstance(came, Done):
-            busy = False
-            if came.work == service.start:
-                came.result()
-        elif life.asks_for_reload(came):
-            wanted = True
-        else:
-            life.at_stop.append(functools.partial(service.say_leaving, came))
-            return NOTHING
-        if wanted and not busy:
-            busy, wanted = True, False
-            life.begin(service.reload)
-
-
-def _refuse_to_stand_by(housekeeper: Housekeeper) -> None:
-    """Raise ConfigurationError where this process would not schedule; see initialize()."""
-    outer = scheduling_parent()
-    if outer is not None:
+        return Reply({"enabled": False}, [f"{SWITCHED_OFF}: nothing is scheduled"])
+    if (outer := scheduling_parent()) is not None:
         raise ConfigurationError(
             f"process {outer}, which has started this one, runs the same tasks; to schedule them"
             f" here too, start this one without {SCHEDULER} in its environment"
         )
+    life, manager = Foreground(housekeeper, options), ServiceManager()
+    start = life.begin(functools.partial(_start, housekeeper, options, manager))
+    busy, wanted = True, False
+    while True:
+        came = cast("int | Future[None]", life.wait())
+        if isinstance(came, Future):
+            busy = False
+            if came is start:
+                came.result()
+        elif life.asks_for_reload(came):
+            wanted = True
+        else:
+            name = signal.Signals(came).name
+            life.at_stop.append(functools.partial(manager.tell, "STOPPING=1"))
+            life.at_stop.append(functools.partial(logger.info, "Shutting down after %s", name))
+            return Reply(None, ())
+        if wanted and not busy:
+            busy, wanted = True, False
+            life.begin(functools.partial(guarded, _reload, housekeeper, manager))
+
+
+def _start(housekeeper: Housekeeper, options: argparse.Namespace, manager: ServiceManager) -> None:
+    """Start the scheduler, and say so."""
+    _init_sentry(housekeeper, options)
+    server, page = _listen(housekeeper, options.http) if options.http else (None, "")
+    housekeeper.initialize()
+    housekeeper.ledger.open()  # An application comes up without a ledger; here nothing would.
+    tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
+    lines = [*_task_table(tasks, options.screen, columns=4), *pages]
+    try:
+        _print_reply(Reply(tasks, lines, remarks=pages if options.json else ()), options)
+    except OutputLost as error:
+        logger.warning("The list of tasks is lost: %s", error)
+    if server is not None:
+        threading.Thread(target=server.serve_forever, name="housekeeper-http", daemon=True).start()
+    manager.tell_ready(housekeeper)
+
+
+def _reload(housekeeper: Housekeeper, manager: ServiceManager) -> None:
+    logger.info("Reloading the tasks")
+    manager.tell("RELOADING=1", f"MONOTONIC_USEC={housekeeper.clock.monotonic() * 1e6:.0f}")
+    for problem in housekeeper.discover():
+        logger.error("Discovery: %s", problem)
+    manager.tell("READY=1")
 
 
 def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
@@ -10973,9 +10885,9 @@ def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
     host = host.strip("[]")
     if not host or not re.fullmatch("[0-9]{1,5}", number) or int(number) > 65535:
         raise ConfigurationError(f"--http {address!r} is not of the form HOST:PORT")
-    token, fragment = os.environ.get("HOUSEKEEPER_TOKEN"), ""
+    token, fragment = variable("HOUSEKEEPER_TOKEN"), ""
     if not token:
-        if not _is_loopback(host):
+        if not re.fullmatch(r"localhost|127(\.[0-9]{1,3}){3}|::1", host):
             raise ConfigurationError(
                 f"--http {address} can be reached from other hosts; set HOUSEKEEPER_TOKEN first"
             )
@@ -10995,70 +10907,12 @@ def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
     return server, f"http://{shown}:{server.server_address[1]}/api/housekeeper/{fragment}"
 
 
-def _is_loopback(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _lead_to_page(environ: Environ, start_response: Any) -> Iterable[bytes]:
     """The WSGI application beside the mounted one: nothing, but for the way to the page."""
     found = environ["PATH_INFO"] == "/"
     headers = [("Content-Length", "0"), *([("Location", "/api/housekeeper/")] if found else [])]
     start_response("302 Found" if found else "404 Not Found", headers)
     return [b""]
-
-
-class Service:
-    """The scheduler as a service: what it says when it starts, reloads and stops."""
-
-    def __init__(
-        self, housekeeper: Housekeeper, options: argparse.Namespace, life: Foreground
-    ) -> None:
-        self._housekeeper = housekeeper
-        self._options = options
-        self._life = life
-        self._manager = ServiceManager()
-
-    def start(self) -> None:
-        """Start the scheduler, and say so."""
-        housekeeper, options = self._housekeeper, self._options
-        _init_sentry(housekeeper, options)
-        server, page = _listen(housekeeper, options.http) if options.http else (None, "")
-        housekeeper.initialize()
-        tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
-        reply = Reply(
-            tasks,
-            lambda screen: [*_task_table(tasks, screen, columns=4), *pages],
-            remarks=pages if options.json else (),
-        )
-        try:
-            _print_reply(reply, housekeeper, options)
-        except OutputLost as error:
-            logger.warning("The list of tasks could not be written: %s", error)
-        if server is not None:
-            threading.Thread(
-                target=server.serve_forever, name="housekeeper-http", daemon=True
-            ).start()
-            self._life.at_last.append(server.shutdown)
-        self._manager.tell_ready(housekeeper)
-
-    def reload(self) -> None:
-        """Load the task files anew."""
-        logger.info("Reloading the tasks")
-        now = int(self._housekeeper.clock.monotonic() * 1e6)
-        self._manager.tell("RELOADING=1", f"MONOTONIC_USEC={now}")
-        for problem in self._housekeeper.discover():
-            logger.error("Discovery: %s", problem)
-        self._manager.tell("READY=1")
-
-    def say_leaving(self, number: int) -> None:
-        """Say that a signal ends the scheduler."""
-        self._manager.tell("STOPPING=1")
-        logger.info("Shutting down after %s", signal.Signals(number).name)
 
 
 class ServiceManager:
@@ -11082,8 +10936,7 @@ class ServiceManager:
         """Send lines such as READY=1, and never wait: the timer thread calls this too."""
         if not self._address.startswith(("/", "@")):
             return
-        abstract = self._address.startswith("@")
-        address = f"\0{self._address[1:]}" if abstract else self._address
+        address = re.sub("^@", "\0", self._address)  # An abstract one.
         # Making the socket fails as well, in a process that has no file left.
         unheard = contextlib.suppress(OSError)
         with unheard, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
@@ -11098,10 +10951,9 @@ def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
     """
     if options.app is not None or not housekeeper.sentry_enabled:
         return
+    sentry_sdk = import_sentry_sdk()
     try:
-        import_sentry_sdk().init()
-    except ConfigurationError:
-        raise
+        sentry_sdk.init()
     except ValueError as error:
         raise ConfigurationError(f"SENTRY_DSN is not a DSN ({error})") from None
 
@@ -11111,71 +10963,35 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     # The outcome is the answer, and is not to be said twice.
     options.log.addFilter(lambda record: record.name != outcome_logger.name)
     life, asked = Foreground(housekeeper, options), threading.Event()
-
-    def perform() -> Run:
-        _init_sentry(housekeeper, options)
-        housekeeper.initialize(scheduling=False)
-        tell_children(housekeeper.runner)  # All that this process starts, the task does.
-        run = housekeeper.run_task_manually(options.NAME, wait=False)
-        with ProgressLine(sys.stderr) as line:
-            while not run.ended.is_set():
-                housekeeper.clock.wait(run.ended, 0.2)
-                line.show(run.progress_made)
-                if asked.is_set() and not run.cancelled:
-                    housekeeper.cancel(options.NAME)
-        return run
-
-    life.begin(perform)
-    while not isinstance(came := life.wait(), Done):
+    life.begin(functools.partial(_perform, housekeeper, options, asked))
+    while not isinstance(came := life.wait(), Future):
         # A terminal that is closed sends SIGHUP, and its shell once more.
         if asked.is_set() and came != SIGHUP:
-            life.end_at_once(128 + came)
+            life.end_at_once(128 + cast(int, came))
         asked.set()
-    life.wait_no_more()
+    life.hear_no_more()
     run = cast(Run, came.result())
     words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
     line = f"{run.task} {run.status} in {words}"
     remarks = [run.error] if run.status in FAILURES and run.error else []
-    code = 0 if run.status in (Status.SUCCEEDED, Status.SKIPPED) else 1
-    return Reply(run, lambda screen: [_paint(line, run.status, screen)], code, remarks)
+    return Reply(run, [line], int(run.status not in (Status.SUCCEEDED, Status.SKIPPED)), remarks)
 
 
-class ProgressLine:
-    """Shows a run's progress: a live bar on a terminal, now and then a line in a pipe."""
-
-    WIDTH = 30
-    EVERY = 25  # calls of show() between two lines in a pipe
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._live = stream.isatty()
-        self._shown: Progress | None = None
-        self._calls = self.EVERY
-
-    def __enter__(self) -> ProgressLine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live and self._shown is not None:
-            self._write("\n")
-
-    def show(self, progress: Progress | None) -> None:
-        """Show how far the run is, when that has changed."""
-        self._calls += 1
-        rare = self._live or self._calls >= self.EVERY
-        if progress is None or progress == self._shown or not rare:
-            return
-        self._shown, self._calls, bar = progress, 0, ""
-        if progress.total:
-            part = min(1.0, max(0.0, progress.done / progress.total))
-            bar = f"[{'#' * round(part * self.WIDTH):<{self.WIDTH}}] {part:4.0%}  "
-        words = printable(str(progress))
-        self._write(f"\r\x1b[K{bar}{words}" if self._live else f"{words}\n")
-
-    def _write(self, text: str) -> None:
-        # A reader that has left misses the progress, and the run goes on.
-        with contextlib.suppress(OSError, ValueError):
-            print(text, end="", file=self._stream, flush=True)
+def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threading.Event) -> Run:
+    _init_sentry(housekeeper, options)
+    housekeeper.initialize(scheduling=False)
+    tell_children(housekeeper.runner)  # All that this process starts, the task does.
+    run = housekeeper.run_task_manually(options.NAME, wait=False)
+    while not run.ended.is_set():
+        housekeeper.clock.wait(run.ended, 0.2)
+        if sys.stderr.isatty():
+            progress = "" if run.ended.is_set() else printable(str(run.progress_made or ""))
+            # A reader that has left misses the progress, and the run goes on.
+            with contextlib.suppress(OSError, ValueError):
+                print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
+        if asked.is_set() and not run.cancelled:
+            housekeeper.cancel(options.NAME)
+    return run
 
 
 # Questions.
@@ -11183,118 +10999,101 @@ class ProgressLine:
 
 def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """List the tasks with their schedules, next and last runs."""
-    tasks, code, remarks = housekeeper.list_tasks(), 0, []
+    tasks, remarks, report = housekeeper.list_tasks(), [], HealthReport()
     if not housekeeper.enabled:
         remarks.append(f"{SWITCHED_OFF}: nothing runs here")
+    ledger, code = housekeeper.ledger, 0
     try:
-        remark = _nobody_schedules(housekeeper)
+        if ledger.exists():
+            ledger.open()
+            report.tell_runners(ledger.runners(housekeeper.settings.namespace), ledger.now())
+        else:
+            remarks.append(_no_ledger(housekeeper))
     except LedgerUnavailable as error:
-        remark, code = str(error), 3
-    remarks += [remark] if remark else []
-    return Reply(tasks, functools.partial(_task_table, tasks), code, remarks)
+        remarks, code = [*remarks, str(error)], 3
+    lines = _task_table(tasks, options.screen)
+    return Reply(tasks, lines, code, [*remarks, *report.critical])
 
 
 def _no_ledger(housekeeper: Housekeeper) -> str:
     return f"No ledger at {housekeeper.ledger.url}; pass --ledger, or start the scheduler once"
 
 
-def _nobody_schedules(housekeeper: Housekeeper) -> str:
-    """Say who was the last to schedule, unless somebody does now."""
+def _need_ledger(housekeeper: Housekeeper) -> None:
     if not housekeeper.ledger.exists():
-        return _no_ledger(housekeeper)
-    runners = getattr(housekeeper, "runners", None)
-    known: Sequence[Mapping[str, Any]] | None = runners() if runners is not None else None
-    if known is None or any(each["alive"] for each in known):
-        return ""
-    if not known:
-        return "No scheduler is running; none has been seen so far"
-    last = known[0]
-    seen, how = last["stopped_at"], "stopped"
-    if seen is None:
-        seen, how = last["beat_at"], "was last seen"
-    ago = _relative(seen, housekeeper.clock.now())
-    return (
-        f"No scheduler is running; the last, {last['runner']}, {how} at"
-        f" {seen:%Y-%m-%d %H:%M:%S} UTC ({ago})"
-    )
+        raise LedgerUnavailable(_no_ledger(housekeeper))
+
+
+def _task_named(housekeeper: Housekeeper, name: str) -> Mapping[str, Any]:
+    """Return what `list` tells of a task; raises UnknownTask."""
+    tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
+    if name not in tasks:
+        raise housekeeper.unknown_task(name)
+    return tasks[name]
 
 
 def _task_table(
     tasks: Sequence[Mapping[str, Any]], screen: Screen, *, columns: int = 6
 ) -> list[str]:
     in_utc = all(each["timezone"] == "UTC" for each in tasks)
-    zone, suffix = ("", " (UTC)") if in_utc else ("ZONE", "")
-    next_run, last_run = (Cell(name + suffix, name) for name in ("NEXT RUN", "LAST RUN"))
-    rows: list[Sequence[str | Cell]] = [("NAME", "SCHEDULE", zone, next_run, last_run, "STATUS")]
+    suffix = " (UTC)" if in_utc and not screen.narrow else ""
+    zone = "" if in_utc else "ZONE"
+    rows = [("NAME", "SCHEDULE", zone, f"NEXT RUN{suffix}", f"LAST RUN{suffix}", "STATUS")]
     for each in tasks:
-        place = zone_named(each["timezone"])
-        last, upcoming = cast("Run | None", each["last_run"]), each["next_run"]
-        soon = _relative(upcoming and max(upcoming, screen.now), screen.now)
+        place, last = zone_named(each["timezone"]), cast("Run | None", each["last_run"])
+        began = (last.started_at or last.scheduled_for) if last else None
+        # That it runs is its task's status.
+        outcome = last.status if last and last.status is not Status.RUNNING else ""
+        name = each["timezone"].split("/")[-1] if screen.narrow else each["timezone"]
         rows.append(
             (
                 each["name"],
                 each["schedule"] or ("by hand" if each["startup"] is False else "at startup"),
-                "" if in_utc else Cell(each["timezone"], each["timezone"].split("/")[-1]),
-                Cell(_local(upcoming, place), soon),
-                _last_run(last, place, screen.now),
-                _status_words(each),
+                "" if in_utc else name,
+                _when(each["next_run"], place, screen),
+                f"{_when(began, place, screen)} {outcome}",
+                ", ".join(_status_words(each)),
             )
         )
     return _table([row[:columns] for row in rows], screen)
 
 
-def _last_run(run: Run | None, zone: tzinfo, now: datetime) -> Cell:
-    if run is None:
-        return Cell("-", "-")
-    # That it runs is its task's status.
-    status = "" if run.status is Status.RUNNING else f" {run.status}"
-    when = run.started_at or run.scheduled_for
-    full, short = _local(when, zone), _relative(when, now)
-    return Cell(f"{full}{status}", f"{short}{status}", run.status)
-
-
-def _status_words(each: Mapping[str, Any]) -> str:
-    words = [name for name in ("running", "paused") if each[name]]
+def _status_words(each: Mapping[str, Any]) -> Iterator[str]:
+    yield from (name for name in ("running", "paused") if each[name])
     if not each["enabled"]:
-        words.append("disabled")
+        yield "disabled"
     if each["progress"] is not None:
-        words.append(str(each["progress"]))
+        yield str(each["progress"])
     if each["stop_asked_at"] is not None:
-        words.append(f"asked to stop at {each['stop_asked_at']:%H:%M:%S} UTC")
-    return ", ".join(words)
+        yield f"asked to stop at {each['stop_asked_at']:%H:%M:%S} UTC"
 
 
 def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
     zone_name, ticks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
     if not ticks:
-        return Reply(ticks, _words(f"{options.NAME_OR_EXPRESSION} has no schedule"))
+        return Reply(ticks, [f"{options.NAME_OR_EXPRESSION} has no schedule"])
     zone = zone_named(zone_name)
     before = offset_at(zone, housekeeper.clock.now())
-    rows: list[Sequence[str | Cell]] = [
-        (zone_name.upper(), Cell("" if zone is UTC else "UTC", ""), "")
-    ]
+    rows = [(zone_name.upper(), "" if zone is UTC else "UTC", "")]
     for tick in ticks:
         change, before = offset_at(zone, tick) - before, offset_at(zone, tick)
-        by = f"{change.total_seconds() / 60:+.0f}"
-        mark = Cell(f"<- the clock changed by {by} minutes before this", f"<- clock {by} min")
-        in_utc = "" if zone is UTC else f"{tick:%Y-%m-%d %H:%M:%S}"
-        rows.append((_local(tick, zone), Cell(in_utc, ""), mark if change else ""))
-    return Reply(ticks, functools.partial(_table, rows))
+        minutes = f"{change.total_seconds() / 60:+.0f}"
+        mark = f"<- the clock changed by {minutes} minutes before this"
+        mark = f"<- clock {minutes} min" if options.screen.narrow else mark
+        in_utc = "" if zone is UTC else _local(tick, UTC)
+        rows.append((_local(tick, zone), in_utc, mark if change else ""))
+    return Reply(ticks, _table(rows, options.screen))
 
 
 def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, list[datetime]]:
     """Return the zone and the next ticks of a task, or of an expression; raises UnknownTask."""
-    tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
-    if text in tasks:
-        ticks = housekeeper.next_runs(text, count)
-        if not ticks and tasks[text]["schedule"] and not housekeeper.ledger.exists():
-            raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
-        return str(tasks[text]["timezone"]), ticks
     if not re.search(r"\s", text.strip()) and not text.startswith("@"):
-        raise housekeeper.unknown_task(text)
-    if (meant := _cron_of(text)) is not None:
-        raise ConfigurationError(f"schedule {text!r} is not a cron expression; write {meant!r}")
+        task = _task_named(housekeeper, text)
+        ticks = housekeeper.next_runs(text, count)
+        if not ticks and task["schedule"] and not housekeeper.ledger.exists():
+            raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
+        return str(task["timezone"]), ticks
     trigger = make_trigger(text, housekeeper.timezone)
     if HASHED.search(text):
         raise ConfigurationError(
@@ -11303,76 +11102,51 @@ def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, lis
     return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count)
 
 
-PLAIN_UNITS = {  # How many of the next unit there are, and the cron expression.
-    "second": (60, "{} * * * * *"),
-    "minute": (60, "{} * * * *"),
-    "hour": (24, "0 {} * * *"),
-    "day": (1, "0 0 * * *"),
-    "week": (1, "0 0 * * 0"),
-    "month": (1, "0 0 1 * *"),
-}
-
-
-def _cron_of(text: str) -> str | None:
-    """Return the cron expression for "every 5 minutes" and its like, if there is one."""
-    found = re.fullmatch(rf"\s*every\s+(\d*)\s*({'|'.join(PLAIN_UNITS)})s?\s*", text.lower())
-    number = int(found[1] or 1) if found else 0
-    if found is None or number == 0 or PLAIN_UNITS[found[2]][0] % number:
-        return None
-    return PLAIN_UNITS[found[2]][1].format("*" if number == 1 else f"*/{number}")
-
-
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the newest runs, of a task or of all, with their outcomes."""
     _need_ledger(housekeeper)
-    # One more than is shown tells whether there are more.
-    runs = list(itertools.islice(_newest(housekeeper, options), options.n + 1))
-    if options.NAME and not runs and options.NAME not in housekeeper.task_names():
-        raise housekeeper.unknown_task(options.NAME)
-    runs, older = runs[: options.n], runs[options.n :]
-    show = functools.partial(_run_table, runs, output=options.output)
-    if options.json or not older:
-        return Reply(runs, show)
-    which = [options.NAME, "--failed" if options.failed else ""]
-    words = " ".join(filter(None, ["history", *which, "--before", runs[-1].id]))
-    return Reply(runs, show, remarks=[f"there are older runs: {words}"])
-
-
-def _newest(housekeeper: Housekeeper, options: argparse.Namespace) -> Iterator[Run]:
-    size = 500 if options.failed else options.n + 1
     before = options.before and _run_named(housekeeper, options.before).id
-    while page := housekeeper.history(options.NAME, size, before):
-        yield from (run for run in page if not options.failed or run.status in FAILURES)
+    size = 500 if options.failed else options.n + 1
+    found: list[Run] = []
+    # One more than is shown tells whether there are more.
+    while len(found) <= options.n and (page := housekeeper.history(options.NAME, size, before)):
+        found += [run for run in page if not options.failed or run.status in FAILURES]
         before = page[-1].id
+    if options.NAME and not found:
+        _task_named(housekeeper, options.NAME)
+    runs = found[: options.n]
+    older = len(found) > len(runs) and not options.json
+    remarks = [f"there are older runs: add --before {runs[-1].id}"] if older else []
+    lines = _run_table(runs, options.screen, output=options.output)
+    return Reply(runs, lines, remarks=remarks)
+
+
+SHORT_ID = 16  # characters of a run's id that tell it from others, but in a rare case
 
 
 def _run_table(runs: Sequence[Run], screen: Screen, *, output: bool) -> list[str]:
-    tick, started = Cell("TICK (UTC)", ""), Cell("STARTED (UTC)", "WHEN")
-    rows: list[Sequence[str | Cell]] = [
-        ("RUN", "TASK", tick, started, "SECONDS", "OUTCOME", "NOTE")
-    ]
+    started, tick = ("WHEN", "") if screen.narrow else ("STARTED (UTC)", "TICK (UTC)")
+    rows = [("RUN", "TASK", tick, started, "SECONDS", "OUTCOME", "NOTE")]
     for run in runs:
-        outcome = run.status + (f" x{run.count:,}" if run.count > 1 else "")
-        when = _local(run.scheduled_for, UTC) if run.scheduled_for else str(run.reason)
+        began = run.started_at or (run.scheduled_for if screen.narrow else None)
+        tick = _local(run.scheduled_for, UTC) if run.scheduled_for else str(run.reason)
         rows.append(
             (
-                Cell(run.id, run.id[:SHORT_ID]),
+                run.id[:SHORT_ID] if screen.narrow else run.id,
                 run.task,
-                Cell(when, ""),
-                Cell(
-                    _local(run.started_at, UTC),
-                    _relative(run.started_at or run.scheduled_for, screen.now),
-                ),
+                "" if screen.narrow else tick,
+                _when(began, UTC, screen),
                 "-" if run.duration is None else f"{run.duration:.3f}",
-                Cell(outcome, outcome, run.status),
+                run.status + (f" x{run.count:,}" if run.count > 1 else ""),
                 _note_words(run),
             )
         )
     head, *lines = _table(rows, screen)
-    for number, run in reversed(list(enumerate(runs, start=1)) if output else []):
-        said = [*run.output.splitlines(), *run.error.splitlines()]
-        lines[number:number] = [f"    {line}" for line in said]
-    return [head, *lines]
+    shown: list[str] = [head]
+    for run, line in zip(runs, lines, strict=True):
+        said = [*run.output.splitlines(), *run.error.splitlines()] if output else []
+        shown += [line, *(f"    {each}" for each in said)]
+    return shown
 
 
 def _note_words(run: Run) -> str:
@@ -11390,73 +11164,49 @@ def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
     """Show a run, with what it has printed and logged, and its error."""
     _need_ledger(housekeeper)
     run = _run_named(housekeeper, options.RUN)
-
-    def show(screen: Screen) -> list[str]:
-        seconds = "" if run.duration is None else f" after {run.duration:.3f} s"
-        rows = {
-            "run": run.id,
-            "task": run.task,
-            "outcome": _paint(f"{run.status}{seconds}", run.status, screen),
-            "note": printable(_note_words(run)),
-            "tick (UTC)": _local(run.scheduled_for, UTC) if run.scheduled_for else run.reason,
-            "started (UTC)": _local(run.started_at, UTC),
-            "by": run.runner,
-        }
-        lines: list[str] = [Painted(f"{name:<15}{each}") for name, each in rows.items() if each]
-        for title, text in (("Output", run.output), ("Error", run.error)):
-            if text:
-                lines += ["", f"{title}:", *text.rstrip("\n").split("\n")]
-        return lines
-
-    return Reply(run, show)
+    rows = {
+        "run": run.id,
+        "task": run.task,
+        "outcome": run.status + ("" if run.duration is None else f" after {run.duration:.3f} s"),
+        "note": _note_words(run),
+        "tick (UTC)": _local(run.scheduled_for, UTC) if run.scheduled_for else run.reason,
+        "started (UTC)": _local(run.started_at, UTC),
+        "by": run.runner,
+    }
+    lines: list[str] = [f"{name:<15}{each}" for name, each in rows.items() if each]
+    for title, text in (("Output", run.output), ("Error", run.error)):
+        if text:
+            lines += ["", f"{title}:", *(f"    {each}" for each in text.splitlines())]
+    return Reply(run, lines)
 
 
 def _run_named(housekeeper: Housekeeper, text: str) -> Run:
-    """Return the run with an id, or with one that begins so; raises ConfigurationError."""
-    run = housekeeper.get_run(text)
-    if run is not None:
-        return run
+    """Return the run whose id begins with a text; raises ConfigurationError."""
     # Ids are hexadecimal and compared as text: a "g" follows all that begin so.
-    found = housekeeper.history(None, 2, f"{text}g") if len(text) >= 4 else []
-    ids = [each.id for each in found if each.id.startswith(text)]
-    if len(ids) > 1:
-        raise ConfigurationError(
-            f"several runs begin with {text!r}, such as {ids[0]} and {ids[1]}"
-        )
-    if not ids:
-        raise ConfigurationError(f"there is no run {text!r}; `history` shows their ids")
-    return housekeeper.get_run(ids[0]) or found[0]
-
-
-def _need_ledger(housekeeper: Housekeeper) -> None:
-    if not housekeeper.ledger.exists():
-        raise LedgerUnavailable(_no_ledger(housekeeper))
+    found = [run for run in housekeeper.history(None, 2, f"{text}g") if run.id.startswith(text)]
+    if len(found) != 1:
+        which = "several runs begin" if found else "there is no run that begins"
+        raise ConfigurationError(f"{which} with {text!r}; `history` shows their ids")
+    return found[0]
 
 
 def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Tell what became of a tick, and why."""
     _need_ledger(housekeeper)
-    answer = housekeeper.why(options.NAME, _instant_meant(housekeeper, options))
-    return Reply(answer, _words(*cast("list[str]", answer["sentences"])))
+    zone = zone_named(_task_named(housekeeper, options.NAME)["timezone"])
+    now = housekeeper.clock.now().astimezone(zone)
+    answer = housekeeper.why(options.NAME, _with_date(" ".join(options.INSTANT), now) or None)
+    return Reply(answer, cast("list[str]", answer["sentences"]))
 
 
-def _instant_meant(housekeeper: Housekeeper, options: argparse.Namespace) -> datetime | str | None:
-    """Return the instant of "19:05" or "yesterday 3:00" in the task's zone, others as they are.
-
-    A time alone is the latest that has come: today's, or yesterday's.
-    """
-    text = " ".join(options.INSTANT)
-    days = {"today": 0, "yesterday": -1, "tomorrow": 1}
-    found = re.fullmatch(rf"(?:({'|'.join(days)}) )?(\d?\d):(\d\d)", text.strip().lower())
-    tasks = {each["name"]: each for each in housekeeper.list_tasks()} if found else {}
-    if found is None or options.NAME not in tasks or int(found[2]) > 23 or int(found[3]) > 59:
-        return text or None
-    zone = zone_named(tasks[options.NAME]["timezone"])
-    now = housekeeper.clock.now()
-    today = now.astimezone(zone).replace(tzinfo=None, second=0, microsecond=0)
-    meant = today.replace(hour=int(found[2]), minute=int(found[3]))
-    instant = instant_of(meant + days.get(found[1], 0) * ONE_DAY, zone)
-    return instant if found[1] or instant <= now else instant_of(meant - ONE_DAY, zone)
+def _with_date(text: str, now: datetime) -> str:
+    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
+    found = re.fullmatch(r"(today |yesterday |)(\d?\d:\d\d)", text.lower())
+    if found is None:
+        return text
+    time_ = found[2].zfill(5)
+    yesterday = found[1] == "yesterday " or (found[1] == "" and time_ > f"{now:%H:%M}")
+    return f"{now - yesterday * ONE_DAY:%Y-%m-%d} {time_}"
 
 
 def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
@@ -11468,9 +11218,9 @@ def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
         raise LedgerUnavailable(_no_ledger(housekeeper))
     answer = housekeeper.health()
     status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
-    lines = [f"{status.upper()}: {problems[0] if problems else 'all is well'}", *problems[1:]]
-    code = ("ok", "warning", "critical").index(status)
-    return Reply(answer, lambda screen: [_paint(lines[0], status, screen), *lines[1:]], code)
+    first, *others = problems or ["all is well"]
+    lines = [f"{status.upper()}: {first}", *others]
+    return Reply(answer, lines, ("ok", "warning", "critical").index(status))
 
 
 # Orders.
@@ -11482,9 +11232,9 @@ def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
     run = housekeeper.cancel(options.NAME)
     values = {"task": options.NAME, "run": run}
     if run is None:
-        return Reply(values, _words(f"{options.NAME} is not running"), 1)
+        return Reply(values, [f"{options.NAME} is not running"], 1)
     hears = f"{run.runner} hears of it within {HEARTBEAT_EVERY:g} s"
-    return Reply(values, _words(f"{options.NAME} was asked to stop; {hears}"))
+    return Reply(values, [f"{options.NAME} was asked to stop; {hears}"])
 
 
 def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
@@ -11492,7 +11242,7 @@ def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     _need_ledger(housekeeper)
     changed = housekeeper.pause_task(options.NAME)
     values = {"task": options.NAME, "paused": True, "changed": changed}
-    return Reply(values, _words(f"{options.NAME} is paused{'' if changed else ' already'}"))
+    return Reply(values, [f"{options.NAME} is paused{'' if changed else ' already'}"])
 
 
 def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
@@ -11500,28 +11250,26 @@ def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
     _need_ledger(housekeeper)
     changed = housekeeper.resume_task(options.NAME)
     values = {"task": options.NAME, "paused": False, "changed": changed}
-    return Reply(values, _words(f"{options.NAME} is {'resumed' if changed else 'not paused'}"))
+    return Reply(values, [f"{options.NAME} is {'resumed' if changed else 'not paused'}"])
 
 
 def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Check task files, names, schedules and zones; needs no ledger."""
     problems = [*housekeeper.discover(), *_try_notifier(options)]
     tasks, unmonitored = housekeeper.task_names(), housekeeper.unmonitored()
-    now, zone = housekeeper.clock.now(), zone_named(housekeeper.timezone)
-    note = ""
-    if now.astimezone().utcoffset() != offset_at(zone, now):
+    now, note = housekeeper.clock.now(), ""
+    if now.astimezone().utcoffset() != offset_at(zone_named(housekeeper.timezone), now):
         here = f"{now.astimezone():%Z (%z)}"
         note = f"this host's clock is in {here}, schedules in {housekeeper.timezone}"
-    notes = [note] if note else []
-    notes += [f"Sentry has no monitor for {each}: {why}" for each, why in unmonitored.items()]
     lines = [
         ": ".join(filter(None, (_count(len(tasks), "task"), ", ".join(tasks)))),
-        *(f"note: {each}" for each in notes),
+        *([f"note: {note}"] if note else []),
+        *(f"note: Sentry has no monitor for {name}: {why}" for name, why in unmonitored.items()),
         *(f"problem: {each}" for each in problems),
         _count(len(problems), "problem") if problems else "all is well",
     ]
     values = {"tasks": tasks, "problems": problems, "note": note, "unmonitored": unmonitored}
-    return Reply(values, _words(*lines), 1 if problems else 0)
+    return Reply(values, lines, 1 if problems else 0)
 
 
 def _try_notifier(options: argparse.Namespace) -> list[str]:
@@ -11536,7 +11284,7 @@ def _try_notifier(options: argparse.Namespace) -> list[str]:
 
 
 def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
-    """Print the task file made of a crontab, or write it into a folder."""
+    """Print the task file made of a crontab (-: of stdin), or write it into a folder."""
     import pwd
 
     path = Path("crontab" if options.CRONTAB == "-" else options.CRONTAB)
@@ -11556,38 +11304,23 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     told.append(f"{file or path}: tasks: {len(adopted.tasks)}, lines left out: {len(told)}")
     source = () if file else (adopted.source.removesuffix("\n"),)
     code = 1 if adopted.left_out else 0
-    return Reply({**adopted._asdict(), "file": file}, _words(*source), code, told)
+    return Reply({**adopted._asdict(), "file": file}, source, code, told)
 
 
-COMMANDS: tuple[tuple[Command, str, list[str], str], ...] = (
-    (command_list, "list", [], "list the tasks with schedules, next and last runs"),
-    (command_run, "run", ["NAME"], "run a task now and wait for it"),
-    (
-        command_next,
-        "next",
-        ["NAME_OR_EXPRESSION", "-n"],
-        "show the next ticks, marking clock changes",
-    ),
-    (
-        command_history,
-        "history",
-        ["[NAME]", "-n", "--failed", "--output", "--before"],
-        "show the newest runs and their outcomes",
-    ),
-    (command_show, "show", ["RUN"], "show a run with its output and error"),
-    (command_why, "why", ["NAME", "[INSTANT]"], "tell what became of a tick, and why"),
-    (command_health, "health", [], "tell whether all is well, as Nagios expects it"),
-    (command_cancel, "cancel", ["NAME"], "ask a running task to stop"),
-    (command_pause, "pause", ["NAME"], "pause a task's schedule everywhere"),
-    (command_resume, "resume", ["NAME"], "end a pause"),
-    (command_check, "check", ["--notify"], "check task files, names, schedules and zones"),
-    (
-        command_adopt,
-        "adopt",
-        ["CRONTAB", "--into", "--system", "--user"],
-        "make a task file of a crontab, or of - for stdin",
-    ),
-)
+COMMANDS: Mapping[str, tuple[Command, str]] = {
+    "list": (command_list, ""),
+    "run": (command_run, "NAME"),
+    "next": (command_next, "NAME_OR_EXPRESSION -n"),
+    "history": (command_history, "[NAME] -n --failed --output --before"),
+    "show": (command_show, "RUN"),
+    "why": (command_why, "NAME [INSTANT]"),
+    "health": (command_health, ""),
+    "cancel": (command_cancel, "NAME"),
+    "pause": (command_pause, "NAME"),
+    "resume": (command_resume, "NAME"),
+    "check": (command_check, "--notify"),
+    "adopt": (command_adopt, "CRONTAB --into --system --user"),
+}
 
 
 if __name__ == "__main__":

@@ -84,7 +84,6 @@ def keeper(tmp_path_factory: pytest.TempPathFactory) -> VirtualHousekeeper:
         ledger=f"sqlite:///{tmp_path_factory.mktemp('golden')}/ledger.db",
         initialize=False,
     )
-    made.runner = "vm:123:abcdef"
     made.initialize()
     made.run_until(START + timedelta(hours=6))
     made.run_task_manually("cleanup-of-everything-that-is-older-than-a-month", wait=False)
@@ -117,7 +116,8 @@ def test_each_command_prints_what_is_kept(
         with monkeypatch.context() as patch:
             patch.setattr("sys.stdout", screen)
             code = hk.main(command.replace("FAILED", failed).split())
-        text += f"$ housekeeper.py {command}\n{named(screen.getvalue())}[{code}]\n\n"
+        shown = named(screen.getvalue()).replace(keeper.runner, "vm:123:abcdef")
+        text += f"$ housekeeper.py {command}\n{shown}[{code}]\n\n"
     path = FOLDER / f"{columns or 'pipe'}.txt"
     if REWRITE:
         path.write_text(text)

@@ -272,7 +272,7 @@ def test_the_line_for_the_tests_is_the_one_that_decides_what_lands() -> None:
 def test_every_option_field_variable_command_and_method_is_in_the_readme() -> None:
     for option in hk.OPTIONS:
         assert f"`--{option.name}" in README
-    for _, name, _, _ in hk.COMMANDS:
+    for name in hk.COMMANDS:
         assert re.search(rf"`(python housekeeper.py )?{name}[ `]", README), name
     for name in hk.Task.__dataclass_fields__:
         assert name.startswith("_") or re.search(rf"`{name}`", README), name
