@@ -20,22 +20,27 @@ Run ``python housekeeper.py``, or start it inside an application::
 
 Contents (search for the number and the name):
 
-    1. Errors: what Housekeeper raises on purpose
+    1. Errors: what Housekeeper raises on purpose, and what it keeps from doing harm
     2. Clock: the only place that reads or waits on time
     3. Schedules: text to numbers, triggers, intervals, union
     4. Tasks: what is to be done
     5. Runs: one recorded occurrence of a task
-    6. Ledgers: the store of runs, and the claim that makes a tick run once
+    6. Ledger: the store of runs, and the claim that makes a tick run once
     7. Execution: one attempt of a run, on a worker's thread
     8. Sentry: check-ins and events
     9. Metrics: what one process has counted
-    10. Housekeeper: the scheduler, in the order of its life
-    11. Processes: fork and interpreter exit
-    12. Discovery: the files in tasks/
-    13. Factory: create_housekeeper() and its options
-    14. Page: the dashboard's HTML, style and script
-    15. Web: a WSGI application
-    16. Command line: python housekeeper.py
+    10. Processes: places and births, servers, forks and the interpreter's exit
+    11. Discovery: the files in tasks/
+    12. Timer: instants and callables; it knows nothing of tasks
+    13. Roster: which tasks are here, and their next ticks
+    14. Runner: from a due task to a recorded outcome
+    15. Upkeep: signs of life, crashed runs, and old rows
+    16. Reports: lists, what became of a tick and why, and health
+    17. Housekeeper: its life, and what users call
+    18. Page: the dashboard's HTML, style and script
+    19. Web: a WSGI application
+    20. Adopt: task files from a crontab
+    21. Command line: python housekeeper.py
 
 The words (task, schedule, trigger, tick, due, dispatch, run, attempt, claim, ledger, runner,
 agenda, grace) are used in one meaning only; the README explains them.
@@ -162,7 +167,7 @@ logger = _own_logger("housekeeper")
 outcome_logger = _own_logger("housekeeper.outcome")
 
 # ================================================================================================
-# 1. Errors: what Housekeeper raises on purpose.
+# 1. Errors: what Housekeeper raises on purpose, and what it keeps from doing harm.
 # ================================================================================================
 
 
@@ -233,6 +238,21 @@ class RunCancelled(BaseException):
 
 class RunTimedOut(BaseException):
     """Raised in the thread of a run that has exceeded its timeout.  A BaseException likewise."""
+
+
+def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
+    """Call something; what it raises is logged, and nobody else has to care."""
+    try:
+        return work(*args, **options)
+    except BaseException:
+        tell_defect("Housekeeper failed in %s", work)
+        return None
+
+
+def tell_defect(words: str, *values: object) -> None:
+    """Log the exception that is handled; a log filter of the application may raise, too."""
+    with contextlib.suppress(BaseException):
+        logger.exception(words, *values)
 
 
 # ================================================================================================
@@ -3337,6 +3357,7 @@ class SqliteLedger(SqlLedger):
 
     def _start(self) -> None:
         super()._start()
+        # The parent's may be held for ever.
         SqliteLedger.connecting = threading.Lock()
         self._queueing = threading.Lock()  # guards `_pending`; never held over a statement
         self._pending: list[PendingWrite] = []
@@ -4723,6 +4744,7 @@ class Tally:
     __slots__ = ("lateness", "lock", "outcomes", "seconds")
 
     def __init__(self) -> None:
+        # Guards the counts below.
         self.lock = threading.Lock()
         self.outcomes: Counter[Status] = Counter()
         self.seconds = Histogram(self.DURATIONS)
@@ -4771,6 +4793,20 @@ class Metrics:
 # ================================================================================================
 # 10. Processes: places and births, servers, forks and the interpreter's exit.
 # ================================================================================================
+
+
+OFF = ("0", "false", "no", "off")  # what a variable says that switches something off
+
+
+def variable(name: str) -> str:
+    """Return an environment variable as it was meant.
+
+    Secrets and env files may add blanks, a line end, or quotes round the whole of it.
+    """
+    text = os.environ.get(name, "").strip()
+    if len(text) > 1 and text[0] in "'\"" and text.find(text[0], 1) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
 
 
 def place_of_this_process() -> str:
@@ -4913,7 +4949,7 @@ def _is_reloaded() -> bool:
 def _lives(pid: int) -> bool:
     if os.name == "nt":  # There os.kill() would send Ctrl-C.
         return pid == os.getppid()
-    if birth_of(os.getpid()):
+    if os.path.exists("/proc/self/stat"):
         return birth_of(pid) != ""  # A zombie does not live.
     try:
         os.kill(pid, 0)
@@ -5028,6 +5064,293 @@ def _after_gunicorn_fork(worker: Any) -> None:
 
 
 # ================================================================================================
+# 11. Discovery: the files in tasks/.
+# ================================================================================================
+
+# Task files and their helpers are modules of this package, whose path is the tasks folder.  It is
+# not on sys.path, so that no task file hides a module of the application or of a library.
+PACKAGE = "housekeeper_tasks"
+OURS = re.compile(rf"{PACKAGE}(_[0-9]+)?(\..+)?")
+# Names the folders to processes that multiprocessing spawns and sends functions of task files to.
+FOLDERS = "HOUSEKEEPER_TASK_FOLDERS"
+
+
+@dataclass(slots=True)
+class Discovered:
+    """What a folder of task files holds: tasks by name with their files, and what is wrong."""
+
+    tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    broken: set[Path] = field(default_factory=set)  # the files that did not load
+    unreadable: bool = False  # the folder itself: nothing is known of its files
+
+    def reason(self, name: str) -> str | None:
+        """Return why the file that is named like a task did not load; None when it did."""
+        stem = name.replace("-", "_")
+        files = [str(path) for path in self.broken if path.stem.replace("-", "_") == stem]
+        return next((text for text in self.problems if text.startswith(tuple(files))), None)
+
+
+def discover_tasks(folder: Path) -> Discovered:
+    """Load the task files of a folder; files that begin with ``_`` or ``.`` are helpers.
+
+    Each Task that a file's own code makes while it loads counts, wherever the file keeps it (the
+    base of a `dataclasses.replace` as well), and each that it imports, unless from a task file.
+
+    Whatever is wrong with a file is a problem on the list, with file and line; the others load.
+    """
+    found, folder = Discovered(), folder.absolute()
+    try:
+        importable_as_housekeeper()
+        files = sorted(each for each in folder.iterdir() if re.match(r"[^._].*\.py$", each.name))
+    except (OSError, ConfigurationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
+        found.unreadable = True
+        return found
+    if strangers := [path for path in files if _is_of_another_program(path)]:
+        files = [path for path in files if path not in strangers]
+        found.broken.update(strangers)
+        names = ", ".join([path.name for path in strangers[:3]] + ["..."] * (len(strangers) > 3))
+        found.problems.append(
+            f"{folder}: not loaded, because they never name housekeeper: {names}; begin a helper's"
+            " name with _, and if another program, such as Celery, owns the folder, pass another"
+            " one as tasks_dir"
+        )
+    package, before = _make_package(folder)
+    modules = {f"{package}.{path.stem}": path for path in files}
+    makers: dict[Task, str] = {}
+    token = task_made.set(functools.partial(_note_maker, makers))
+    try:
+        for name, path in modules.items():
+            _load_into(found, name, modules, makers)
+            if path in found.broken and name in before:
+                # Its tasks go on as they were, in the module that they came from.
+                sys.modules.setdefault(name, before[name])
+    finally:
+        task_made.reset(token)
+    return found
+
+
+def _is_of_another_program(path: Path) -> bool:
+    try:
+        source = path.read_bytes()
+    except OSError:
+        return False  # The import tells what is wrong with it.
+    return b"import" in source and b"housekeeper" not in source
+
+
+def importable_as_housekeeper() -> None:
+    """Let ``import housekeeper`` in task files mean this very module, whatever it was imported as.
+
+    Raises ConfigurationError when another module has that name.
+    """
+    this = sys.modules[__name__]
+    other = sys.modules.setdefault("housekeeper", this)
+    if other is not this and getattr(other, "Task", None) is not Task:
+        place = getattr(other, "__file__", "somewhere")
+        raise ConfigurationError(
+            f"the module name 'housekeeper' is taken by {place}; task files could not import this"
+            f" one ({__file__}), so rename or remove the other"
+        )
+
+
+def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
+    """Make a folder's package anew; return its name and the modules that it had."""
+    place, name, numbers = [str(folder)], PACKAGE, itertools.count(2)
+    # Another Housekeeper of this process may have a folder of its own.
+    while name in sys.modules and getattr(sys.modules[name], "__path__", None) != place:
+        name = f"{PACKAGE}_{next(numbers)}"
+    before = {each: sys.modules[each] for each in list(sys.modules) if each.startswith(f"{name}.")}
+    for each in before:
+        del sys.modules[each]
+    package = ModuleType(name)
+    package.__path__ = place
+    sys.modules[name] = package
+    if not any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
+        sys.meta_path[:] = [_TaskFinder(), *sys.meta_path, _TaskFinder(beside=True)]
+    os.environ[FOLDERS] = os.pathsep.join(_folders())
+    importlib.invalidate_caches()
+    return name, before
+
+
+def _folders() -> list[str]:
+    packages = [name for name in list(sys.modules) if "." not in name and OURS.fullmatch(name)]
+    return [place for name in packages for place in getattr(sys.modules[name], "__path__", ())]
+
+
+class _TaskFinder:
+    """Finds what lies in tasks folders; the last finder, what lies beside them and nowhere else.
+
+    As root it refuses what a task imports from there and others can write.
+    """
+
+    def __init__(self, *, beside: bool = False) -> None:
+        self._beside = beside
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
+        spec, ours = None, path is not None and OURS.fullmatch(name)
+        for_a_task = task_made.get() is not None or _current_run.get() is not None
+        if self._beside and path is None:
+            spec = PathFinder.find_spec(name, [os.path.dirname(each) for each in _folders()])
+        elif ours or (for_a_task and _is_root()):
+            spec = PathFinder.find_spec(name, path)
+        if ours and spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader, spec.cached = _TaskLoader(name, spec.loader.path), None
+        if spec is not None and spec.origin is not None:
+            origin, real = Path(spec.origin), Path(spec.origin).resolve()
+            if ours or any(
+                real.is_relative_to(Path(each).resolve().parent) for each in _folders()
+            ):
+                _refuse_writable_by_others(origin)
+                _refuse_writable_by_others(Path(spec.cached or origin))
+        return spec if ours or self._beside else None
+
+
+class _TaskLoader(SourceFileLoader):
+    """Loads a module of a tasks folder from its source.
+
+    A compiled copy is compared with its source by second and size only, and misses a quick edit.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the module, with ``import _helper`` meaning what ``from . import`` does."""
+        tree, package = ast.parse(self.get_data(self.path), self.path), fullname.partition(".")[0]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                node.names = [each for alias in node.names for each in _qualify(alias, package)]
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                node.module = f"{package}." * _is_in(package, node.module) + node.module
+        return compile(tree, self.path, "exec", dont_inherit=True)
+
+
+def _qualify(alias: ast.alias, package: str) -> list[ast.alias]:
+    """Return what imports a folder's module under the name that `alias` binds."""
+    if not _is_in(package, alias.name):
+        return [alias]
+    top = alias.name.partition(".")[0]
+    names = [ast.alias(f"{package}.{alias.name}", alias.asname or top)]
+    if not alias.asname:
+        names.append(ast.alias(f"{package}.{top}", top))
+    return [ast.copy_location(each, alias) for each in names]
+
+
+def _is_in(package: str, name: str) -> bool:
+    """Tell whether a plain name means a module of the folder: a helper, or one known only here."""
+    top = name.partition(".")[0]
+    place = os.path.join(sys.modules[package].__path__[0], top)
+    if not os.path.isfile(f"{place}.py") and not os.path.isdir(place):
+        return False
+    if top.startswith("_"):
+        return top not in sys.stdlib_module_names
+    return top not in sys.modules and importlib.util.find_spec(top) is None
+
+
+def _note_maker(makers: dict[Task, str], task: Task) -> None:
+    """Note which module makes a task: the one being imported is the innermost <module>."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    if frame is not None:
+        makers[task] = frame.f_globals.get("__name__", "")
+
+
+def _load_into(
+    found: Discovered, name: str, files: Mapping[str, Path], makers: Mapping[Task, str]
+) -> None:
+    path = files[name]
+    try:
+        tasks = _load(name, files, makers)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        ours = isinstance(error, ConfigurationError)
+        problem = str(error) if ours else f"it does not import ({_in_a_line(error)})"
+        found.problems.append(f"{path}{_line_of(error, path)}: {problem}")
+        found.broken.add(path)
+        return
+    for task in tasks:
+        first, place = found.tasks.setdefault(task.name, (task, path))
+        if first is not task:
+            found.problems.append(f"{path}: the task name {task.name!r} is taken by {place}")
+
+
+def _load(name: str, files: Mapping[str, Path], makers: Mapping[Task, str]) -> Iterable[Task]:
+    """Import a file; return the tasks that it makes, and those that it imports from elsewhere."""
+    module, path = importlib.import_module(name), files[name]
+    if module.__file__ != str(path):
+        raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
+    made = [task for task, maker in makers.items() if maker == name]
+    named = [each for each in vars(module).values() if isinstance(each, Task)]
+    tasks = dict.fromkeys([*made, *(task for task in named if makers.get(task) not in files)])
+    if not tasks:
+        raise ConfigurationError(
+            f"it holds no Task; write task = Task(...), or name a helper _{path.name}"
+        )
+    return tasks
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """Return ``:line`` of the place in a file where an error came from."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f":{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f":{lines[-1]}" if lines else ""
+
+
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _refuse_writable_by_others(path: Path) -> None:
+    """Refuse, when run as root, a file that somebody else could change.
+
+    Each folder and link on the way is judged before what lies below it, from the root on.  So only
+    root can have changed it meanwhile: what was judged is what is read, now and later.
+    Raises ConfigurationError with the chmod or chown that mends it.
+    """
+    place, ahead = Path(path.anchor), list(reversed(path.absolute().parts))
+    while ahead and _is_root():
+        part = ahead.pop()
+        place = place.parent if part == ".." else place / part
+        if not os.path.lexists(place):
+            return
+        status = place.lstat()
+        _refuse_place(place, status)
+        if stat.S_ISLNK(status.st_mode):
+            ahead += reversed(Path(os.readlink(place)).parts)
+            place = place.parent
+
+
+def _refuse_place(place: Path, status: os.stat_result) -> None:
+    link = stat.S_ISLNK(status.st_mode)
+    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+    open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky and not link
+    # Kubernetes mounts ConfigMaps with such modes, and read-only.
+    if open_to_others and not os.statvfs(place).f_flag & os.ST_RDONLY:
+        problem, mend = "can be written by others", "chmod go-w"
+    elif status.st_uid != 0:
+        problem, mend = "belongs to another user", f"chown {'-h ' if link else ''}root"
+    else:
+        return
+    raise ConfigurationError(
+        f"{place} {problem} and would run as root; mend it with `{mend} {shlex.quote(str(place))}`"
+    )
+
+
+if held_back() and FOLDERS in os.environ:
+    # A process that multiprocessing has spawned imports the functions that it is sent.
+    with contextlib.suppress(ConfigurationError):
+        importable_as_housekeeper()
+        for _folder in os.environ[FOLDERS].split(os.pathsep):
+            _make_package(Path(_folder))
+
+
+# ================================================================================================
 # 12. Timer: instants and callables; it knows nothing of tasks.
 # ================================================================================================
 
@@ -5038,21 +5361,6 @@ def _after_gunicorn_fork(worker: Any) -> None:
 
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
 LONGEST_BACKOFF = 30.0  # seconds
-
-
-def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
-    """Call something; what it raises is logged, and nobody else has to care."""
-    try:
-        return work(*args, **options)
-    except BaseException:
-        tell_defect("Housekeeper failed in %s", work)
-        return None
-
-
-def tell_defect(words: str, *values: object) -> None:
-    """Log the exception that is handled; a log filter of the application may raise, too."""
-    with contextlib.suppress(BaseException):
-        logger.exception(words, *values)
 
 
 class Timer:
@@ -7923,15 +8231,6 @@ def _raise_outcome(run: LiveRun) -> None:
     raise RunFailed(run) from error
 
 
-SWITCH = "HOUSEKEEPER_ENABLED"
-
-
-def is_switched_off() -> bool:
-    """Tell whether the environment says that nothing is to run, as in test suites and shells."""
-    value = os.environ.get(SWITCH, "").strip().strip("\"'").lower()
-    return value in ("0", "false", "no", "off")
-
-
 def create_housekeeper(
     app: object = None,
     *,
@@ -7984,7 +8283,7 @@ def create_housekeeper(
     clock = clock or SystemClock()
     settings = Settings(
         app=app,
-        enabled=bool(enabled) and not is_switched_off(),
+        enabled=bool(enabled) and variable("HOUSEKEEPER_ENABLED").lower() not in OFF,
         sentry_enabled=sentry_enabled,
         timezone=zone_name(timezone),
         tasks_dir=None if tasks_dir is None else here / tasks_dir,
@@ -8000,294 +8299,7 @@ def create_housekeeper(
 
 
 # ================================================================================================
-# 12. Discovery: the files in tasks/.
-# ================================================================================================
-
-# Task files and their helpers are modules of this package, whose path is the tasks folder.  It is
-# not on sys.path, so that no task file hides a module of the application or of a library.
-PACKAGE = "housekeeper_tasks"
-OURS = re.compile(rf"{PACKAGE}(_[0-9]+)?(\..+)?")
-# Names the folders to processes that multiprocessing spawns and sends functions of task files to.
-FOLDERS = "HOUSEKEEPER_TASK_FOLDERS"
-
-
-@dataclass(slots=True)
-class Discovered:
-    """What a folder of task files holds: tasks by name with their files, and what is wrong."""
-
-    tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    broken: set[Path] = field(default_factory=set)  # the files that did not load
-    unreadable: bool = False  # the folder itself: nothing is known of its files
-
-    def reason(self, name: str) -> str | None:
-        """Return why the file that a task of that name would be in did not load, if there is one."""
-        stem = name.replace("-", "_")
-        files = [str(path) for path in self.broken if path.stem.replace("-", "_") == stem]
-        return next((text for text in self.problems if text.startswith(tuple(files))), None)
-
-
-def discover_tasks(folder: Path) -> Discovered:
-    """Load the task files of a folder; files that begin with ``_`` or ``.`` are helpers.
-
-    Each Task that a file's own code makes while it loads counts, wherever the file keeps it (the
-    base of a `dataclasses.replace` as well), and each that it imports, unless from a task file.
-
-    Whatever is wrong with a file is a problem on the list, with file and line; the others load.
-    """
-    found, folder = Discovered(), folder.absolute()
-    try:
-        importable_as_housekeeper()
-        files = sorted(each for each in folder.iterdir() if re.match(r"[^._].*\.py$", each.name))
-    except (OSError, ConfigurationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        found.problems.append(f"{folder}: the tasks folder cannot be used ({reason})")
-        found.unreadable = True
-        return found
-    if strangers := [path for path in files if _is_of_another_program(path)]:
-        files = [path for path in files if path not in strangers]
-        found.broken.update(strangers)
-        names = ", ".join([path.name for path in strangers[:3]] + ["..."] * (len(strangers) > 3))
-        found.problems.append(
-            f"{folder}: not loaded, because they never name housekeeper: {names}; begin a helper's"
-            " name with _, and if another program, such as Celery, owns the folder, pass another"
-            " one as tasks_dir"
-        )
-    package, before = _make_package(folder)
-    modules = {f"{package}.{path.stem}": path for path in files}
-    makers: dict[Task, str] = {}
-    token = task_made.set(functools.partial(_note_maker, makers))
-    try:
-        for name, path in modules.items():
-            _load_into(found, name, modules, makers)
-            if path in found.broken and name in before:
-                # Its tasks go on as they were, in the module that they came from.
-                sys.modules.setdefault(name, before[name])
-    finally:
-        task_made.reset(token)
-    return found
-
-
-def _is_of_another_program(path: Path) -> bool:
-    try:
-        source = path.read_bytes()
-    except OSError:
-        return False  # The import tells what is wrong with it.
-    return b"import" in source and b"housekeeper" not in source
-
-
-def importable_as_housekeeper() -> None:
-    """Let ``import housekeeper`` in task files mean this very module, whatever it was imported as.
-
-    Raises ConfigurationError when another module has that name.
-    """
-    this = sys.modules[__name__]
-    other = sys.modules.setdefault("housekeeper", this)
-    if other is not this and getattr(other, "Task", None) is not Task:
-        place = getattr(other, "__file__", "somewhere")
-        raise ConfigurationError(
-            f"the module name 'housekeeper' is taken by {place}; task files could not import this"
-            f" one ({__file__}), so rename or remove the other"
-        )
-
-
-def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
-    """Make a folder's package anew; return its name and the modules that it had."""
-    place, name, numbers = [str(folder)], PACKAGE, itertools.count(2)
-    # Another Housekeeper of this process may have a folder of its own.
-    while name in sys.modules and getattr(sys.modules[name], "__path__", None) != place:
-        name = f"{PACKAGE}_{next(numbers)}"
-    before = {each: sys.modules[each] for each in list(sys.modules) if each.startswith(f"{name}.")}
-    for each in before:
-        del sys.modules[each]
-    package = ModuleType(name)
-    package.__path__ = place
-    sys.modules[name] = package
-    if not any(isinstance(finder, _TaskFinder) for finder in sys.meta_path):
-        sys.meta_path[:] = [_TaskFinder(), *sys.meta_path, _TaskFinder(beside=True)]
-    os.environ[FOLDERS] = os.pathsep.join(_folders())
-    importlib.invalidate_caches()
-    return name, before
-
-
-def _folders() -> list[str]:
-    packages = [name for name in list(sys.modules) if "." not in name and OURS.fullmatch(name)]
-    return [place for name in packages for place in getattr(sys.modules[name], "__path__", ())]
-
-
-class _TaskFinder:
-    """Finds what lies in tasks folders; the last finder, what lies beside them and nowhere else.
-
-    As root it refuses what a task imports from there and others can write.
-    """
-
-    def __init__(self, *, beside: bool = False) -> None:
-        self._beside = beside
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
-        spec, ours = None, path is not None and OURS.fullmatch(name)
-        for_a_task = task_made.get() is not None or _current_run.get() is not None
-        if self._beside and path is None:
-            spec = PathFinder.find_spec(name, [os.path.dirname(each) for each in _folders()])
-        elif ours or (for_a_task and _is_root()):
-            spec = PathFinder.find_spec(name, path)
-        if ours and spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader, spec.cached = _TaskLoader(name, spec.loader.path), None
-        if spec is not None and spec.origin is not None:
-            origin, real = Path(spec.origin), Path(spec.origin).resolve()
-            if ours or any(
-                real.is_relative_to(Path(each).resolve().parent) for each in _folders()
-            ):
-                _refuse_writable_by_others(origin)
-                _refuse_writable_by_others(Path(spec.cached or origin))
-        return spec if ours or self._beside else None
-
-
-class _TaskLoader(SourceFileLoader):
-    """Loads a module of a tasks folder from its source.
-
-    A compiled copy is compared with its source by second and size only, and misses a quick edit.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        """Compile the module, with ``import _helper`` meaning what ``from . import`` does."""
-        tree, package = ast.parse(self.get_data(self.path), self.path), fullname.partition(".")[0]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                node.names = [each for alias in node.names for each in _qualify(alias, package)]
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                node.module = f"{package}." * _is_in(package, node.module) + node.module
-        return compile(tree, self.path, "exec", dont_inherit=True)
-
-
-def _qualify(alias: ast.alias, package: str) -> list[ast.alias]:
-    """Return what imports a folder's module under the name that `alias` binds."""
-    if not _is_in(package, alias.name):
-        return [alias]
-    top = alias.name.partition(".")[0]
-    names = [ast.alias(f"{package}.{alias.name}", alias.asname or top)]
-    if not alias.asname:
-        names.append(ast.alias(f"{package}.{top}", top))
-    return [ast.copy_location(each, alias) for each in names]
-
-
-def _is_in(package: str, name: str) -> bool:
-    """Tell whether a plain name means a module of the folder: a helper, or one known only here."""
-    top = name.partition(".")[0]
-    place = os.path.join(sys.modules[package].__path__[0], top)
-    if not os.path.isfile(f"{place}.py") and not os.path.isdir(place):
-        return False
-    if top.startswith("_"):
-        return top not in sys.stdlib_module_names
-    return top not in sys.modules and importlib.util.find_spec(top) is None
-
-
-def _note_maker(makers: dict[Task, str], task: Task) -> None:
-    """Note which module makes a task: the one being imported is the innermost <module>."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_name != "<module>":
-        frame = frame.f_back
-    if frame is not None:
-        makers[task] = frame.f_globals.get("__name__", "")
-
-
-def _load_into(
-    found: Discovered, name: str, files: Mapping[str, Path], makers: Mapping[Task, str]
-) -> None:
-    path = files[name]
-    try:
-        tasks = _load(name, files, makers)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        ours = isinstance(error, ConfigurationError)
-        problem = str(error) if ours else f"it does not import ({_in_a_line(error)})"
-        found.problems.append(f"{path}{_line_of(error, path)}: {problem}")
-        found.broken.add(path)
-        return
-    for task in tasks:
-        first, place = found.tasks.setdefault(task.name, (task, path))
-        if first is not task:
-            found.problems.append(f"{path}: the task name {task.name!r} is taken by {place}")
-
-
-def _load(name: str, files: Mapping[str, Path], makers: Mapping[Task, str]) -> Iterable[Task]:
-    """Import a file; return the tasks that it makes, and those that it imports from elsewhere."""
-    module, path = importlib.import_module(name), files[name]
-    if module.__file__ != str(path):
-        raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
-    made = [task for task, maker in makers.items() if maker == name]
-    named = [each for each in vars(module).values() if isinstance(each, Task)]
-    tasks = dict.fromkeys([*made, *(task for task in named if makers.get(task) not in files)])
-    if not tasks:
-        raise ConfigurationError(
-            f"it holds no Task; write task = Task(...), or name a helper _{path.name}"
-        )
-    return tasks
-
-
-def _line_of(error: BaseException, path: Path) -> str:
-    """Return ``:line`` of the place in a file where an error came from."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return f":{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-    return f":{lines[-1]}" if lines else ""
-
-
-def _is_root() -> bool:
-    return hasattr(os, "geteuid") and os.geteuid() == 0
-
-
-def _refuse_writable_by_others(path: Path) -> None:
-    """Refuse, when run as root, a file that somebody else could change.
-
-    Each folder and link on the way is judged before what lies below it, from the root on.  So only
-    root can have changed it meanwhile: what was judged is what is read, now and later.
-    Raises ConfigurationError with the chmod or chown that mends it.
-    """
-    place, ahead = Path(path.anchor), list(reversed(path.absolute().parts))
-    while ahead and _is_root():
-        part = ahead.pop()
-        place = place.parent if part == ".." else place / part
-        if not os.path.lexists(place):
-            return
-        status = place.lstat()
-        _refuse_place(place, status)
-        if stat.S_ISLNK(status.st_mode):
-            ahead += reversed(Path(os.readlink(place)).parts)
-            place = place.parent
-
-
-def _refuse_place(place: Path, status: os.stat_result) -> None:
-    link = stat.S_ISLNK(status.st_mode)
-    sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-    open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky and not link
-    # Kubernetes mounts ConfigMaps with such modes, and read-only.
-    if open_to_others and not os.statvfs(place).f_flag & os.ST_RDONLY:
-        problem, mend = "can be written by others", "chmod go-w"
-    elif status.st_uid != 0:
-        problem, mend = "belongs to another user", f"chown {'-h ' if link else ''}root"
-    else:
-        return
-    raise ConfigurationError(
-        f"{place} {problem} and would run as root; mend it with `{mend} {shlex.quote(str(place))}`"
-    )
-
-
-if held_back() and FOLDERS in os.environ:
-    # A process that multiprocessing has spawned imports the functions that it is sent.
-    with contextlib.suppress(ConfigurationError):
-        importable_as_housekeeper()
-        for _folder in os.environ[FOLDERS].split(os.pathsep):
-            _make_package(Path(_folder))
-
-
-# ================================================================================================
-# 14. Page: the dashboard's HTML, style and script.
+# 18. Page: the dashboard's HTML, style and script.
 # ================================================================================================
 
 # Files of their own, so that the page needs nothing that a strict content security policy
@@ -9300,7 +9312,7 @@ begin();
 
 
 # ================================================================================================
-# 15. Web: a WSGI application.
+# 19. Web: a WSGI application.
 # ================================================================================================
 
 LONGEST_PATH, LONGEST_QUERY, LARGEST_BODY = 512, 2048, 65536  # bytes
@@ -9983,7 +9995,7 @@ def environ_of(head: str) -> Environ:
 
 
 # ================================================================================================
-# 15b. Adopt: task files from a crontab.
+# 20. Adopt: task files from a crontab.
 # ================================================================================================
 
 CRON_ENTRY = re.compile(r"-?(@\S+|\S+(?:[ \t]+\S+){4})[ \t]+([^*\s].*)")
@@ -10249,7 +10261,7 @@ def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
 
 
 # ================================================================================================
-# 16. Command line: python housekeeper.py
+# 21. Command line: python housekeeper.py
 # ================================================================================================
 
 EXIT_CODES = """\
@@ -10295,17 +10307,6 @@ OPTIONS = (
 )
 # Those that --app leaves to the application.
 OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
-
-
-def variable(name: str) -> str:
-    """Return an environment variable as it was meant.
-
-    Secrets and env files may add blanks, a line end, or quotes round the whole of it.
-    """
-    text = os.environ.get(name, "").strip()
-    if len(text) > 1 and text[0] in "'\"" and text.find(text[0], 1) == len(text) - 1:
-        text = text[1:-1].strip()
-    return text
 
 
 # What a command says, and the one place that prints it.
@@ -10576,7 +10577,7 @@ def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
             raise ConfigurationError(f"{option.variable}={text!r} is not a number") from error
     if not hasattr(options, "json"):
         wanted = variable("HOUSEKEEPER_JSON").lower()
-        options.json = wanted not in ("", "0", "false", "no", "off")
+        options.json = wanted not in ("", *OFF)
     if not 0 < getattr(options, "n", 1) < 1_000_000:
         raise ConfigurationError(f"-n {options.n} is not a whole number from 1 to 999999")
     return options

@@ -36,7 +36,10 @@ def test_the_public_names_exist_and_are_in_order() -> None:
 
 def test_a_function_does_one_thing_in_forty_lines() -> None:
     for function in FUNCTIONS:
-        assert (function.end_lineno or 0) - function.lineno < 40, function.name
+        # Options and what is said of them are no work.
+        documented = ast.get_docstring(function) and len(function.body) > 1
+        first = function.body[1 if documented else 0]
+        assert (function.end_lineno or 0) - first.lineno < 40, function.name
         assert depth(function) <= 4, f"{function.name}: a with round it all, and three within"
         names = [argument.arg for argument in function.args.args]
         assert len(names) - (names[:1] in (["self"], ["cls"])) <= 4, function.name
@@ -144,50 +147,39 @@ def test_only_the_clock_reads_or_waits_on_time() -> None:
         assert code == [], forbidden
 
 
+def functions_with(pattern: str) -> set[str]:
+    """Return the functions above the command line whose own code matches."""
+    end = SOURCE[: SOURCE.index("# 21. Command line")].count("\n")
+    return {
+        function.name
+        for function in FUNCTIONS
+        if function.lineno < end and re.search(pattern, ast.unparse(function))
+    }
+
+
 def test_the_environment_is_read_by_the_command_line_and_in_few_more_places() -> None:
-    where_the_host_is = 'os.environ.get("TZ", '
-    a_command_inherits_it, sentry_may_be_set_up_later = (
-        "os.environ,",
-        'os.environ.get("SENTRY_DSN"):',
-    )
-    what_this_process_was_told, what_it_will_tell = (
-        'os.environ.get(SCHEDULERS, "")',
-        'os.environ.get(SCHEDULERS, "").split()',
-    )
-    what_it_tells, what_it_tells_no_more = (
-        "os.environ[SCHEDULERS] = ",
-        "os.environ.pop(SCHEDULERS, None)",
-    )
-    a_reloader_has_started_this_process = "os.environ.get(name) == "
-    where_task_files_are_for_spawned_processes = (
-        "os.environ[FOLDERS] = ",
-        "os.environ:",
-        "os.environ[FOLDERS].split",
-    )
-    before = SOURCE[: SOURCE.index("# 16. Command line")]
-    found = [line[line.index("os.environ") :] for line in before.splitlines() if "os.env" in line]
-    expected = [
-        where_the_host_is,
-        a_command_inherits_it,
-        sentry_may_be_set_up_later,
-        what_this_process_was_told,
-        what_it_will_tell,
-        what_it_tells,
-        what_it_will_tell,
-        what_it_tells,
-        what_it_tells_no_more,
-        a_reloader_has_started_this_process,
-        *where_task_files_are_for_spawned_processes,
-    ]
-    assert len(found) == len(expected)
-    assert all(map(str.__contains__, found, expected)), found
+    expected = {
+        "local_zone_name": "TZ is where cron looks",
+        "start_command": "a command inherits it",
+        "_addresses_of": "libpq reads PGHOST as well",
+        "start": "Sentry may be set up later, by SENTRY_DSN",
+        "variable": "for all that is ours",
+        "tell_children": "names this process",
+        "tell_children_no_more": "takes the name back",
+        "_is_reloaded": "a reloader has started this process",
+        "_make_package": "spawned pools find the folder of tasks",
+    }
+    assert functions_with(r"os\.environ") == expected.keys()
 
 
 def test_the_environment_is_changed_at_a_start_and_at_a_shutdown_only() -> None:
     changing = {
         function.name
         for function in FUNCTIONS
-        if re.search(r"os\.environ(\[\w+\] = |\.pop|\.update|\.setdefault)", ast.unparse(function))
+        if re.search(
+            r"(del )?os\.environ(\[\w+\] = |\.pop|\.update|\.setdefault)|del os\.environ",
+            ast.unparse(function),
+        )
     }
     systemd_speaks_to_this_process_only = "__init__"
     assert changing == {
