@@ -5946,25 +5946,14 @@ class Workers:
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """A task whose lock is held, on its way from a claim to the end of the run that it won.
-
-    It keeps for itself what the scheduler needs of the run, because a task can ruin its own.
-    """
+    """A task whose lock is held, on its way from a claim to the end of the run that it won."""
 
     registration: Registration
     reason: Reason
-    run: LiveRun | None = None  # once it is claimed, and then:
-    id: str = ""
-    tick: datetime | None = None
-    ended: Flag = field(init=False)
+    run: LiveRun | None = None  # once it is claimed
     attempts: int = 0
     recorded: bool = False  # its outcome is on record, or cannot be
     parted: bool = False  # its end was told
-
-    def win(self, run: LiveRun) -> None:
-        """Take the run that was claimed."""
-        self.id, self.tick, self.ended = run.id, run.scheduled_for, run.ended
-        self.run = self.registration.run = run
 
 
 # One part of a run's life: returns the next one, or when to go on, or None at the end.
@@ -6192,7 +6181,7 @@ class Steps:
         run, hold.attempts = cast(LiveRun, hold.run), hold.attempts + 1
         if (number := hold.attempts) == 1:
             # While it waits it is among the live, so that it can be cancelled.
-            await_tick(self._clock, hold.tick)
+            await_tick(self._clock, run.scheduled_for)
             self._sentry.started(run)
             # Written at once: if this process dies, the next one ends what the command has left.
             run.on_group = self._ledger.beat
@@ -6285,7 +6274,6 @@ class Steps:
     def _record(self, hold: Hold) -> None:
         """Write a run's outcome into the ledger, and tell it."""
         run = cast(LiveRun, hold.run)
-        run.id, run.runner = hold.id, self.name
         if not self._ledger.finish(run):
             words = "Task %s ended as %s, but its row was ended by another process"
             guarded(outcome_logger.error, words, run.task, run.status)
@@ -6305,7 +6293,7 @@ class Runner(Steps):
     """Takes tasks from the timer's thread to a worker, and from a held lock to a free one.
 
     All of a run's life after its dispatch is _pursue(): its one `finally` frees the task and wakes
-    who waits, whatever a step raises, and whatever the task has done to its run.
+    who waits, whatever a step raises.
     """
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
@@ -6448,22 +6436,19 @@ class Runner(Steps):
             # Its tick is on nobody's record yet.
             return Later(LONGEST_BACKOFF, self._claim, _nothing)
         try:
-            hold.run = self._substitute(hold, error)
+            self._make_plain(hold.run, error)
             return cast("Later | None", self._take(hold, self._record))
         except BaseException:
             tell_defect("The outcome of task %s cannot be recorded", hold.registration.task.name)
             return None
 
-    def _substitute(self, hold: Hold, error: BaseException) -> LiveRun:
-        """Return a run that can be recorded in the place of one that the task has ruined."""
-        status = getattr(hold.run, "status", None)
-        run = self.claims.new_run(hold.registration, hold.reason, hold.tick)
-        run.id, run.started_at = hold.id, _start_of(self._clock.now(), hold.tick)
-        run.finished_at = self._clock.now()
-        settled = isinstance(status, Status) and status is not Status.RUNNING
-        run.status = cast(Status, status) if settled else Status.FAILED
+    def _make_plain(self, run: LiveRun, error: BaseException) -> None:
+        """Leave a run nothing but its outcome and a plain note, which can always be recorded."""
+        if run.status is Status.RUNNING:
+            run.status = Status.FAILED
+        run.finished_at = run.finished_at or self._clock.now()
         run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
-        return run
+        run.error, run.output, run.progress_made = "", "", None
 
     def _wait_for(self, hold: Hold, later: Later) -> bool:
         """Put a run's next step on the agenda, or take its last one when a shutdown has begun."""
@@ -6530,8 +6515,8 @@ class Runner(Steps):
         except BaseException:
             tell_defect("Task %s: on_finish failed", hold.registration.task.name)
         finally:
-            self.live.pop(hold.id, None)
-            hold.ended.set()
+            self.live.pop(run.id, None)
+            run.ended.set()
             self.ended.set()
 
     # Claiming.
@@ -6579,7 +6564,7 @@ class Runner(Steps):
 
     def _enter_live(self, hold: Hold, run: LiveRun) -> None:
         """Count a claimed run among the live ones: from here on it has heartbeats."""
-        hold.win(run)
+        hold.run = hold.registration.run = run
         self.live[run.id] = run
         registration = hold.registration
         registration.unsure = None
@@ -6885,19 +6870,11 @@ class Upkeep:
         self._sentry.beat(live)
         try:
             for run in live:
-                self._beat_run(run)
+                row = self._ledger.beat(run)
+                if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
+                    self._runner.stop_run(run, Status.CANCELLED, row.note, insist=False)
         except LedgerUnavailable as error:
             logger.warning("Heartbeats could not be written: %s", error)
-
-    def _beat_run(self, run: LiveRun) -> None:
-        try:
-            row = self._ledger.beat(run)
-            if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
-                self._runner.stop_run(run, Status.CANCELLED, row.note, insist=False)
-        except LedgerUnavailable:
-            raise
-        except Exception:  # The task has ruined its run; the others have heartbeats all the same.
-            tell_defect("A heartbeat could not be written")
 
     def _beat_runner(self) -> None:
         self._skew = skew_of(self._clock, self._ledger)
@@ -8011,9 +7988,9 @@ class Housekeeper(Life):
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         hold = self._runner.claim_by_hand(registration)
         self._runner.run_by_hand(hold, _current_run.get() if wait else None)
-        while wait and not hold.ended.is_set():
-            self.clock.wait(hold.ended, None)
         run = cast(LiveRun, hold.run)
+        while wait and not run.ended.is_set():
+            self.clock.wait(run.ended, None)
         if wait:
             _raise_outcome(run)
         return run
