@@ -5637,6 +5637,11 @@ class Registration:
         """Whether the task is still there, and asks for a startup run."""
         return not self.gone and self.task.enabled and self.task.startup is not False
 
+    def settle(self, run: LiveRun) -> None:
+        """Note that the claim of a run is answered, and that its tick has a row."""
+        self.unsure = None
+        self.accounted = run.scheduled_for or self.accounted
+
     @property
     def floor(self) -> datetime | None:
         """The instant up to which every tick is accounted for."""
@@ -5728,7 +5733,7 @@ class Roster:
     # Where their schedules stand.
 
     def start(self, timer: Timer) -> None:
-        """From now on put ticks on an agenda."""
+        """Put ticks on an agenda from now on."""
         self._timer = timer
 
     def bind(self) -> None:
@@ -6028,6 +6033,7 @@ class Claims:
         return verdict
 
     def came_too_late(self, registration: Registration, run: LiveRun) -> bool:
+        """Tell whether a run was claimed when its tick was older than the task's grace."""
         late = self._too_late(registration, run.scheduled_for, self._clock.now())
         # The host may be ahead by more than grace.
         return late and self._too_late(registration, run.scheduled_for, self.due_until())
@@ -6105,7 +6111,11 @@ class Claims:
             row = self._gap_row(registration.task, trigger, status, (standing.floor, last))
             recorded = self._ledger.record(row, key, standing.floor)
             if recorded:
-                self._tell_gap(key, row)
+                self._metrics.ended(row)
+                ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
+                logger.warning("Task %s: %s %s: %s", row.task, ticks, row.status, row.note)
+            if recorded and row.status is Status.MISSED:
+                self._sentry.missed(key, row)
         registration.accounted = until
 
     def _gap_row(
@@ -6141,13 +6151,6 @@ class Claims:
             scheduled_for=tick,
             note=note,
         )
-
-    def _tell_gap(self, key: str, row: Run) -> None:
-        self._metrics.ended(row)
-        ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
-        logger.warning("Task %s: %s %s: %s", row.task, ticks, row.status, row.note)
-        if row.status is Status.MISSED:
-            self._sentry.missed(key, row)
 
     def account_passed(self, registration: Registration) -> None:
         """Record as skipped the ticks that passed while a run went on."""
@@ -6479,10 +6482,10 @@ class Runner(Steps):
 
     def _pause_in_place(self, hold: Hold, later: Later) -> Step:
         """Wait in the caller's thread; return the step to take then."""
-        retries = later.at_shutdown is not None
-        if self.stopping and later.at_shutdown is not None:
-            return later.at_shutdown
-        if retries and hold.run is not None and not hold.recorded:
+        last_step = later.at_shutdown
+        if self.stopping and last_step is not None:
+            return last_step
+        if last_step is not None and hold.run is not None and not hold.recorded:
             hold.run.wait(later.seconds)
         else:
             self._clock.wait(Flag(), later.seconds)
@@ -6547,8 +6550,7 @@ class Runner(Steps):
             return self._attempt
         if not self.claims.tell_lost(registration, run, verdict):
             return self._claim
-        registration.unsure = None
-        registration.accounted = run.scheduled_for or registration.accounted
+        registration.settle(run)
         return None
 
     def _pause_before(self, run: LiveRun, verdict: Claim) -> float:
@@ -6566,9 +6568,7 @@ class Runner(Steps):
         """Count a claimed run among the live ones: from here on it has heartbeats."""
         hold.run = hold.registration.run = run
         self.live[run.id] = run
-        registration = hold.registration
-        registration.unsure = None
-        registration.accounted = run.scheduled_for or registration.accounted
+        hold.registration.settle(run)
         self._claiming.discard(hold)
         self.ended.set()
         self.on_live()
@@ -6660,7 +6660,7 @@ class Runner(Steps):
     def kill_commands(self) -> None:
         """Kill the processes of all commands that run here."""
         for run in list(self.live.values()):
-            if (kill := getattr(run, "kill", None)) is not None:
+            if (kill := run.kill) is not None:
                 guarded(kill)
 
     def load(self) -> tuple[int, int]:
@@ -6720,7 +6720,7 @@ class Shutdown:
                 guarded(self._abandon, run)
             guarded(tools.sentry.ended, run, abandoned=True)
             guarded(tools.metrics.ended, run)
-            guarded(lambda run: run.ended.set(), run)
+            run.ended.set()
         return bool(hanging)
 
     def _abandon(self, run: LiveRun) -> None:
@@ -7309,13 +7309,9 @@ class Reports:
 
     def tasks(self) -> list[dict[str, object]]:
         """Return a dict for each task, by name."""
-        registrations = self._roster.all()
-        return [
-            {**self._description(registration), **status}
-            for registration, status in zip(
-                registrations, self._statuses(registrations), strict=True
-            )
-        ]
+        known = self._roster.all()
+        described = zip(map(self._description, known), self._statuses(known), strict=True)
+        return [{**description, **status} for description, status in described]
 
     def _description(self, registration: Registration) -> dict[str, object]:
         task, trigger = registration.task, self._roster.trigger_of(registration)
@@ -7342,10 +7338,8 @@ class Reports:
         one = len(registrations) == 1
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
         running = [run for each in withins for run in self._ledger.runs(each, running=True)]
-        standings, lasts = (
-            _of_all(self._ledger.standings, withins),
-            _of_all(self._ledger.lasts, withins),
-        )
+        standings = _of_all(self._ledger.standings, withins)
+        lasts = _of_all(self._ledger.lasts, withins)
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
         by_task = _by_whole_key((run.key, run) for run in running)
         return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
@@ -7569,6 +7563,7 @@ def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
 
 
 def _of_all(question: Callable[[str], dict[str, T]], withins: Iterable[str]) -> dict[str, T]:
+    """Return the answers of the ledger to a question about several prefixes, by key."""
     return {key: each for within in withins for key, each in question(within).items()}
 
 
