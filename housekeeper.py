@@ -5658,6 +5658,11 @@ class Registration:
         """Whether the task is still there, and asks for a startup run."""
         return not self.gone and self.task.enabled and self.task.startup is not False
 
+    def settle(self, run: LiveRun) -> None:
+        """Note that the claim of a run is answered, and that its tick has a row."""
+        self.unsure = None
+        self.accounted = run.scheduled_for or self.accounted
+
     @property
     def floor(self) -> datetime | None:
         """The instant up to which every tick is accounted for."""
@@ -5749,7 +5754,7 @@ class Roster:
     # Where their schedules stand.
 
     def start(self, timer: Timer) -> None:
-        """From now on put ticks on an agenda."""
+        """Put ticks on an agenda from now on."""
         self._timer = timer
 
     def bind(self) -> None:
@@ -5967,25 +5972,14 @@ class Workers:
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """A task whose lock is held, on its way from a claim to the end of the run that it won.
-
-    It keeps for itself what the scheduler needs of the run, because a task can ruin its own.
-    """
+    """A task whose lock is held, on its way from a claim to the end of the run that it won."""
 
     registration: Registration
     reason: Reason
-    run: LiveRun | None = None  # once it is claimed, and then:
-    id: str = ""
-    tick: datetime | None = None
-    ended: Flag = field(init=False)
+    run: LiveRun | None = None  # once it is claimed
     attempts: int = 0
     recorded: bool = False  # its outcome is on record, or cannot be
     parted: bool = False  # its end was told
-
-    def win(self, run: LiveRun) -> None:
-        """Take the run that was claimed."""
-        self.id, self.tick, self.ended = run.id, run.scheduled_for, run.ended
-        self.run = self.registration.run = run
 
 
 # One part of a run's life: returns the next one, or when to go on, or None at the end.
@@ -6060,6 +6054,7 @@ class Claims:
         return verdict
 
     def came_too_late(self, registration: Registration, run: LiveRun) -> bool:
+        """Tell whether a run was claimed when its tick was older than the task's grace."""
         late = self._too_late(registration, run.scheduled_for, self._clock.now())
         # The host may be ahead by more than grace.
         return late and self._too_late(registration, run.scheduled_for, self.due_until())
@@ -6137,7 +6132,11 @@ class Claims:
             row = self._gap_row(registration.task, trigger, status, (standing.floor, last))
             recorded = self._ledger.record(row, key, standing.floor)
             if recorded:
-                self._tell_gap(key, row)
+                self._metrics.ended(row)
+                ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
+                logger.warning("Task %s: %s %s: %s", row.task, ticks, row.status, row.note)
+            if recorded and row.status is Status.MISSED:
+                self._sentry.missed(key, row)
         registration.accounted = until
 
     def _gap_row(
@@ -6174,13 +6173,6 @@ class Claims:
             note=note,
         )
 
-    def _tell_gap(self, key: str, row: Run) -> None:
-        self._metrics.ended(row)
-        ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
-        logger.warning("Task %s: %s %s: %s", row.task, ticks, row.status, row.note)
-        if row.status is Status.MISSED:
-            self._sentry.missed(key, row)
-
     def account_passed(self, registration: Registration) -> None:
         """Record as skipped the ticks that passed while a run went on."""
         passed = registration.passed()
@@ -6213,7 +6205,7 @@ class Steps:
         run, hold.attempts = cast(LiveRun, hold.run), hold.attempts + 1
         if (number := hold.attempts) == 1:
             # While it waits it is among the live, so that it can be cancelled.
-            await_tick(self._clock, hold.tick)
+            await_tick(self._clock, run.scheduled_for)
             self._sentry.started(run)
             # Written at once: if this process dies, the next one ends what the command has left.
             run.on_group = self._ledger.beat
@@ -6306,7 +6298,6 @@ class Steps:
     def _record(self, hold: Hold) -> None:
         """Write a run's outcome into the ledger, and tell it."""
         run = cast(LiveRun, hold.run)
-        run.id, run.runner = hold.id, self.name
         if not self._ledger.finish(run):
             words = "Task %s ended as %s, but its row was ended by another process"
             guarded(outcome_logger.error, words, run.task, run.status)
@@ -6326,7 +6317,7 @@ class Runner(Steps):
     """Takes tasks from the timer's thread to a worker, and from a held lock to a free one.
 
     All of a run's life after its dispatch is _pursue(): its one `finally` frees the task and wakes
-    who waits, whatever a step raises, and whatever the task has done to its run.
+    who waits, whatever a step raises.
     """
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
@@ -6469,22 +6460,19 @@ class Runner(Steps):
             # Its tick is on nobody's record yet.
             return Later(LONGEST_BACKOFF, self._claim, _nothing)
         try:
-            hold.run = self._substitute(hold, error)
+            self._make_plain(hold.run, error)
             return cast("Later | None", self._take(hold, self._record))
         except BaseException:
             tell_defect("The outcome of task %s cannot be recorded", hold.registration.task.name)
             return None
 
-    def _substitute(self, hold: Hold, error: BaseException) -> LiveRun:
-        """Return a run that can be recorded in the place of one that the task has ruined."""
-        status = getattr(hold.run, "status", None)
-        run = self.claims.new_run(hold.registration, hold.reason, hold.tick)
-        run.id, run.started_at = hold.id, _start_of(self._clock.now(), hold.tick)
-        run.finished_at = self._clock.now()
-        settled = isinstance(status, Status) and status is not Status.RUNNING
-        run.status = cast(Status, status) if settled else Status.FAILED
+    def _make_plain(self, run: LiveRun, error: BaseException) -> None:
+        """Leave a run nothing but its outcome and a plain note, which can always be recorded."""
+        if run.status is Status.RUNNING:
+            run.status = Status.FAILED
+        run.finished_at = run.finished_at or self._clock.now()
         run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
-        return run
+        run.error, run.output, run.progress_made = "", "", None
 
     def _wait_for(self, hold: Hold, later: Later) -> bool:
         """Put a run's next step on the agenda, or take its last one when a shutdown has begun."""
@@ -6515,10 +6503,10 @@ class Runner(Steps):
 
     def _pause_in_place(self, hold: Hold, later: Later) -> Step:
         """Wait in the caller's thread; return the step to take then."""
-        retries = later.at_shutdown is not None
-        if self.stopping and later.at_shutdown is not None:
-            return later.at_shutdown
-        if retries and hold.run is not None and not hold.recorded:
+        last_step = later.at_shutdown
+        if self.stopping and last_step is not None:
+            return last_step
+        if last_step is not None and hold.run is not None and not hold.recorded:
             hold.run.wait(later.seconds)
         else:
             self._clock.wait(Flag(), later.seconds)
@@ -6551,8 +6539,8 @@ class Runner(Steps):
         except BaseException:
             tell_defect("Task %s: on_finish failed", hold.registration.task.name)
         finally:
-            self.live.pop(hold.id, None)
-            hold.ended.set()
+            self.live.pop(run.id, None)
+            run.ended.set()
             self.ended.set()
 
     # Claiming.
@@ -6583,8 +6571,7 @@ class Runner(Steps):
             return self._attempt
         if not self.claims.tell_lost(registration, run, verdict):
             return self._claim
-        registration.unsure = None
-        registration.accounted = run.scheduled_for or registration.accounted
+        registration.settle(run)
         return None
 
     def _pause_before(self, run: LiveRun, verdict: Claim) -> float:
@@ -6600,11 +6587,9 @@ class Runner(Steps):
 
     def _enter_live(self, hold: Hold, run: LiveRun) -> None:
         """Count a claimed run among the live ones: from here on it has heartbeats."""
-        hold.win(run)
+        hold.run = hold.registration.run = run
         self.live[run.id] = run
-        registration = hold.registration
-        registration.unsure = None
-        registration.accounted = run.scheduled_for or registration.accounted
+        hold.registration.settle(run)
         self._claiming.discard(hold)
         self.ended.set()
         self.on_live()
@@ -6696,7 +6681,7 @@ class Runner(Steps):
     def kill_commands(self) -> None:
         """Kill the processes of all commands that run here."""
         for run in list(self.live.values()):
-            if (kill := getattr(run, "kill", None)) is not None:
+            if (kill := run.kill) is not None:
                 guarded(kill)
 
     def load(self) -> tuple[int, int]:
@@ -6756,7 +6741,7 @@ class Shutdown:
                 guarded(self._abandon, run)
             guarded(tools.sentry.ended, run, abandoned=True)
             guarded(tools.metrics.ended, run)
-            guarded(lambda run: run.ended.set(), run)
+            run.ended.set()
         return bool(hanging)
 
     def _abandon(self, run: LiveRun) -> None:
@@ -6906,19 +6891,11 @@ class Upkeep:
         self._sentry.beat(live)
         try:
             for run in live:
-                self._beat_run(run)
+                row = self._ledger.beat(run)
+                if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
+                    self._runner.stop_run(run, Status.CANCELLED, row.note, insist=False)
         except LedgerUnavailable as error:
             logger.warning("Heartbeats could not be written: %s", error)
-
-    def _beat_run(self, run: LiveRun) -> None:
-        try:
-            row = self._ledger.beat(run)
-            if row is not None and row.stop_reason == Status.CANCELLED and not run.cancelled:
-                self._runner.stop_run(run, Status.CANCELLED, row.note, insist=False)
-        except LedgerUnavailable:
-            raise
-        except Exception:  # The task has ruined its run; the others have heartbeats all the same.
-            tell_defect("A heartbeat could not be written")
 
     def _beat_runner(self) -> None:
         self._skew = skew_of(self._clock, self._ledger)
@@ -7353,13 +7330,9 @@ class Reports:
 
     def tasks(self) -> list[dict[str, object]]:
         """Return a dict for each task, by name."""
-        registrations = self._roster.all()
-        return [
-            {**self._description(registration), **status}
-            for registration, status in zip(
-                registrations, self._statuses(registrations), strict=True
-            )
-        ]
+        known = self._roster.all()
+        described = zip(map(self._description, known), self._statuses(known), strict=True)
+        return [{**description, **status} for description, status in described]
 
     def _description(self, registration: Registration) -> dict[str, object]:
         task, trigger = registration.task, self._roster.trigger_of(registration)
@@ -7386,10 +7359,8 @@ class Reports:
         one = len(registrations) == 1
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
         running = [run for each in withins for run in self._ledger.runs(each, running=True)]
-        standings, lasts = (
-            _of_all(self._ledger.standings, withins),
-            _of_all(self._ledger.lasts, withins),
-        )
+        standings = _of_all(self._ledger.standings, withins)
+        lasts = _of_all(self._ledger.lasts, withins)
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
         by_task = _by_whole_key((run.key, run) for run in running)
         return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
@@ -7613,6 +7584,7 @@ def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
 
 
 def _of_all(question: Callable[[str], dict[str, T]], withins: Iterable[str]) -> dict[str, T]:
+    """Return the answers of the ledger to a question about several prefixes, by key."""
     return {key: each for within in withins for key, each in question(within).items()}
 
 
@@ -8032,9 +8004,9 @@ class Housekeeper(Life):
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         hold = self._runner.claim_by_hand(registration)
         self._runner.run_by_hand(hold, _current_run.get() if wait else None)
-        while wait and not hold.ended.is_set():
-            self.clock.wait(hold.ended, None)
         run = cast(LiveRun, hold.run)
+        while wait and not run.ended.is_set():
+            self.clock.wait(run.ended, None)
         if wait:
             _raise_outcome(run)
         return run
