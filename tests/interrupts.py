@@ -80,7 +80,8 @@ def imports() -> None:
         while True:
             sys.modules.pop(name, None)
             importlib.import_module(name)
-            spin(0.0005)
+            # A task that lets others get on only while it imports is not interrupted.
+            time.sleep(0.0005)
     finally:
         names.put(name)
 
