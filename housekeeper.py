@@ -125,7 +125,7 @@ from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError, available_timezone
 if TYPE_CHECKING:
     import argparse
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AlreadyRunning",
     "CommandFailed",
@@ -5041,6 +5041,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global noticing_fork, _looking
     _held_for_fork.clear()
+    # The parent's may be held for ever.
     noticing_fork, _looking = threading.Lock(), threading.RLock()
     forker = sys._getframe(1)  # whose call of os.fork() this is
     module = forker.f_globals.get("__name__")
