@@ -4925,20 +4925,15 @@ def scheduling_parent() -> int | None:
     return None if _is_reloaded() and not reloaded else pid
 
 
-_started: set[tuple[int, str]] = set()  # the runners, and their processes
-
-
-def tell_children(runner: str = "by hand") -> None:
+def tell_children() -> None:
     """Name this process to what it starts from now on: it schedules, or runs a task by hand."""
-    _started.add((os.getpid(), runner))
     os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
-def tell_children_no_more(runner: str) -> None:
-    """Stop naming this process once none of its runners schedules."""
-    _started.discard((os.getpid(), runner))
+def tell_children_no_more() -> None:
+    """Stop naming this process once nothing in it schedules."""
     told = os.environ.get(SCHEDULER, "").partition(":")[0]
-    if told == str(os.getpid()) and all(pid != os.getpid() for pid, _ in _started):
+    if told == str(os.getpid()) and not any(each.schedules for each in _alive):
         del os.environ[SCHEDULER]
 
 
@@ -7673,6 +7668,11 @@ class Life:
     def _discovery_problems(self) -> list[str]:
         return [f"Discovery: {problem}" for problem in self.problems]
 
+    @property
+    def schedules(self) -> bool:
+        """Whether this process dispatches ticks now."""
+        return self._started and self._scheduling
+
     # Starting.
 
     def initialize(self, *, scheduling: bool = True) -> None:
@@ -7703,8 +7703,8 @@ class Life:
         except BaseException:
             # Whatever has been started ends, and the next start makes all of it anew.
             guarded(self._timer.close, 0.0)
-            guarded(tell_children_no_more, self.runner)
             self._started, self._closed = False, True
+            guarded(tell_children_no_more)
             raise
         if parent is not None:
             logger.warning(
@@ -7760,7 +7760,7 @@ class Life:
                 return False
             if self._scheduling:
                 self._roster.start(self._timer)
-                tell_children(self.runner)
+                tell_children()
             self._runner.start()
         try:
             self._timer.start()
@@ -7864,8 +7864,7 @@ class Life:
         A server's worker starts with its first request when the parent had been started; what a
         task has forked does not.
         """
-        started = self._started and self._scheduling
-        self._to_wake = worker and (self._to_wake or started) and _current_run.get() is None
+        self._to_wake = worker and (self._to_wake or self.schedules) and _current_run.get() is None
         self.ledger.forget()
         for registration in self._roster.all():
             registration.run = registration.unsure = None
@@ -7940,9 +7939,9 @@ class Life:
         guarded(self._backlog.close)
         with ledger_calls_within(left(0.5)):
             guarded(self.ledger.close)
-        guarded(tell_children_no_more, self.runner)
         with self._life:
             self._started, self._closed = False, True
+        guarded(tell_children_no_more)
         level = logging.INFO if self._scheduling else logging.DEBUG
         guarded(logger.log, level, "Housekeeper %s stopped", self.runner)
         return hanging is False
@@ -8155,7 +8154,7 @@ class Housekeeper(Life):
         "runner", "version".
         """
         self._discover_once()
-        age = self._timer.age if self._started and self._scheduling else None
+        age = self._timer.age if self.schedules else None
         report = self._reports.health(self._discovery_problems(), age)
         return {
             **report.as_dict(),
@@ -10955,7 +10954,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
 def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threading.Event) -> Run:
     _init_sentry(housekeeper, options)
     housekeeper.initialize(scheduling=False)
-    tell_children(housekeeper.runner)  # All that this process starts, the task does.
+    tell_children()  # All that this process starts, the task does.
     run = housekeeper.run_task_manually(options.NAME, wait=False)
     while not run.ended.is_set():
         housekeeper.clock.wait(run.ended, 0.2)

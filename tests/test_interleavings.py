@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -739,7 +740,7 @@ def test_a_long_outage_adds_no_rounds_of_the_ledgers_thread(
 def test_a_shutdown_while_the_start_waits_for_the_ledger_ends_at_once_and_starts_nothing(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hk, "_started", set())  # Without those of other tests.
+    monkeypatch.setattr(hk, "_alive", weakref.WeakSet())  # Without those of other tests.
     begun: list[int] = []
     housekeeper = make(Task("work", lambda: begun.append(1), startup=True), start=False)
     waits, go_on, opened = threading.Event(), threading.Event(), housekeeper.ledger.open
@@ -787,7 +788,7 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr(hk, "_started", set())  # Without those of other tests.
+    monkeypatch.setattr(hk, "_alive", weakref.WeakSet())  # Without those of other tests.
     heard, inside = threading.Event(), threading.Event()
 
     def work() -> None:
