@@ -341,7 +341,7 @@ class TestEveryLedger:
         run = bench.claimed(START)
         bench.clock.advance(90)
         run.attempt, run.note, run.error, run.output = 3, "note", "error", "output"
-        run.progress(2, 7, "rows")
+        run.progress_made = Progress(2, 7, "rows")
         assert bench.finish(run, Status.FAILED)
         row = bench.row(run)
         assert (row.status, row.finished_at) == (Status.FAILED, minutes(1.5))
@@ -538,7 +538,7 @@ class TestEveryLedger:
         run = bench.claimed(START)
         bench.clock.advance(15)
         run.attempt = 2
-        run.progress(1.5)
+        run.progress_made = Progress(1.5, None, "")
         row = bench.ledger.beat(run)
         assert row is not None
         assert row.heartbeat_at == START + timedelta(seconds=15)
