@@ -61,6 +61,7 @@ if sys.version_info < (3, 10):  # noqa: UP036
 import ast
 import atexit
 import bisect
+import calendar
 import codecs
 import concurrent.futures.thread
 import contextlib
@@ -753,7 +754,7 @@ def days_named(day: str, weekday: str, year: int, month: int) -> frozenset[int]:
 
 def length_of_month(year: int, month: int) -> int:
     """Return how many days a month has."""
-    return (date(year + month // 12, month % 12 + 1, 1) - date(year, month, 1)).days
+    return calendar.monthrange(year, month)[1]
 
 
 def _days_by_number(text: str, weekdays: dict[int, int]) -> set[int]:

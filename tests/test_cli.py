@@ -1100,7 +1100,7 @@ def test_what_a_task_prints_moves_no_cursor_when_a_terminal_shows_it(shell: Shel
         text = on_a_terminal(shell, *command, NO_COLOR="1")
         assert not set(text) & set("\x1b\x07\x08\x9b"), command
     assert "red" in on_a_terminal(shell, "history", NO_COLOR="1")
-    assert "\x1b[2J" in shell("show", run["id"]), "in a pipe it is what it was"
+    assert "\x1b[31mred" in shell("show", run["id"]), "in a pipe it is what it was"
 
 
 def test_outcomes_have_colours_on_a_terminal_and_nowhere_else(shell: Shell) -> None:

@@ -546,7 +546,7 @@ def test_no_scheduler_is_the_loudest_thing_on_the_page(
     alarm.wait_for(state="hidden")
     page.get_by_text(re.compile("1 scheduler running, vm:123, last beat [0-9]+ s ago")).click()
     runners = page.locator("#runners li").all_inner_texts()
-    assert "vm:123, 10 workers, version 0.1.0" in runners[0]
+    assert f"vm:123, 10 workers, version {hk.__version__}" in runners[0]
     assert "died" in runners[1]
     assert all("503" in each for each in dashboard.troubles), "critical"
     dashboard.troubles.clear()

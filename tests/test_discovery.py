@@ -859,7 +859,7 @@ def test_a_reloaded_task_runs_its_new_function(folder: Path) -> None:
     for word in ("old", "new"):
         write(folder, "sweep.py", source.format(word))
         housekeeper.discover()
-        task = cast(Any, housekeeper.registrations.find("sweep")).task
+        task = cast(Any, housekeeper.registrations.get("sweep")).task
         assert task.run is not None
         assert task.run() == word
 

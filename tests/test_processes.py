@@ -16,6 +16,7 @@ import textwrap
 import threading
 import time
 import types
+import weakref
 import wsgiref.util
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -634,7 +635,12 @@ def test_ticks_are_left_to_the_living_process_that_has_started_this_one(
     assert not held_up(told), "it is gone"
 
 
-def test_the_environment_names_this_process_while_it_schedules(make: Any, tmp_path: Path) -> None:
+def test_the_environment_names_this_process_while_it_schedules(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other tests have left theirs.
+    monkeypatch.setattr(hk, "_alive", weakref.WeakSet())
+
     def named() -> str:
         return os.environ.get("HOUSEKEEPER_SCHEDULER", "")
 
