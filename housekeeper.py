@@ -4968,6 +4968,14 @@ def waits_for_reloaded_child() -> bool:
     return frame is not None
 
 
+def green_threads() -> str:
+    """Name the library that has put its own in the place of threads; "" when none has."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+
+
 def forking_server() -> str:
     """Name the server when this process serves nothing itself and only forks workers.
 
@@ -7715,6 +7723,11 @@ class Life:
                 parent,
                 SCHEDULER,
             )
+        if library := green_threads():
+            words = (
+                "%s has replaced threads: a timeout asks a function to stop, and interrupts none"
+            )
+            logger.warning(words, library)
         level = logging.INFO if self._scheduling else logging.DEBUG
         words = "Housekeeper %s started %s with %d tasks, zone %s, ledger %s"
         count = len(self._roster.all())

@@ -874,3 +874,14 @@ def test_a_start_that_fails_in_a_worker_does_not_take_the_site_down(
 def test_the_clock_of_this_machine_is_read_in_utc() -> None:
     clock = hk.SystemClock()
     assert abs((clock.now() - datetime.now(timezone.utc)).total_seconds()) < 5
+
+
+def test_a_start_says_once_what_is_limited_where_threads_are_replaced(
+    make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # gevent itself would replace the threads of this process for good.
+    patched = types.SimpleNamespace(is_module_patched=lambda name: name == "threading")
+    monkeypatch.setitem(sys.modules, "gevent.monkey", patched)
+    make()
+    said = "gevent has replaced threads: a timeout asks a function to stop, and interrupts none"
+    assert caplog.messages.count(said) == 1
