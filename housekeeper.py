@@ -1073,8 +1073,8 @@ class Task:
     enabled: False lists the task and leaves it to be run by hand.
     grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
-        as soon as it is in no lock of logging, threading, queue, the import system or Housekeeper;
-        that can leave a lock of some other library held.
+        as soon as it is seen in no lock of logging, threading, queue, the import system or
+        Housekeeper; that can leave a lock of some other library held, and rarely one of these.
     retries: how often a failed run is tried again, after `retry_delay` seconds that double each
         time up to an hour; a retry that could not start before the next tick is not made.
     each_host: each host that shares the ledger runs each tick, instead of one of them.
