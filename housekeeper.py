@@ -5089,6 +5089,7 @@ class Discovered:
     problems: list[str] = field(default_factory=list)
     broken: set[Path] = field(default_factory=set)  # the files that did not load
     unreadable: bool = False  # the folder itself: nothing is known of its files
+    stamps: dict[str, int] = field(default_factory=dict)  # see stamps_of()
 
     def reason(self, name: str) -> str | None:
         """Return why the file that is named like a task did not load; None when it did."""
@@ -5105,7 +5106,7 @@ def discover_tasks(folder: Path) -> Discovered:
 
     Whatever is wrong with a file is a problem on the list, with file and line; the others load.
     """
-    found, folder = Discovered(), folder.absolute()
+    found, folder = Discovered(stamps=stamps_of(folder)), folder.absolute()
     try:
         importable_as_housekeeper()
         files = sorted(each for each in folder.iterdir() if re.match(r"[^._].*\.py$", each.name))
@@ -5136,6 +5137,13 @@ def discover_tasks(folder: Path) -> Discovered:
     finally:
         task_made.reset(token)
     return found
+
+
+def stamps_of(folder: Path) -> dict[str, int]:
+    """Return when each Python file of a folder, helpers included, was changed last."""
+    with contextlib.suppress(OSError):
+        return {each.name: each.stat().st_mtime_ns for each in folder.glob("*.py")}
+    return {}
 
 
 def _is_of_another_program(path: Path) -> bool:
@@ -7612,6 +7620,9 @@ def _newest_of(lasts: Sequence[Lasts]) -> tuple[Lasts, datetime | None]:
 # ================================================================================================
 
 
+NOT_LOADED = "It has not loaded what has changed in the tasks folder:"
+
+
 def public(
     method: Callable[Concatenate[Housekeeper, P], R],
 ) -> Callable[Concatenate[Housekeeper, P], R]:
@@ -7675,7 +7686,12 @@ class Life:
         self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
 
     def _discovery_problems(self) -> list[str]:
-        return [f"Discovery: {problem}" for problem in self.problems]
+        told = [f"Discovery: {problem}" for problem in self.problems]
+        if self._found is None or self.tasks_dir is None:
+            return told
+        before, now = self._found.stamps.items(), stamps_of(self.tasks_dir).items()
+        names = ", ".join(sorted({name for name, _ in before ^ now}))
+        return [*told, f"{NOT_LOADED} {names}; send it SIGHUP, or restart it."] if names else told
 
     @property
     def schedules(self) -> bool:
@@ -10257,7 +10273,6 @@ had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be 
 answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
 2 critical, 3 no ledger, 4 as above"""
 
-FAILURES = (Status.FAILED, Status.TIMED_OUT, Status.CRASHED)
 SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
 
@@ -10999,8 +11014,9 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
             remarks.append(_no_ledger(housekeeper))
     except LedgerUnavailable as error:
         remarks, code = [*remarks, str(error)], 3
+    stale = [each for each in report.warnings if NOT_LOADED in each]
     lines = _task_table(tasks, options.screen)
-    return Reply(tasks, lines, code, [*remarks, *report.critical])
+    return Reply(tasks, lines, code, [*remarks, *report.critical, *stale])
 
 
 def _no_ledger(housekeeper: Housekeeper) -> str:

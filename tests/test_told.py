@@ -290,3 +290,15 @@ def test_a_ledger_out_of_reach_is_told_within_two_seconds_a_call(world: World, m
     assert problem in health.remarks + json.dumps(health.values)
     assert_door_tells(door, "critical", r"The ledger cannot be reached\.")
     assert world.ask("why", "tick").code == 3
+
+
+def test_files_that_a_scheduler_has_not_loaded_are_told_until_it_loads_them(world: World) -> None:
+    process = world.start()
+    assert world.ask("list").remarks == ""
+    world.write("extra", TICK.replace("tick", "extra"))
+    said = "It has not loaded what has changed in the tasks folder: extra.py; send it SIGHUP"
+    eventually(lambda: said in world.ask("list").remarks)
+    assert said in " ".join(world.ask("health").values["problems"])
+    process.send_signal(signal.SIGHUP)
+    eventually(lambda: world.ask("list").remarks == "")
+    assert world.ask("health").values["status"] == "ok"
