@@ -241,6 +241,11 @@ class RunTimedOut(BaseException):
     """Raised in the thread of a run that has exceeded its timeout.  A BaseException likewise."""
 
 
+def first_line(words: object) -> str:
+    """Return the first line of an error's text."""
+    return str(words).strip().partition("\n")[0]
+
+
 def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
     """Call something; what it raises is logged, and nobody else has to care."""
     try:
@@ -3643,7 +3648,7 @@ class PostgresLedger(SqlLedger):
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
             return None
-        return str(error).strip().partition("\n")[0]
+        return first_line(error)
 
     def _is_about_text(self, error: BaseException) -> bool:
         # Class 22 of SQLSTATE, such as a character that LATIN1 has not.
@@ -3721,9 +3726,9 @@ class PostgresLedger(SqlLedger):
             self._statement(lock + script, None, until)
         except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
             raise ConfigurationError(
-                f"ledger {self.url}: its role may not make tables ({str(error).strip()}); have the"
-                " database's administrator run this, and GRANT SELECT, INSERT, UPDATE, DELETE on"
-                f" the {len(TABLES)} tables to the role:\n{script}"
+                f"ledger {self.url}: its role may not make tables ({first_line(error)}); have the"
+                " database's administrator run what follows, and GRANT SELECT, INSERT, UPDATE,"
+                f" DELETE on the {len(TABLES)} tables to the role:\n{script}"
             ) from error
 
     def _instant(self, value: Any) -> datetime | None:
@@ -5590,7 +5595,7 @@ class Backlog:
         self._failures += 1
         pause = min(LONGEST_BACKOFF, 2.0 ** min(self._failures - 1, 10))
         self._annals.begin(LEDGER_AWAY)
-        logger.warning("%s, trying again in %.0f s: %s", what, pause, error)
+        logger.warning("%s, trying again in %.0f s: %s", what, pause, first_line(error))
         return pause
 
     def worked(self) -> None:
@@ -7526,7 +7531,7 @@ class Reports:
         except LedgerUnavailable as error:
             report.critical.append(f"The ledger cannot be reached: {error}.")
         except ConfigurationError as error:
-            report.critical.append(f"The ledger cannot be used: {error}.")
+            report.critical.append(f"The ledger cannot be used: {first_line(error)}.")
         return report
 
     def _ask_ledger(self, report: HealthReport) -> None:
