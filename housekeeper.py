@@ -8351,8 +8351,8 @@ PAGE_HTML = """\
     <div id="ahead">
       <section>
         <h2>Next 24 hours</h2>
-        <svg id="day" role="img" aria-labelledby="day-note"></svg>
-        <p id="day-note"></p>
+        <svg id="day" role="img" aria-labelledby="day-note" tabindex="0"></svg>
+        <p id="day-note" aria-live="polite"></p>
       </section>
       <section><h2>What comes next</h2><ol id="next"></ol></section>
     </div>
@@ -8475,7 +8475,7 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 #day { display: block; width: 100%; height: 88px; }
 #day text { font-size: 11.5px; fill: var(--soft); } #day line, .ground { stroke: var(--line); }
 #day .bar, #day .band { fill: var(--bar); } #day .band { opacity: .55; }
-#day g:hover .bar { fill: var(--live); }
+#day g:hover .bar, #day .here .bar { fill: var(--live); }
 #next li, #events li { display: grid; grid-template-columns: 74px minmax(0, 1fr) auto;
   gap: 2px 14px; padding: 1px 0; }
 #events { max-height: 150px; overflow: auto; }
@@ -9004,6 +9004,17 @@ function drawDay() {
     : ""}`);
 }
 
+// The arrow keys go from one quarter that has tasks to the next, and its words are read out.
+function walkDay(event) {
+  const bars = [...$("day").querySelectorAll("g")], step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+  if (!step || !bars.length) return;
+  event.preventDefault();
+  const from = bars.findIndex((each) => each.classList.contains("here"));
+  const to = from < 0 && step < 0 ? bars.length - 1 : (from + step + bars.length) % bars.length;
+  bars.forEach((each, index) => each.classList.toggle("here", index === to));
+  write($("day-note"), bars[to].textContent);
+}
+
 function tellNext() {
   const next = [...rows.values()].map((row) => row.task).filter((task) => task.next_run)
     .sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
@@ -9296,8 +9307,8 @@ function begin() {
     words(status))));
   $("detail-state").append(detail.last, detail.error, detail.progress, detail.acts);
   const listeners = [["sign-in", "submit", signIn], ["why", "submit", askWhy],
-    ["zone", "change", chooseZone], ["outcome", "change", loadFeed], ["sort", "change", arrange],
-    ["search", "input", arrange], ["grouped", "change", arrange],
+    ["zone", "change", chooseZone], ["outcome", "change", loadFeed], ["day", "keydown", walkDay],
+    ["sort", "change", arrange], ["search", "input", arrange], ["grouped", "change", arrange],
     ["every", "change", () => choose(shown, $("every").checked)],
     ["chart", "click", openBar], ["more", "click", () => loadRuns(oldest)],
     ["detail-close", "click", () => $("detail").close()], ["detail", "close", closed]];

@@ -784,6 +784,10 @@ def test_the_next_day_shows_frequent_tasks_as_a_band_and_what_comes_next(
     dashboard.page.get_by_text("every half hour or more often: 1 (idle)").wait_for()
     quarters = dashboard.page.locator("#day g title").all_text_contents()
     assert any(re.fullmatch("[0-2][0-9]:[0-5][0-9], 1 task: backup", each) for each in quarters)
+    dashboard.page.focus("#day")
+    for key, quarter in (("Right", 0), ("Right", 1), ("Left", 0), ("Left", -1), ("Right", 0)):
+        dashboard.page.keyboard.press(f"Arrow{key}")
+        assert dashboard.page.inner_text("#day-note") == quarters[quarter % len(quarters)]
     names = dashboard.page.locator("#next a").all_inner_texts()
     tasks = {each["name"]: each["next_run"] for each in dashboard.housekeeper.list_tasks()}
     coming = {name: tick for name, tick in tasks.items() if tick}
