@@ -291,7 +291,7 @@ def test_every_option_field_variable_command_and_method_is_in_the_readme() -> No
 def test_the_readme_is_for_the_person_who_has_ten_minutes() -> None:
     first, reference = README.split("## Reference")
     assert len(first.split()) < 900
-    assert len(reference.split()) < 2450
+    assert len(reference.split()) < 2240
     assert reference.count("<details>") == reference.count("</details>") >= 9
     assert (ROOT / "tests/dashboard.png").stat().st_size < 300_000
 
