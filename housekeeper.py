@@ -153,6 +153,7 @@ __all__ = [
 Action = Callable[[], object]
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def _own_logger(name: str) -> logging.Logger:
@@ -2838,10 +2839,6 @@ class Database:
         """Return what an error of the database says in a line; None for any other error."""
         raise NotImplementedError
 
-    def _is_about_text(self, error: BaseException) -> bool:
-        """Tell whether the database could not store a character."""
-        return False
-
     def _instant(self, value: Any) -> datetime | None:
         """Return a stored instant as an aware datetime in UTC."""
         raise NotImplementedError
@@ -2850,12 +2847,7 @@ class Database:
 
     def open(self) -> None:
         with self._turn() as until:
-            try:
-                self._connected(until)
-            except Exception as error:
-                if self._failure(error) is None:
-                    raise
-                raise self._unavailable(error) from error
+            self._on_connection(until, lambda: None)
 
     def close(self) -> None:
         with contextlib.suppress(LedgerUnavailable), self._turn():
@@ -2864,10 +2856,6 @@ class Database:
     def forget(self) -> None:
         _abandoned.append(self._connection)
         self._start()
-
-    def _connected(self, until: float, *, prepare: bool = True) -> None:
-        if self._connection is None:
-            self._connection = self._connect(until, prepare=prepare)
 
     def _disconnect(self) -> None:
         """End the kept connection, when there is one; the lock is held."""
@@ -2903,25 +2891,32 @@ class Database:
         finally:
             self.lock.release()
 
-    def _persist(
-        self, sql: str, values: Mapping[str, object], until: float
-    ) -> tuple[list[Any], int]:
-        """Run one statement; when it fails, once more on a new connection.  The lock is held."""
+    def _on_connection(self, until: float, work: Callable[[], T], *, prepare: bool = True) -> T:
+        """Do something on the kept connection; when it fails, once more on a new one.
+
+        The lock is held.
+        """
         for is_last in (False, True):
             try:
-                self._connected(until)
-                return self._statement(sql, values, until)
-            except ConfigurationError as error:
-                raise LedgerUnavailable(str(error)) from error
+                if self._connection is None:
+                    self._connection = self._connect(until, prepare=prepare)
+                return work()
             except BaseException as error:
                 self._disconnect()
                 if self._failure(error) is None:
                     raise
                 if is_last or self._clock.monotonic() >= until:
                     raise self._unavailable(error) from error
-                if self._is_about_text(error):
-                    values = {name: _in_ascii(value) for name, value in values.items()}
         raise AssertionError("unreachable")
+
+    def _persist(
+        self, sql: str, values: Mapping[str, object], until: float
+    ) -> tuple[list[Any], int]:
+        """Run one statement; the lock is held."""
+        try:
+            return self._on_connection(until, lambda: self._statement(sql, values, until))
+        except ConfigurationError as error:
+            raise LedgerUnavailable(str(error)) from error
 
     def _run(self, sql: str, row: object, values: Mapping[str, object]) -> tuple[list[Any], int]:
         """Run one statement with the values that it names: attributes of `row`, or others."""
@@ -2968,10 +2963,6 @@ def without_password(url: str) -> str:
     """Return a URL with *** for all that may be of a password, also one of a broken URL."""
     url = re.sub(r"(?s)(://[^:@/?]*):.*@", r"\1:***@", url)
     return mask_secrets(re.sub(r"(?is)(password=).*", r"\1***", url))
-
-
-def _in_ascii(value: object) -> object:
-    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
@@ -3635,24 +3626,13 @@ class PostgresLedger(SqlLedger):
 
     def exists(self) -> bool:
         with self._turn() as until:
-            for is_last in (self._connection is None, True):
-                try:
-                    self._connected(until, prepare=False)
-                    return self._version(until) is not None
-                except (self._driver.Error, OSError) as error:
-                    self._disconnect()
-                    if is_last:
-                        raise self._unavailable(error) from error
-        raise AssertionError("unreachable")
+            found = self._on_connection(until, lambda: self._version(until), prepare=False)
+        return found is not None
 
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
             return None
         return first_line(error)
-
-    def _is_about_text(self, error: BaseException) -> bool:
-        # Class 22 of SQLSTATE, such as a character that LATIN1 has not.
-        return str(getattr(error, "pgcode", None) or "").startswith("22")
 
     def _connect(self, until: float, *, prepare: bool = True) -> Any:
         addresses = _addresses_of(self._parameters, self._clock, until)
@@ -3681,7 +3661,11 @@ class PostgresLedger(SqlLedger):
     ) -> tuple[list[Any], int]:
         cursor = self._connection.cursor()
         cursor.execute(self._prefix + sql, values)
-        self._await(self._connection, until)
+        try:
+            self._await(self._connection, until)
+        except self._driver.DataError:  # Such as a character that LATIN1 lacks.
+            cursor.execute(self._prefix + sql, _in_ascii(values))
+            self._await(self._connection, until)
         return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
     def _await(self, connection: Any, until: float) -> None:
@@ -3733,6 +3717,15 @@ class PostgresLedger(SqlLedger):
 
     def _instant(self, value: Any) -> datetime | None:
         return cast(datetime, value).astimezone(UTC) if value else None
+
+
+def _in_ascii(values: Mapping[str, object] | None) -> dict[str, object]:
+    return {
+        name: str.encode(each, "ascii", "backslashreplace").decode()
+        if isinstance(each, str)
+        else each
+        for name, each in (values or {}).items()
+    }
 
 
 def _well_formed(url: str) -> str:
@@ -3968,9 +3961,6 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
     # By its type: isinstance() would ask the error, which may raise on being asked.
     status = next((ENDS[kind] for kind in ENDS if issubclass(type(error), kind)), Status.FAILED)
     return status, _in_a_line(error), trace[-16384:]
-
-
-T = TypeVar("T")
 
 
 def worded(
@@ -9006,7 +8996,8 @@ function drawDay() {
 
 // The arrow keys go from one quarter that has tasks to the next, and its words are read out.
 function walkDay(event) {
-  const bars = [...$("day").querySelectorAll("g")], step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+  const bars = [...$("day").querySelectorAll("g")];
+  const step = {ArrowLeft: -1, ArrowRight: 1}[event.key];
   if (!step || !bars.length) return;
   event.preventDefault();
   const from = bars.findIndex((each) => each.classList.contains("here"));
