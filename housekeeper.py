@@ -2201,7 +2201,7 @@ class Lasts(NamedTuple):
     run: Run | None = None  # the newest that was started
     success: datetime | None = None  # the end of the newest that succeeded
     failures: int = 0  # the runs since then that failed; 0 when the newest did not
-    failing_since: datetime | None = None  # the start of the first of them
+    failing_since: datetime | None = None  # the tick of the first of them, or its start
     last_error: str = ""  # the note of the last of them
 
 
@@ -2341,26 +2341,6 @@ class Ledger(Protocol):
 
     def prune_runners(self, old: datetime) -> None:
         """Delete the rows of runners that were not seen since `old`."""
-
-
-def was_there(row: RunnerRow, instant: datetime) -> bool:
-    """Tell whether a runner was at work at an instant, as far as its beats tell."""
-    begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
-    end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
-    return begun <= instant <= end
-
-
-def absence_at(rows: Iterable[RunnerRow], instant: datetime) -> str:
-    """Say from when to when no scheduler was there, around an instant; "" when one was."""
-    known = list(rows)
-    if any(was_there(row, instant) for row in known):
-        return ""
-    ends = [row.stopped_at or row.beat_at for row in known]
-    last = max((end for end in ends if end and end < instant), default=None)
-    begins = [row.started_at for row in known if row.started_at and row.started_at > instant]
-    since = f"from {last:%Y-%m-%d %H:%M:%S} UTC" if last else "before"
-    until = f" to {min(begins):%Y-%m-%d %H:%M:%S} UTC" if begins else " on"
-    return f"no scheduler was there {since}{until if last or begins else ''}"
 
 
 def first_of(runs: Sequence[Run]) -> Run | None:
@@ -2708,7 +2688,8 @@ def _lasts_of(rows: Sequence[Run], now: datetime) -> Lasts:
             break
     if not failed or last is None or last.status not in (Status.RUNNING, *FAILURES):
         return Lasts(last, success)
-    return Lasts(last, success, len(failed), failed[-1].started_at, failed[0].note)
+    first = failed[-1].scheduled_for or failed[-1].started_at
+    return Lasts(last, success, len(failed), first, failed[0].note)
 
 
 def _is_silent(row: Run, now: datetime) -> bool:
@@ -3247,7 +3228,8 @@ class SqlLedger(Database):
         success = one % ("id", "status = 'succeeded'", " ORDER BY id DESC LIMIT 1")
         since_then = "{failed} AND id > CASE WHEN good IS NULL THEN '' ELSE good END"
         failures = one % ("COUNT(*)", since_then, "")
-        first = one % ("started_at", since_then, " ORDER BY id LIMIT 1")
+        instant = "CASE WHEN scheduled_for IS NULL THEN started_at ELSE scheduled_for END"
+        first = one % (instant, since_then, " ORDER BY id LIMIT 1")
         worst = one % ("note", since_then, " ORDER BY id DESC LIMIT 1")
         rows = self._rows(
             "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE id = good),"
@@ -4819,6 +4801,62 @@ def place_of_this_process() -> str:
         return ""
 
 
+# Runners: who is there, and who was.
+
+
+def is_here(row: RunnerRow) -> bool:
+    """Tell whether a runner is or was a process of this very place."""
+    return row.place != "" and row.place == place_of_this_process()
+
+
+def is_dead(row: RunnerRow) -> bool:
+    """Tell whether a runner's process is known to have ended."""
+    return is_here(row) and birth_of(row.pid) != row.birth
+
+
+def is_alive(row: RunnerRow, now: datetime) -> bool:
+    """Tell whether a runner has been seen lately, and is not known to have ended."""
+    beat = cast(datetime, row.beat_at)
+    seen = abs((now - beat).total_seconds()) <= SEEN_WITHIN
+    return row.stopped_at is None and seen and not is_dead(row)
+
+
+def lives_here(row: RunnerRow) -> bool:
+    """Tell whether a runner's process lives, whether or not the ledger hears of it."""
+    return row.stopped_at is None and is_here(row) and not is_dead(row)
+
+
+def was_there(row: RunnerRow, instant: datetime) -> bool:
+    """Tell whether a runner was at work at an instant, as far as its beats tell."""
+    begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
+    end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
+    return begun <= instant and (instant <= end or lives_here(row))
+
+
+def absence_at(rows: Iterable[RunnerRow], instant: datetime) -> str:
+    """Say from when to when no scheduler was there, around an instant; "" when one was."""
+    known = list(rows)
+    if any(was_there(row, instant) for row in known):
+        return ""
+    ends = [row.stopped_at or row.beat_at for row in known]
+    last = max((end for end in ends if end and end < instant), default=None)
+    begins = [row.started_at for row in known if row.started_at and row.started_at > instant]
+    first = f"{min(begins):%Y-%m-%d %H:%M:%S} UTC" if begins else ""
+    if last is None:
+        return f"no scheduler was there {f'before {first}' if first else 'at any time'}"
+    until = f"to {first}" if first else "on"
+    return f"no scheduler was there from {last:%Y-%m-%d %H:%M:%S} UTC {until}"
+
+
+def silence_of(row: RunnerRow) -> str:
+    """Say of a runner that lives that the ledger does not hear of it."""
+    since = f"{row.beat_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{row.runner} lives, and has given the ledger no sign of life since {since}."
+
+
+# Releases.
+
+
 def release_folder_warning(path: str) -> str:
     """Return a warning when a file lies in a release's folder, as Capistrano makes them; or "".
 
@@ -5369,6 +5407,7 @@ if held_back() and FOLDERS in os.environ:
 # end; it and the binding also while the ledger is.
 
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
+STALL = 5.0  # seconds by which the loop comes too late when the process stood still
 LONGEST_BACKOFF = 30.0  # seconds
 
 
@@ -5387,10 +5426,10 @@ class Timer:
         clock: Clock,
         on_due: Callable[[list[tuple[datetime, Any]]], None],
         on_jump: Callable[[float], object],
+        on_stall: Callable[[float], object],
     ) -> None:
         self._clock = clock
-        self._on_due = on_due
-        self._on_jump = on_jump
+        self._on_due, self._on_jump, self._on_stall = on_due, on_jump, on_stall
         # Guards the heaps; wakes the thread.  Never held while something is called.
         self._changed = threading.Condition(threading.Lock())
         self._numbers = itertools.count()  # breaks ties, and names entries
@@ -5399,6 +5438,7 @@ class Timer:
         self._entries: dict[int, Any] = {}  # what is on the agenda, by the numbers in the heaps
         self._closed = False
         self._last_look: tuple[datetime, float] | None = None
+        self._asleep_until = math.inf  # on the monotonic clock
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -5466,8 +5506,11 @@ class Timer:
             if not ticks and not actions:
                 if self._closed:
                     return False
-                self._clock.wait(self._changed, self._sleep(ahead, elapsed))
+                seconds = self._sleep(ahead, elapsed)
+                self._asleep_until = elapsed + (math.inf if seconds is None else seconds)
+                self._clock.wait(self._changed, seconds)
                 return True
+        self._asleep_until = elapsed
         for _, action in actions:
             guarded(action)
         if ticks:
@@ -5502,6 +5545,8 @@ class Timer:
         if abs(jump) >= CLOCK_JUMP:
             logger.warning("Clock jumped by %+.1f s, or the machine was suspended", jump)
             self._on_jump(jump)
+        elif (late := elapsed - self._asleep_until) >= STALL:
+            self._on_stall(late)
 
     def close(self, limit: float) -> None:
         """Forget what is on the agenda, and wait for the thread, so many seconds at most."""
@@ -5525,19 +5570,19 @@ class Annals:
         self._clock = clock
         self.since = clock.now()  # Before that this process was not there.
         self._known: deque[tuple[datetime, datetime, str]] = deque(maxlen=100)
-        self._open: dict[str, datetime] = {}  # what goes on now, since when
+        self._open: dict[str, tuple[datetime, str]] = {}  # what goes on now: since when, and more
 
-    def begin(self, what: str) -> None:
-        """Note that something has begun, unless that is known."""
-        if what not in self._open:
-            self._open[what] = self._clock.now()
+    def begin(self, what: str, detail: str = "") -> None:
+        """Note that something has begun, unless that is known; `detail` says more of it."""
+        self._open.setdefault(what, (self._clock.now(), f" ({detail})" if detail else ""))
 
     def end(self, what: str) -> None:
         """Note that it is over; what lasted less than a second has kept nobody from a tick."""
-        if (began := self._open.pop(what, None)) is not None:
+        if (known := self._open.pop(what, None)) is not None:
+            began, detail = known
             now = self._clock.now()
             if now - began >= SECOND:
-                self.add(what, began, now)
+                self.add(what + detail, began, now)
 
     def add(self, what: str, began: datetime, ended: datetime) -> None:
         """Note what was the matter from one instant to another."""
@@ -5545,21 +5590,24 @@ class Annals:
 
     def between(self, first: datetime, last: datetime) -> str:
         """Say what was the matter between two instants; "" when nothing was."""
-        for what, began in list(self._open.items()):
+        for what, (began, detail) in list(self._open.items()):
             if began <= last:
-                return f"{what} from {began:%Y-%m-%d %H:%M:%S} UTC on"
+                return f"{what}{detail} from {began:%Y-%m-%d %H:%M:%S} UTC on"
         for began, ended, what in reversed(list(self._known)):
             if began <= last and ended >= first:
                 return f"{what} from {began:%Y-%m-%d %H:%M:%S} to {ended:%H:%M:%S} UTC"
         return ""
 
-    def now(self) -> list[str]:
-        """Say what has been the matter for a while; who can read it has reached the ledger."""
-        a_while_ago = self._clock.now() - A_WHILE
+    def now(self, *whats: str) -> list[str]:
+        """Say which of these things have been the matter for a while; of all when none is named.
+
+        Then without the ledger's absence: who can read it has reached the ledger.
+        """
+        a_while_ago, known = self._clock.now() - A_WHILE, list(self._open.items())
         return [
-            f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}."
-            for what, began in list(self._open.items())
-            if began <= a_while_ago and what != LEDGER_AWAY
+            f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}{detail}."
+            for what, (began, detail) in known
+            if began <= a_while_ago and (what in whats if whats else what != LEDGER_AWAY)
         ]
 
 
@@ -5584,8 +5632,9 @@ class Backlog:
         """Log a failure of the ledger; return the pause, that doubles while failures go on."""
         self._failures += 1
         pause = min(LONGEST_BACKOFF, 2.0 ** min(self._failures - 1, 10))
-        self._annals.begin(LEDGER_AWAY)
-        logger.warning("%s, trying again in %.0f s: %s", what, pause, first_line(error))
+        reason = first_line(error)
+        self._annals.begin(LEDGER_AWAY, reason.partition(": ")[2] or reason)
+        logger.warning("%s, trying again in %.0f s: %s", what, pause, reason)
         return pause
 
     def worked(self) -> None:
@@ -5898,6 +5947,18 @@ class Roster:
         own = key == registration.key or not is_hashed(registration.task.schedule)
         return self.trigger_of(registration) if own else self._make_trigger(registration, key)
 
+    def conflict(self, registration: Registration, key: str, standing: Standing) -> str:
+        """Say that a task was entered last with another schedule than the one here; or ""."""
+        trigger = self.trigger_on(registration, key)
+        mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
+        if mine in ("", standing.schedule):
+            return ""
+        other = f"{standing.schedule or 'none'} in {standing.entered_by or 'another process'}"
+        return (
+            f"Task {registration.task.name} has the schedule {mine} here and {other}: deploy the"
+            " same task files and restart, or give each application a namespace."
+        )
+
     def upcoming(self, registration: Registration, count: int) -> list[datetime]:
         """Return the next ticks of a task, in UTC; none where nothing is run (enabled=False)."""
         if not self._settings.enabled:
@@ -6107,9 +6168,9 @@ class Claims:
             return first  # The claim will say that it is early.
         newest = trigger.latest_before(until, floor) or first
         if self._too_late(registration, newest, now):
-            self._account(registration, trigger, newest, Status.MISSED)
+            self._account(registration, trigger, newest)
             return None
-        self._account(registration, trigger, newest - SECOND, Status.MISSED)
+        self._account(registration, trigger, newest - SECOND)
         return newest
 
     def due_until(self) -> datetime:
@@ -6124,9 +6185,16 @@ class Claims:
         return tick is not None and (now - tick).total_seconds() > grace
 
     def _account(
-        self, registration: Registration, trigger: Trigger, until: datetime, status: Status
+        self,
+        registration: Registration,
+        trigger: Trigger,
+        until: datetime,
+        behind: LiveRun | None = None,
     ) -> None:
-        """Record the ticks up to an instant that have no row yet, as one row."""
+        """Record the ticks up to an instant that have no row yet, as one row.
+
+        They were skipped when a run was in their way, else missed.
+        """
         key, recorded = registration.key, False
         while not recorded:
             # A ledger that was made anew does not know the task yet.
@@ -6138,7 +6206,7 @@ class Claims:
             last = trigger.latest_before(end, standing.floor) if standing.floor < end else None
             if last is None:
                 break
-            row = self._gap_row(registration.task, trigger, status, (standing.floor, last))
+            row = self._gap_row(registration.task, trigger, (standing.floor, last), behind)
             recorded = self._ledger.record(row, key, standing.floor)
             if recorded:
                 self._metrics.ended(row)
@@ -6149,14 +6217,23 @@ class Claims:
         registration.accounted = until
 
     def _gap_row(
-        self, task: Task, trigger: Trigger, status: Status, span: tuple[datetime, datetime]
+        self,
+        task: Task,
+        trigger: Trigger,
+        span: tuple[datetime, datetime],
+        behind: LiveRun | None,
     ) -> Run:
         """Return the row of the ticks in a span, with the reason why nobody ran them."""
         floor, last = span
-        first, count = trigger.next_after(floor), trigger.count(floor, last, limit=KEEP_ROWS)
-        note = f"the run before {'it' if count == 1 else 'them'} was still going on"
-        if status is Status.MISSED:
-            note = self._why_missed(task, first or last, last)
+        first = trigger.next_after(floor) or last
+        count = trigger.count(floor, last, limit=KEEP_ROWS)
+        if behind is None:
+            status, note = Status.MISSED, self._why_missed(task, first, last)
+        else:
+            began, status = behind.started_at or first, Status.SKIPPED
+            note = f"the run before {'it' if count == 1 else 'them'} was still going on"
+            if began > first and (kept := self._annals.between(first, began)):
+                note = f"{kept}, and then {note}"
         if count > 1:
             note += f"; the first was {first:%Y-%m-%d %H:%M:%S} UTC"
             note += " (1000 or more)" if count == KEEP_ROWS else ""
@@ -6182,14 +6259,14 @@ class Claims:
             note=note,
         )
 
-    def account_passed(self, registration: Registration) -> None:
-        """Record as skipped the ticks that passed while a run went on."""
+    def account_passed(self, registration: Registration, run: LiveRun) -> None:
+        """Record as skipped the ticks that passed until a run had ended and was on record."""
         passed = registration.passed()
         if passed is not None:
             trigger, first, last = passed
             until = self.due_until()
             if first <= until:
-                self._account(registration, trigger, min(last, until), Status.SKIPPED)
+                self._account(registration, trigger, min(last, until), run)
         # The trigger remembers what follows the next tick: else the loop would search for it when
         # that tick is due, and the run begin later.
         trigger_now, armed = registration.trigger, registration.armed
@@ -6319,7 +6396,7 @@ class Steps:
 
     def _account_passed(self, hold: Hold) -> None:
         if not self.stopping:
-            self.claims.account_passed(hold.registration)
+            self.claims.account_passed(hold.registration, cast(LiveRun, hold.run))
 
 
 class Runner(Steps):
@@ -6937,16 +7014,10 @@ class Upkeep:
         standings = self._ledger.standings(f"{self._settings.namespace}/")
         conflicts, lost = [], False
         for each in self._roster.all():
-            standing, trigger = standings.get(each.key), each.trigger
-            mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
+            standing = standings.get(each.key)
             lost = lost or (standing is None and each.since is not None)
-            if standing is None or not mine or standing.schedule == mine:
-                continue
-            conflicts.append(
-                f"Task {each.task.name} has the schedule {mine} here and {standing.schedule} in"
-                f" {standing.entered_by or 'another process'}: deploy the same task files, or give"
-                " each application a namespace."
-            )
+            if standing is not None and (found := self._roster.conflict(each, each.key, standing)):
+                conflicts.append(found)
         for conflict in conflicts:
             if conflict not in self._conflicts:
                 logger.warning("%s", conflict)
@@ -7080,13 +7151,6 @@ def _is_steady(row: RunnerRow, now: datetime) -> bool:
     return begun <= now - STEADY and now - timedelta(days=30) <= beat <= now + STEADY
 
 
-def is_dead(row: RunnerRow) -> bool:
-    """Tell whether a runner's process is known to have ended: it ran at this very place."""
-    if not row.place or row.place != place_of_this_process():
-        return False
-    return birth_of(row.pid) != row.birth
-
-
 def skew_of(clock: Clock, ledger: Ledger) -> float:
     """Return the seconds by which the host's clock is ahead; raises LedgerUnavailable."""
     asked = clock.now()
@@ -7172,9 +7236,6 @@ class Explanation:
     def tell_pending(self, tick: datetime, now: datetime, rows: Sequence[RunnerRow]) -> None:
         """Say why nobody has claimed a tick, and what can still become of it."""
         task = self._task
-        if not task.enabled:
-            self.say("The task is disabled (enabled=False): it is run only by hand.")
-            return
         absence = absence_at(rows, tick)
         there = [row for row in rows if was_there(row, tick)]
         names = ", ".join(row.runner for row in there)
@@ -7184,9 +7245,13 @@ class Explanation:
             else f"Nobody has claimed it, although a scheduler was there: {names}."
         )
         for row in there:
+            if not is_alive(row, now):
+                self.say(silence_of(row))
             for problem in row.problems:
                 self.say(f"{row.runner} says: {problem}")
-        if (now - tick).total_seconds() > task.grace:
+        if task.grace == math.inf:
+            self.say("It can still run, however late.")
+        elif (now - tick).total_seconds() > task.grace:
             self.say(
                 f"It is older than the task's grace of {task.grace:g} s: a scheduler that starts"
                 " will record it as missed."
@@ -7209,6 +7274,7 @@ class HealthReport:
     critical: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     loop_age: float | None = None
+    exists: bool | None = None  # None: nobody knows, as the ledger cannot be reached
     skew: float | None = None
     overdue: list[dict[str, object]] = field(default_factory=list)
     failing: list[dict[str, object]] = field(default_factory=list)
@@ -7220,14 +7286,9 @@ class HealthReport:
         alive = [row for row in rows if is_alive(row, now)]
         # One that has replaced itself by exec() is the same process.
         seen = {(row.place, row.pid, row.birth) for row in alive}
-        mute = [
-            row for row in rows if _is_mute(row) and (row.place, row.pid, row.birth) not in seen
-        ]
-        for row in mute:
-            self.critical.append(
-                f"Scheduler {row.runner} lives, and has given the ledger no sign of life since"
-                f" {row.beat_at:%Y-%m-%d %H:%M:%S} UTC."
-            )
+        silent = [row for row in rows if lives_here(row)]
+        mute = [row for row in silent if (row.place, row.pid, row.birth) not in seen]
+        self.critical += [f"Scheduler {silence_of(row)}" for row in mute]
         if not alive and not mute:
             last = f"the last, {rows[0].runner}, was seen at" if rows else "none was ever seen"
             at = f" {rows[0].stopped_at or rows[0].beat_at:%Y-%m-%d %H:%M:%S} UTC" if rows else ""
@@ -7262,18 +7323,19 @@ class HealthReport:
                 f" {row.scheduled_for:%Y-%m-%d %H:%M:%S} UTC: {row.note}."
             )
 
-    def tell_failing(self, lasts: Mapping[str, Lasts]) -> None:
-        """Take how the last runs of tasks went, by key."""
-        for key, each in sorted(lasts.items()):
-            if not each.failures or each.failing_since is None:
-                continue
-            name, since, error = name_of(key), each.failing_since, each.last_error
-            what = f"its last {each.failures:,} runs, since" if each.failures > 1 else "its run at"
-            self.warnings.append(
-                f"Task {name} failed {what} {since:%Y-%m-%d %H:%M:%S} UTC: {error}"
-            )
-            found = {"task": name, "count": each.failures, "since": since, "error": error}
-            self.failing.append(found)
+    def tell_failing(self, key: str, lasts: Lasts) -> None:
+        """Take how a task's last runs went."""
+        if not lasts.failures or lasts.failing_since is None:
+            return
+        name, host = name_of(key), key.partition("@")[2]
+        since, error = lasts.failing_since, lasts.last_error
+        what = f"its last {lasts.failures:,} runs, since" if lasts.failures > 1 else "its run at"
+        self.warnings.append(
+            f"Task {name}{host and f' on {host}'} failed {what} {since:%Y-%m-%d %H:%M:%S} UTC:"
+            f" {error}"
+        )
+        found = {"task": name, "count": lasts.failures, "since": since, "error": error}
+        self.failing.append(found)
 
     def as_dict(self) -> dict[str, object]:
         """Return the findings as health() gives them."""
@@ -7281,24 +7343,15 @@ class HealthReport:
             "status": "critical" if self.critical else "warning" if self.warnings else "ok",
             "problems": self.critical + self.warnings,
             "loop_age": self.loop_age,
-            "ledger": {"reachable": self.skew is not None, "skew": self.skew},
+            "ledger": {
+                "exists": self.exists,
+                "reachable": self.skew is not None,
+                "skew": self.skew,
+            },
             "runners": self.runners,
             "overdue": self.overdue,
             "failing": self.failing,
         }
-
-
-def is_alive(row: RunnerRow, now: datetime) -> bool:
-    """Tell whether a runner has been seen lately, and is not known to have ended."""
-    beat = cast(datetime, row.beat_at)
-    seen = abs((now - beat).total_seconds()) <= SEEN_WITHIN
-    return row.stopped_at is None and seen and not is_dead(row)
-
-
-def _is_mute(row: RunnerRow) -> bool:
-    """Tell whether a runner lives at this place although the ledger has not heard of it."""
-    here = row.place != "" and row.place == place_of_this_process()
-    return row.stopped_at is None and here and not is_dead(row)
 
 
 def _runner_values(row: RunnerRow, now: datetime) -> dict[str, object]:
@@ -7479,6 +7532,9 @@ class Reports:
         self, told: Explanation, registration: Registration, tick: datetime
     ) -> None:
         key, whole = registration.key, whole_of(registration.key)
+        if not registration.task.enabled:
+            told.say("The task is disabled (enabled=False): it is run only by hand.")
+            return
         for paused, resumed in self._ledger.pauses(whole):
             if paused <= tick and (resumed is None or tick <= resumed):
                 until = f"until {told.at(resumed)}" if resumed else "and still is"
@@ -7487,9 +7543,12 @@ class Reports:
         standing = self._ledger.standings(key).get(key)
         running = first_of(self._ledger.runs(key, running=True))
         rows = self._ledger.runners(self._settings.namespace)
+        if standing and (conflict := self._roster.conflict(registration, key, standing)):
+            told.say(conflict)
         if standing is None:
             told.say("The ledger does not know the task: no scheduler has been started with it.")
-            told.say(f"{absence_at(rows, tick).capitalize() or 'A scheduler was there'}.")
+            absence = absence_at(rows, tick) or "a scheduler was there"
+            told.say(f"{absence[0].upper()}{absence[1:]}.")
         elif tick <= standing.since:
             told.say(
                 f"Its ticks count from {told.at(standing.since)}, when the task was new to the"
@@ -7507,9 +7566,12 @@ class Reports:
 
     # Health.
 
-    def health(self, problems: Iterable[str], loop_age: float | None) -> HealthReport:
+    def health(
+        self, problems: Iterable[str], loop_age: float | None, annals: Annals
+    ) -> HealthReport:
         """Tell whether all is well."""
         report = HealthReport(warnings=list(problems), loop_age=loop_age)
+        report.critical += annals.now(LEDGER_AWAY)
         if not self._settings.enabled:
             report.warnings.append("Housekeeper is switched off here (enabled=False).")
         if loop_age is not None and loop_age > 3 * SystemClock.LONGEST_WAIT:
@@ -7525,6 +7587,9 @@ class Reports:
         return report
 
     def _ask_ledger(self, report: HealthReport) -> None:
+        report.exists = self._ledger.exists()
+        if not report.exists:
+            raise LedgerUnavailable(f"there is none at {self._ledger.url}")
         self._ledger.open()
         report.skew = skew = skew_of(self._clock, self._ledger)
         now = self._clock.now() - skew * SECOND
@@ -7540,20 +7605,30 @@ class Reports:
             if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
         ]
         standings, lasts = self._ledger.standings(self._prefix), self._ledger.lasts(self._prefix)
-        hosts = [row.host for row in rows if is_alive(row, now)]
-        for registration in self._roster.all():
-            if not registration.task.enabled or not self._settings.enabled:
+        hosts, busy = (
+            [row.host for row in rows if is_alive(row, now)],
+            {run.key for run in running},
+        )
+        keyed = [(key, each) for each in self._roster.all() for key in self._keys_of(each, hosts)]
+        for key, registration in keyed:
+            name, last, standing = (
+                registration.task.name,
+                lasts.get(key, Lasts()),
+                standings.get(key),
+            )
+            report.tell_failing(key, last)
+            if standing is None or standing.paused_at or not self._comes(registration):
                 continue
-            for key in self._keys_of(registration, hosts):
-                standing = standings.get(key)
-                if standing is not None and standing.paused_at is None:
-                    busy = any(run.key == key for run in running)
-                    tick = None if busy else self._overdue(registration, key, standing, now)
-                    report.tell_overdue(registration.task.name, tick, rows, now)
-                    last = lasts.get(key, Lasts()).run
-                    report.tell_starving(registration.task.name, self._missed(key, standing, last))
-        known = {whole_of(each.key) for each in self._roster.all()}
-        report.tell_failing({key: each for key, each in lasts.items() if whole_of(key) in known})
+            if conflict := self._roster.conflict(registration, key, standing):
+                report.warnings.append(conflict)
+                continue
+            if key not in busy:
+                tick = self._overdue(registration, key, standing, now)
+                report.tell_overdue(name, tick, rows, now)
+            report.tell_starving(name, self._missed(key, standing, last.run))
+
+    def _comes(self, registration: Registration) -> bool:
+        return registration.task.enabled and self._settings.enabled
 
     def _keys_of(self, registration: Registration, hosts: Iterable[str]) -> list[str]:
         """Return the keys of a task; not for hosts that have no scheduler any more."""
@@ -7664,7 +7739,7 @@ class Life:
         self._life = threading.Lock()  # guards the four that follow: where a life stands
         self._started = self._stopping = self._closed = self._scheduling = False
         annals = Annals(self.clock)
-        self._timer = Timer(self.clock, self._dispatch, self._clock_jumped)
+        self._timer = Timer(self.clock, self._dispatch, self._clock_jumped, self._stood_still)
         self._backlog = Backlog(self._timer, annals)
         self._sentry = SentryReporter(self.clock)
         self._tools = tools = Tools(
@@ -7823,6 +7898,10 @@ class Life:
     def _dispatch(self, ticks: list[tuple[datetime, Registration]]) -> None:
         for registration in self._roster.due(ticks):
             guarded(self._runner.dispatch, registration)
+
+    def _stood_still(self, seconds: float) -> None:
+        now = self.clock.now()
+        self._tools.annals.add("the process stood still", now - seconds * SECOND, now)
 
     def _clock_jumped(self, jump: float) -> None:
         now = self.clock.now()
@@ -8173,14 +8252,14 @@ class Housekeeper(Life):
         """Tell whether all is well, from any process; each ledger call takes 2 s at most.
 
         The keys: "status" ("ok", "warning" or "critical"), "problems" (sentences), "started" and
-        "loop_age" (seconds) of this process's scheduler, "ledger" ("reachable", and "skew", the
-        seconds by which this host's clock is ahead), "runners" as runners() gives them, "overdue"
-        (ticks that should have an outcome), "failing" (tasks, with "count", "since" and "error"),
-        "runner", "version".
+        "loop_age" (seconds) of this process's scheduler, "ledger" ("exists", "reachable", and
+        "skew", the seconds by which this host's clock is ahead), "runners" as runners() gives
+        them, "overdue" (ticks that should have an outcome), "failing" (tasks, with "count",
+        "since" and "error"), "runner", "version".
         """
         self._discover_once()
         age = self._timer.age if self.schedules else None
-        report = self._reports.health(self._discovery_problems(), age)
+        report = self._reports.health(self._discovery_problems(), age, self._tools.annals)
         return {
             **report.as_dict(),
             "started": self._started,
@@ -11009,18 +11088,21 @@ def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threa
 
 def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """List the tasks with their schedules, next and last runs."""
-    tasks, remarks, report = housekeeper.list_tasks(), [], HealthReport()
+    remarks, report, limit, code = [], HealthReport(), CALL_LIMIT, 0
     if not housekeeper.enabled:
         remarks.append(f"{SWITCHED_OFF}: nothing runs here")
-    ledger, code = housekeeper.ledger, 0
+    ledger = housekeeper.ledger
     try:
-        if ledger.exists():
-            ledger.open()
-            report.tell_runners(ledger.runners(housekeeper.settings.namespace), ledger.now())
-        else:
-            remarks.append(_no_ledger(housekeeper))
+        with ledger_calls_within(WEB_CALL_LIMIT):
+            if ledger.exists():
+                ledger.open()
+                report.tell_runners(ledger.runners(housekeeper.settings.namespace), ledger.now())
+            else:
+                remarks.append(_no_ledger(housekeeper))
     except LedgerUnavailable as error:
-        remarks, code = [*remarks, str(error)], 3
+        remarks, limit, code = [*remarks, str(error)], 0.0, 3
+    with ledger_calls_within(limit):  # What does not answer is not waited for once more.
+        tasks = housekeeper.list_tasks()
     stale = [each for each in report.warnings if NOT_LOADED in each]
     lines = _task_table(tasks, options.screen)
     return Reply(tasks, lines, code, [*remarks, *report.critical, *stale])
@@ -11222,12 +11304,9 @@ def _with_date(text: str, now: datetime) -> str:
 
 def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Tell whether all is well, with the exit codes that Nagios expects: 0, 1, 2, or 3 unknown."""
-    exists = True  # Or it cannot be reached, which is critical.
-    with contextlib.suppress(LedgerUnavailable), ledger_calls_within(HEALTH_LIMIT):
-        exists = housekeeper.ledger.exists()
-    if not exists:
+    answer: Any = housekeeper.health()
+    if answer["ledger"]["exists"] is False:
         raise LedgerUnavailable(_no_ledger(housekeeper))
-    answer = housekeeper.health()
     status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
     first, *others = problems or ["all is well"]
     lines = [f"{status.upper()}: {first}", *others]
