@@ -164,6 +164,25 @@ def _own_logger(name: str) -> logging.Logger:
     return made
 
 
+class LastResort(logging.StreamHandler[IO[str]]):
+    """Writes lines to stderr, with the time, while the application has not set up logging."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+    @staticmethod
+    def is_needed() -> bool:
+        """Tell whether nobody else writes what is logged here."""
+        return not logging.getLogger().handlers and logger.handlers in ([], [LAST_RESORT])
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record that nobody else writes."""
+        if self.is_needed():
+            super().emit(record)
+
+
+LAST_RESORT = LastResort()
 logger = _own_logger("housekeeper")
 # Sentry is told of outcomes as such, and not once more of their lines: see SentryReporter.start().
 outcome_logger = _own_logger("housekeeper.outcome")
@@ -817,7 +836,7 @@ class CronTrigger(Trigger):
                 f"schedule {shown!r} is not a cron expression ({advice_on(shown, str(error))})"
             ) from None
         try:
-            from croniter import croniter
+            library = importlib.import_module("croniter")
         except ImportError:
             raise ConfigurationError(
                 "a cron expression needs croniter; run `pip install 'croniter>=1.0'`"
@@ -826,7 +845,7 @@ class CronTrigger(Trigger):
         super().__init__(" ".join(texts), timezone, fixed=fixed)
         self._dates = texts[-3], texts[-1]
         self._guard = threading.Lock()  # A croniter keeps state: one thread at a time.
-        self._croniter = croniter(normal, 0.0)
+        self._croniter = library.croniter(normal, 0.0)
         if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
             raise ConfigurationError(
                 f"schedule {expression!r} never comes: no date has that day, month and time"
@@ -3588,14 +3607,13 @@ class PostgresLedger(SqlLedger):
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
         try:
-            import psycopg2
-            import psycopg2.extensions
+            psycopg2: Any = importlib.import_module("psycopg2")
+            parse = importlib.import_module("psycopg2.extensions").parse_dsn
         except ImportError as error:
             raise ConfigurationError(
                 f"ledger {self.url} needs psycopg2; run `pip install psycopg2-binary`"
             ) from error
-        self._driver: Any = psycopg2
-        parse = psycopg2.extensions.parse_dsn
+        self._driver = psycopg2
         try:
             # What the library says of a broken URL may hold the password.
             self._parameters: dict[str, str] = parse(f"postgresql://{_well_formed(url)}")
@@ -7485,7 +7503,7 @@ class Reports:
         trigger, now = self._roster.trigger_of(registration), self._clock.now()
         zone = trigger.zone if trigger else zone_named(self._settings.timezone)
         if isinstance(instant, str):
-            instant = parse_instant(instant, zone)
+            instant = parse_instant(_with_date(instant, now.astimezone(zone)), zone)
         told = Explanation(registration.task, trigger, zone)
         tick = told.tick_at(instant, now)
         run = None
@@ -7656,6 +7674,19 @@ class Reports:
         return newest[0] if starves else None
 
 
+def _with_date(text: str, now: datetime) -> str:
+    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
+    words = r"(?:(today|yesterday|\d{4}-\d\d-\d\d)[ t])?(\d?\d)(:\d\d(?::\d\d)?)"
+    found = re.fullmatch(words, " ".join(text.lower().split()))
+    if found is None:
+        return text
+    day, time_ = found[1] or "", found[2].zfill(2) + found[3]
+    if not day[:1].isdigit():
+        yesterday = day == "yesterday" or (not day and time_ > f"{now:%H:%M:%S}")
+        day = f"{now - yesterday * ONE_DAY:%Y-%m-%d}"
+    return f"{day} {time_}"
+
+
 OVERDUE = 60.0  # seconds after which a tick that nobody has claimed is told, whatever its grace
 
 
@@ -7785,6 +7816,8 @@ class Life:
 
     def _initialize(self, how: str, *, scheduling: bool = True) -> None:
         self._check_process()
+        if LAST_RESORT.is_needed():
+            logger.addHandler(LAST_RESORT)
         if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
             return
         parent = scheduling_parent() if scheduling else None
@@ -7815,8 +7848,11 @@ class Life:
             )
             logger.warning(words, library)
         level = logging.INFO if self._scheduling else logging.DEBUG
-        words = "Housekeeper %s started %s with %d tasks, zone %s, ledger %s"
-        count = len(self._roster.all())
+        if self._scheduling and LAST_RESORT.is_needed():
+            level = logging.WARNING  # Else nobody would see who schedules.
+        words = "Housekeeper %s started %s with %s, zone %s, ledger %s"
+        number = len(self._roster.all())
+        count = f"{number} task{'' if number == 1 else 's'}"
         logger.log(level, words, self.runner, how, count, self.timezone, self.ledger.url)
 
     def _begin(self) -> bool:
@@ -10503,14 +10539,20 @@ def _table(rows: Sequence[Sequence[str]], screen: Screen) -> list[str]:
     room = (screen.width or math.inf) - 2 * (len(widths) - 1)
     while sum(widths) > room and max((widths[each] for each in texts), default=0) > 8:
         widths[max(texts, key=widths.__getitem__)] -= 1
-    lines: list[str] = []
-    for row in zip(*columns, strict=True):
-        pairs = zip(row, widths, strict=True)
-        fitted = (
-            each if len(each) <= width else f"{each[: width - 3]}..." for each, width in pairs
-        )
-        lines.append("  ".join(map(str.ljust, fitted, widths)).rstrip())
-    return lines
+    fitted = [
+        [_cut(each, width, in_the_middle=column[0] in ("NAME", "TASK")) for each in column]
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    made = zip(*fitted, strict=True)
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in made]
+
+
+def _cut(text: str, width: int, *, in_the_middle: bool) -> str:
+    """Return a text that fits; names often differ only at their ends."""
+    if len(text) <= width:
+        return text
+    end = (width - 3) // 2 if in_the_middle else 0
+    return f"{text[: width - 3 - end]}...{text[len(text) - end :]}"
 
 
 def _count(number: int, what: str) -> str:
@@ -10542,10 +10584,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     _make_output_safe()
     try:
-        try:
-            return _obey(arguments)
-        finally:
-            _write()  # What argparse has printed: the interpreter's exit has a code of its own.
+        return _obey(arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except HousekeeperError as error:
@@ -10567,7 +10606,7 @@ def _make_output_safe() -> None:
 
 def _obey(arguments: Sequence[str] | None) -> int:
     importable_as_housekeeper()
-    options = _with_environment(_make_parser().parse_args(arguments))
+    options = _with_environment(_parse(arguments))
     options.log = _set_up_log(options.log_level)
     housekeeper = _housekeeper_of(options)
     options.screen = _screen(housekeeper.clock)
@@ -10603,6 +10642,16 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--system": {"action": "store_true", "default": None, "help": "a user in the sixth column"},
     "--user": {"action": "store_false", "dest": "system", "help": "no user in it (else a guess)"},
 }
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments; what argparse prints is written as each answer is.  Raises OutputLost."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            return _make_parser().parse_args(arguments)
+    finally:
+        _write(printed.getvalue())
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -11165,7 +11214,8 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
     """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
     zone_name, ticks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
     if not ticks:
-        return Reply(ticks, [f"{options.NAME_OR_EXPRESSION} has no schedule"])
+        why = f"{options.NAME_OR_EXPRESSION} has no schedule"
+        return Reply(ticks, [why if housekeeper.enabled else f"{SWITCHED_OFF}: nothing comes"])
     zone = zone_named(zone_name)
     before = offset_at(zone, housekeeper.clock.now())
     rows = [(zone_name.upper(), "" if zone is UTC else "UTC", "")]
@@ -11286,20 +11336,8 @@ def _run_named(housekeeper: Housekeeper, text: str) -> Run:
 def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Tell what became of a tick, and why."""
     _need_ledger(housekeeper)
-    zone = zone_named(_task_named(housekeeper, options.NAME)["timezone"])
-    now = housekeeper.clock.now().astimezone(zone)
-    answer = housekeeper.why(options.NAME, _with_date(" ".join(options.INSTANT), now) or None)
+    answer = housekeeper.why(options.NAME, " ".join(options.INSTANT) or None)
     return Reply(answer, cast("list[str]", answer["sentences"]))
-
-
-def _with_date(text: str, now: datetime) -> str:
-    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
-    found = re.fullmatch(r"(today |yesterday |)(\d?\d:\d\d)", text.lower())
-    if found is None:
-        return text
-    time_ = found[2].zfill(5)
-    yesterday = found[1] == "yesterday " or (found[1] == "" and time_ > f"{now:%H:%M}")
-    return f"{now - yesterday * ONE_DAY:%Y-%m-%d} {time_}"
 
 
 def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
@@ -11346,6 +11384,8 @@ def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
 def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Check task files, names, schedules and zones; needs no ledger."""
     problems = [*housekeeper.discover(), *_try_notifier(options)]
+    if release := release_folder_warning(getattr(housekeeper.ledger, "path", "")):
+        problems.append(release)
     tasks, unmonitored = housekeeper.task_names(), housekeeper.unmonitored()
     now, note = housekeeper.clock.now(), ""
     if now.astimezone().utcoffset() != offset_at(zone_named(housekeeper.timezone), now):

@@ -355,7 +355,7 @@ def test_each_tick_runs_once_pages_are_served_and_the_server_ends(
         assert [site.get() for _ in range(8)] == ["page"] * 8
         masterless = "uwsgi" in SERVERS[name] and "master" not in SERVERS[name]
         assert stop(site) == (UWSGI_END if masterless else 0)
-        assert " with 1 tasks, " in site.log
+        assert " with 1 task, " in site.log
         check(site)
 
 
@@ -378,7 +378,7 @@ def test_uwsgi_without_threads_says_so_and_runs_ticks_while_it_answers(
 ) -> None:
     site.start(f"{UWSGI} {options}")
     wait_until(site.answers, site)
-    wait_until(lambda: site.log.count(" with 1 tasks, ") == site.workers, site)
+    wait_until(lambda: site.log.count(" with 1 task, ") == site.workers, site)
     # All workers answer all the time: one that stands still in a run holds its task up.
     with ThreadPoolExecutor(4) as visitors:
         while len(site.ticks()) < 3:
@@ -518,7 +518,7 @@ def test_a_process_that_is_forked_for_one_request_never_schedules(site: Site) ->
     assert site.stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 10
     assert {pid for pid, _ in site.ticks()} == {site.process.pid}
-    assert site.log.count(" with 1 tasks, ") == 1
+    assert site.log.count(" with 1 task, ") == 1
     check(site)
 
 
@@ -667,7 +667,7 @@ def test_what_initializes_after_its_scheduler_has_ended_schedules(site: Site) ->
     wait_until(lambda: len(site.ticks()) >= 2, site)
     assert {pid for pid, _ in site.ticks()} == {outer}
     os.kill(outer, signal.SIGKILL)  # Nobody waits for it yet: it is a zombie.
-    wait_until(lambda: site.log.count(" started by initialize() with 1 tasks, ") == 2, site)
+    wait_until(lambda: site.log.count(" started by initialize() with 1 task, ") == 2, site)
     wait_until(lambda: len({pid for pid, _ in site.ticks()}) == 2, site)
     assert set(Counter(tick for _, tick in site.ticks()).values()) == {1}
     assert "Traceback" not in site.log

@@ -538,7 +538,9 @@ def test_ticks_that_passed_while_a_claim_waited_for_the_ledger_say_so(
     kept = [row for row in world.history() if row.status in (Status.SKIPPED, Status.MISSED)]
     assert kept
     for row in kept:
-        assert row.note.startswith("the ledger was away (it did not answer in time) from 2024-01-01")
+        assert row.note.startswith(
+            "the ledger was away (it did not answer in time) from 2024-01-01"
+        )
 
 
 def test_a_process_that_stood_still_says_so(
