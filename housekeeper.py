@@ -1730,6 +1730,9 @@ def _nothing_collected() -> Iterator[None]:
                 gc.enable()
 
 
+SHORT_TURN = 1e-5
+
+
 @contextlib.contextmanager
 def _short_turns() -> Iterator[None]:
     """Take the interpreter's lock from threads after 10 us, wherever they are.
@@ -1739,7 +1742,7 @@ def _short_turns() -> Iterator[None]:
     """
     with _shortened:
         usual = sys.getswitchinterval()
-        sys.setswitchinterval(1e-5)
+        sys.setswitchinterval(SHORT_TURN)
         try:
             yield
         finally:
@@ -1772,7 +1775,8 @@ def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[Fr
 # is raised in a callback of the last ones Python only reports.
 UNBROKEN = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
 UNBROKEN |= {"weakref", "_weakrefset"}
-WAITS = re.compile(r"waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
+# The first waiter.acquire(), indented less, does not wait: its thread has the condition's lock.
+WAITS = re.compile(r"^ {16}.*waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
 
 
 @functools.cache
@@ -1793,7 +1797,9 @@ def _is_interruptible(frames: list[FrameType]) -> bool:
     if not frames or any(thread.ident is None for thread in starts):
         return False
     if frames[0] in threads and frames[0].f_lineno in _waiting_lines():
-        return True
+        # A thread whose turn ended right after its wait gets the interrupt one step later from
+        # 3.13 on: before it has taken its condition's lock back.
+        return sys.version_info < (3, 13) or sys.getswitchinterval() > SHORT_TURN
     modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
     return not modules & UNBROKEN
 
