@@ -1098,8 +1098,8 @@ class Task:
     enabled: False lists the task and leaves it to be run by hand.
     grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
-        as soon as it is seen in no lock of logging, threading, queue, the import system or
-        Housekeeper; that can leave a lock of some other library held, and rarely one of these.
+        as soon as it is in no lock of logging, threading, queue, the import system or Housekeeper;
+        that can leave a lock of some other library held.
     retries: how often a failed run is tried again, after `retry_delay` seconds that double each
         time up to an hour; a retry that could not start before the next tick is not made.
     each_host: each host that shares the ledger runs each tick, instead of one of them.
@@ -1734,6 +1734,7 @@ class Stage(Enum):
 
 
 _looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
+_shortened = threading.Lock()  # held while turns are short, so that each one finds the usual
 
 
 @contextlib.contextmanager
@@ -1752,6 +1753,25 @@ def _nothing_collected() -> Iterator[None]:
         finally:
             if collects:
                 gc.enable()
+
+
+SHORT_TURN = 1e-5
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Take the interpreter's lock from threads after 10 us, wherever they are.
+
+    In the usual 5 ms a task may let others on only where it waits for a lock, and be seen in there
+    each time (three tasks that share a queue went on for 20 s after their timeouts).
+    """
+    with _shortened:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SHORT_TURN)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(usual)
 
 
 def frame_of(thread_id: int | None) -> FrameType | None:
@@ -1780,7 +1800,8 @@ def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[Fr
 # is raised in a callback of the last ones Python only reports.
 UNBROKEN = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
 UNBROKEN |= {"weakref", "_weakrefset"}
-WAITS = re.compile(r"waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
+# The first waiter.acquire(), indented less, does not wait: its thread has the condition's lock.
+WAITS = re.compile(r"^ {16}.*waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
 
 
 @functools.cache
@@ -1801,7 +1822,9 @@ def _is_interruptible(frames: list[FrameType]) -> bool:
     if not frames or any(thread.ident is None for thread in starts):
         return False
     if frames[0] in threads and frames[0].f_lineno in _waiting_lines():
-        return True
+        # A thread whose turn ended right after its wait gets the interrupt one step later from
+        # 3.13 on: before it has taken its condition's lock back.
+        return sys.version_info < (3, 13) or sys.getswitchinterval() > SHORT_TURN
     modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
     return not modules & UNBROKEN
 
@@ -1972,15 +1995,14 @@ class LiveRun(Run):
         """Interrupt an attempt as soon as its thread is in nobody's lock."""
         interrupted = False
         while not interrupted:
-            self.clock.wait(threading.Event(), 0.01)
-            interrupted = self._interrupt_now(attempt, time.perf_counter())
+            interrupted = self._interrupt_after(0.01, attempt)
+            with _short_turns():
+                tries = range(0 if interrupted else 10)
+                interrupted |= any(self._interrupt_after(1e-4, attempt) for _ in tries)
 
-    def _interrupt_now(self, attempt: int, began: float) -> bool:
-        """Interrupt an attempt; False when its thread is in a lock just now.
-
-        `began` is when the caller got the interpreter's lock: from then on no other thread gets
-        on for a switch interval, so that the one that is looked at stays where it is.
-        """
+    def _interrupt_after(self, seconds: float, attempt: int) -> bool:
+        """Wait, and interrupt an attempt; False when its thread is in a lock just then."""
+        self.clock.wait(threading.Event(), seconds)
         with _nothing_collected(), self._guard:
             over = self.attempt != attempt or self._stage is not Stage.INSIDE
             if over or self._sent or self._interrupt is None:
@@ -1988,12 +2010,10 @@ class LiveRun(Run):
             frame = frame_of(self._thread_id)
             if frame is None:
                 return self._thread_id is not None  # a greenlet, which nothing can reach
-            inside = not _is_interruptible(_frames_of_task(frame, self._entry))
-            if inside or time.perf_counter() - began > sys.getswitchinterval() / 2:
-                return False
-            _raise_in_thread(cast(int, self._thread_id), self._interrupt)
-            self._sent = True
-            return True
+            place, thread_id = frame.f_lasti, cast(int, self._thread_id)
+            if _is_interruptible(_frames_of_task(frame, self._entry)):
+                self._sent = _raise_at(frame, place, thread_id, self._interrupt)
+            return self._sent
 
     def obey(self) -> None:
         """Raise what the task's thread is to be stopped with.
@@ -2026,10 +2046,25 @@ def _finite(value: float) -> float:
     return number
 
 
-def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), ctypes.py_object(exception)
-    )
+# By its name in brackets, because the attribute belongs to all: others may give it other types.
+_raise_in_thread = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
+_raise_in_thread.argtypes = ctypes.c_ulong, ctypes.py_object
+
+
+def _raise_at(
+    frame: FrameType, place: int, thread_id: int, exception: type[BaseException]
+) -> bool:
+    """Raise an exception in a thread if it is at a place in a frame; tell whether it was.
+
+    It cannot get on between the look and the raising: CPython lets other threads on only where a
+    function begins, after a call and at a jump back, and the loop looks without a call of its own.
+    """
+    for frames in iter(sys._current_frames, None):
+        if frames[thread_id] is frame and frame.f_lasti == place:
+            _raise_in_thread(thread_id, exception)
+            return True
+        break
+    return False
 
 
 def _catch_pending_interrupt() -> None:
