@@ -25,6 +25,8 @@ import pytest
 import housekeeper as hk
 from housekeeper import Status
 from tests.environment import environment
+from tests.postgres import PostgresServer
+from tests.test_outages import frozen
 
 FILE = Path(hk.__file__).resolve()
 BIN = Path(sys.executable).parent
@@ -486,6 +488,94 @@ def touched_until_noticed(site: Site, name: str) -> bool:
         return True
     os.utime(site.folder / name)
     return False
+
+
+# Where gevent or eventlet has replaced threads.
+
+GREEN = f"{UWSGI} --enable-threads --gevent 20"
+GREEN_SERVERS = {
+    "gunicorn, gevent": f"{GUNICORN} -w 2 -k gevent flask_app:app",
+    "gunicorn, gevent, preload": f"{GUNICORN} -w 2 -k gevent --preload flask_app:app",
+    "eventlet": "python eventlet_app.py",
+    "uWSGI, patched late": f"{GREEN} --gevent-monkey-patch",
+    "uWSGI, master, patched late": f"{GREEN} --gevent-monkey-patch --master -p 2",
+    "uWSGI, patched early": f"{GREEN} --gevent-early-monkey-patch",
+    "uWSGI, master, patched early": f"{GREEN} --gevent-early-monkey-patch --master -p 2",
+}
+
+# gunicorn 26 and later have no worker of eventlet's any more.
+EVENTLET = """
+    import eventlet
+
+    eventlet.monkey_patch()
+    import os
+    from eventlet import wsgi
+    import flask_app
+
+    wsgi.server(eventlet.listen(("127.0.0.1", int(os.environ["PORT"]))), flask_app.app)
+"""
+
+GREEN_TASKS = """
+    import time
+    from housekeeper import Task
+
+    def stuck():
+        while True:
+            time.sleep(0.05)
+
+    def computing():
+        until = time.perf_counter() + 0.3
+        while time.perf_counter() < until:
+            pass
+
+    tasks = [
+        Task("stuck", stuck, startup=True, timeout=0.5),
+        Task("computing", computing, startup=True, timeout=0.1),
+        Task("command", command="echo command", startup=True, timeout=10),
+        *[Task(f"quick{n}", lambda: None) for n in range(4)],
+    ]
+"""
+
+
+@pytest.mark.parametrize("name", GREEN_SERVERS)
+def test_ticks_timeouts_and_pages_go_on_where_threads_are_replaced(
+    site: Site, postgres_server: PostgresServer, postgres_url: str, name: str
+) -> None:
+    site.write("flask_app.py", FLASK.replace("r(app)", f"r(app, ledger={postgres_url!r})"))
+    site.write("eventlet_app.py", EVENTLET)
+    site.write("tasks/green.py", GREEN_TASKS)
+    site.start(GREEN_SERVERS[name])
+    for text in ("stuck timed_out", "computing timed_out", "command succeeded"):
+        wait_until(functools.partial(site.logged, f"Task {text}"), site)
+    wait_until(lambda: len(site.ticks()) >= 3, site)
+    assert site.log.count(" has replaced threads: no page is served while") == site.workers
+    with ThreadPoolExecutor() as visitors, frozen(postgres_server):
+        waiting = [visitors.submit(site.get, f"/run/quick{n}") for n in range(4)]
+        assert [site.get() for _ in range(20)] == ["page"] * 20
+        assert not any(each.done() for each in waiting)
+    seen = len(site.ticks())
+    wait_until(lambda: len(site.ticks()) > seen, site)
+    assert stop(site) == 0 or name.startswith("uWSGI, p")  # A worker's own end is 17.
+    assert set(Counter(tick for _, tick in site.ticks()).values()) == {1}
+    assert "uWSGI" in name or site.log.count(" stopped\n") == site.workers
+
+
+LATE = """
+    import os, threading
+    import flask_app
+    from gevent import monkey
+
+    monkey.patch_all()
+    flask_app.housekeeper.health()
+    os._exit(0)
+"""
+
+
+def test_threads_that_are_replaced_after_the_start_are_told_of(site: Site) -> None:
+    site.write("late.py", LATE)
+    site.start("python late.py")
+    assert site.ends() == 0
+    assert site.log.count("may stand still: gevent has replaced threads after init") == 1
 
 
 # A process for each request.
