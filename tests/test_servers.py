@@ -29,6 +29,7 @@ from tests.postgres import PostgresServer
 from tests.test_outages import frozen
 
 FILE = Path(hk.__file__).resolve()
+README = FILE.parent / "README.md"
 BIN = Path(sys.executable).parent
 LIMIT = 60.0
 
@@ -420,6 +421,40 @@ def test_a_running_task_ends_before_the_server_does(site: Site, name: str) -> No
     assert site.has("ended")()
     assert [row.status for row in site.rows("slow")] == [Status.SUCCEEDED]
     assert "Traceback" not in site.log
+
+
+EACH_SECOND = SLOW.replace("startup=True", 'schedule="* * * * * *"')
+UNHANDLED = {
+    "waitress": SERVERS["waitress"],
+    "flask run": "flask --app flask_app run --port PORT",
+    "python app.py": "python flask_app.py",
+}
+
+
+@pytest.mark.parametrize("name", UNHANDLED)
+def test_a_run_that_sigterm_ended_is_on_record_at_the_next_start_if_not_at_once(
+    make_site: Callable[[], Site], name: str
+) -> None:
+    """Nobody handles the signal in these servers; one site has the line that README gives."""
+    text = README.read_text().partition("**Where nobody handles SIGTERM**")[2]
+    line = "import signal, sys; " + text.split("`")[5]
+    assert "signal.SIGTERM" in line
+    source = textwrap.dedent(FLASK).replace("(app)", "(app, shutdown_timeout=0.1)")
+    sites = {line: make_site(), "": make_site()}
+    for added, site in sites.items():
+        site.write("tasks/slow.py", EACH_SECOND)
+        site.write("flask_app.py", f"{added}\n{source.replace(', debug=True', '')}")
+        site.start(UNHANDLED[name])
+    for added, site in sites.items():
+        wait_until(site.has("begun"), site)
+        assert site.stop(signal.SIGTERM) == (0 if added else -signal.SIGTERM)
+        (row,) = [row for row in site.rows("slow") if row.status is not Status.SKIPPED]
+        assert row.status is (Status.CANCELLED if added else Status.RUNNING)
+        (site.folder / "begun").unlink()
+        site.start(UNHANDLED[name])
+        wait_until(site.has("begun"), site)
+        (ended,) = [each for each in site.rows("slow") if each.id == row.id]
+        assert ended.status is (Status.CANCELLED if added else Status.CRASHED)
 
 
 @pytest.mark.parametrize("grace", [2, 8])
