@@ -5,7 +5,7 @@ from typing import Any
 
 from housekeeper import current_run, task
 
-from ._database import PostgresDatabase, SqliteDatabase, database
+from ._database import PostgresDatabase, SqliteDatabase, database, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,21 +46,17 @@ def vacuum_postgres(db: PostgresDatabase) -> str:
             else:
                 db.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(schema, name)))
         except (errors.LockNotAvailable, errors.UndefinedTable) as error:
-            logger.warning("Skipped %s.%s: %s", schema, name, _reason(error))
+            logger.warning("Skipped %s.%s: %s", schema, name, reason_of(error))
             skipped += 1
         except Error as error:
             run.check_cancelled()
             if db.connection.closed:
                 raise
-            failures.append(f"{schema}.{name} ({_reason(error)})")
+            failures.append(f"{schema}.{name} ({reason_of(error)})")
         run.progress(number, len(tables), "tables")
     if failures:
         raise RuntimeError(f"{len(failures)} tables failed: {', '.join(failures[:10])}")
     return f"vacuumed {len(tables) - skipped} of {len(tables)} tables"
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _tables(db: PostgresDatabase) -> list[tuple[Any, ...]]:
