@@ -595,6 +595,50 @@ def test_ticks_timeouts_and_pages_go_on_where_threads_are_replaced(
     assert "uWSGI" in name or site.log.count(" stopped\n") == site.workers
 
 
+INTERRUPTED = """
+    import collections, logging, queue, random, threading, time
+    from housekeeper import Status, Task, create_housekeeper
+
+    logging.disable()
+    lock, nothing = threading.Lock(), queue.Queue()
+
+    def work():
+        for _ in range(random.randint(1, 12)):
+            with lock:
+                time.sleep(0.001)
+            try:
+                nothing.get(timeout=0.001)
+            except queue.Empty:
+                logging.getLogger("work").warning("nothing")
+
+    tasks = [Task(f"work{n}", work, timeout=0.01, retries=n % 2, retry_delay=0) for n in range(20)]
+    housekeeper = create_housekeeper(tasks_dir=None, ledger="memory://")
+    for task in tasks:
+        housekeeper.register_task(task)
+    housekeeper.initialize()
+    ended = collections.Counter()
+    for _ in range(8):
+        for run in [housekeeper.run_task_manually(task.name, wait=False) for task in tasks]:
+            assert run.ended.wait(20)
+            ended[run.status] += 1
+    assert set(ended) == {Status.SUCCEEDED, Status.TIMED_OUT}, ended
+    assert not lock.locked() and housekeeper.shutdown(timeout=5)
+    print("interrupted", ended[Status.TIMED_OUT])
+"""
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ["from gevent import monkey; monkey.patch_all()", "import eventlet; eventlet.monkey_patch()"],
+)
+def test_interrupts_of_greenlets_that_just_end_hit_nothing_else(site: Site, patch: str) -> None:
+    site.write("interrupted.py", INTERRUPTED)
+    site.write("program.py", f"{patch}\nimport interrupted")
+    site.start("python program.py")
+    assert site.ends() == 0
+    assert int(site.log.rpartition("interrupted ")[2]) > 20
+
+
 LATE = """
     import os, threading
     import flask_app
