@@ -164,7 +164,7 @@ def _own_logger(name: str) -> logging.Logger:
     return made
 
 
-class LastResort(logging.StreamHandler[IO[str]]):
+class LastResort(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes lines to stderr, with the time, while the application has not set up logging."""
 
     def __init__(self) -> None:
@@ -1780,6 +1780,29 @@ def frame_of(thread_id: int | None) -> FrameType | None:
         return sys._current_frames().get(thread_id or 0)
 
 
+# Where gevent or eventlet has replaced threads, the timer, the workers and the ledger's thread are
+# greenlets, like the application's own.  What a task shares with the pages (locks, pools of
+# connections, logging) is made for greenlets, and would not bear real threads: monitoring agents
+# get those back from under the patch, and run nothing of the application's in them.  What is
+# waited on is looked up when it is used, and made anew when it was made before the patch.
+
+
+def green_threads() -> str:
+    """Name the library that has put its own in the place of threads; "" when none has."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+
+
+def in_hub(work: Action) -> None:
+    """Have the library that has replaced threads call something that switches to a greenlet."""
+    if green_threads() == "gevent":
+        sys.modules["gevent"].get_hub().loop.run_callback(work)
+    else:
+        sys.modules["eventlet.hubs"].get_hub().schedule_call_global(0, work)
+
+
 def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[FrameType]:
     """Return the frames of a task in an attempt, the innermost first.
 
@@ -1839,6 +1862,7 @@ class LiveRun(Run):
         self.clock = clock
         self.buffer = Output()
         self.deadline: datetime | None = None
+        self.ends_by = math.inf  # the same by the monotonic clock
         self.cancels_schedule = False
         self.exception: BaseException | None = None
         self.ended = Flag()
@@ -1850,6 +1874,7 @@ class LiveRun(Run):
         self._guard = threading.Lock()
         self._stage = Stage.WAITING
         self._thread_id: int | None = None
+        self._greenlet: Any = None  # that is the thread, where threads are replaced
         self._entry: FrameType | None = None
         self._interrupt: type[BaseException] | None = None  # what its thread is to be stopped with
         self._sent = False
@@ -1858,6 +1883,11 @@ class LiveRun(Run):
     def cancelled(self) -> bool:
         """Whether the run has been asked to stop."""
         return self._stop.is_set()
+
+    @property
+    def timeout_note(self) -> str:
+        """What is said of a run that its timeout has ended."""
+        return f"it ran longer than its timeout of {self.definition.timeout:g} s"
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake when asked to stop; tell whether it was."""
@@ -1979,8 +2009,12 @@ class LiveRun(Run):
     def stack(self) -> str:
         """Return what the run's thread is doing now; empty when it has left the task."""
         with _nothing_collected(), self._guard:
-            frame = frame_of(self._thread_id)
+            frame = self._frame()
             return "".join(traceback.format_stack(frame)) if frame else ""
+
+    def _frame(self) -> FrameType | None:
+        greenlet = self._greenlet
+        return frame_of(self._thread_id) if greenlet is None else greenlet.gr_frame
 
     # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run,
     # and an instant late it would kill the pool's worker.  So it is sent at most once an attempt,
@@ -1990,6 +2024,7 @@ class LiveRun(Run):
         """Declare that this thread is now inside the task, whose attempt the caller makes."""
         with self._guard:
             self._thread_id, self._entry = threading.get_ident(), sys._getframe(1)
+            self._greenlet = sys.modules["greenlet"].getcurrent() if green_threads() else None
 
     def _await_interrupt(self, attempt: int) -> None:
         """Interrupt an attempt as soon as its thread is in nobody's lock."""
@@ -2007,13 +2042,23 @@ class LiveRun(Run):
             over = self.attempt != attempt or self._stage is not Stage.INSIDE
             if over or self._sent or self._interrupt is None:
                 return True
-            frame = frame_of(self._thread_id)
+            frame = self._frame()
             if frame is None:
-                return self._thread_id is not None  # a greenlet, which nothing can reach
-            place, thread_id = frame.f_lasti, cast(int, self._thread_id)
-            if _is_interruptible(_frames_of_task(frame, self._entry)):
+                return self._thread_id is not None  # It has ended, or does not run here.
+            place, frames = frame.f_lasti, _frames_of_task(frame, self._entry)
+            if self._greenlet is not None:
+                # It waits, and what waits can be interrupted: so gevent.Timeout works.
+                self._sent = bool(frames)
+                in_hub(functools.partial(self._throw, self._entry, self._interrupt))
+            elif _is_interruptible(frames):
+                thread_id = cast(int, self._thread_id)
                 self._sent = _raise_at(frame, place, thread_id, self._interrupt)
             return self._sent
+
+    def _throw(self, entry: FrameType | None, interrupt: type[BaseException]) -> None:
+        """Interrupt a greenlet, from the hub: nothing comes between the look and the throw."""
+        if self._sent and self._entry is entry:
+            self._greenlet.throw(interrupt)
 
     def obey(self) -> None:
         """Raise what the task's thread is to be stopped with.
@@ -2034,7 +2079,7 @@ class LiveRun(Run):
         """Declare that this thread has left the task; no interrupt arrives after this."""
         with self._guard:
             self._thread_id = self._entry = None
-        if self._sent:
+        if self._sent and self._greenlet is None:
             _catch_pending_interrupt()
 
 
@@ -3984,6 +4029,9 @@ ENDS = {
 
 def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
     """Return what became of an attempt; from here on it cannot be stopped."""
+    if run.clock.monotonic() > run.ends_by:
+        # The timer may be held up, by a call in C that keeps the interpreter's lock for example.
+        run.stop(Status.TIMED_OUT, run.timeout_note, insist=False)
     asked_to_stop = run.settle()
     run.exception = error
     trace = worded(_traceback_of, error) if error is not None else ""
@@ -4841,6 +4889,12 @@ def variable(name: str) -> str:
     return text
 
 
+def threads_of_this_process() -> tuple[int, str]:
+    """Return what threads and locks belong to: those from before a fork, or from before gevent or
+    eventlet replaced them, are of no use to this process any more."""
+    return os.getpid(), green_threads()
+
+
 def place_of_this_process() -> str:
     """Return a text that identifies this boot of the machine, and its namespace of process ids.
 
@@ -4951,6 +5005,7 @@ def watch_process(watched: Life) -> None:
     # the last registered is called first, and the module is imported above.
     register = getattr(threading, "_register_atexit", atexit.register)
     register(leave_process)
+    atexit.register(leave_process)  # Where threading's own are not called: by eventlet.
 
 
 def leave_process() -> None:
@@ -5054,23 +5109,16 @@ def waits_for_reloaded_child() -> bool:
     return frame is not None
 
 
-def green_threads() -> str:
-    """Name the library that has put its own in the place of threads; "" when none has."""
-    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-    if gevent is not None and gevent.is_module_patched("threading"):
-        return "gevent"
-    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+def start_put_off() -> str:
+    """Say where or when to start, when that is not here and now; else "".
 
-
-def forking_server() -> str:
-    """Name the server when this process serves nothing itself and only forks workers.
-
-    Threads started here would be lost to the workers; uWSGI's workers have hung on them (10 of 72
-    starts), and gunicorn's arbiter takes the exit status of every child, commands included.
+    The workers that a server forks lose the threads of the process that forks them: uWSGI's have
+    hung on them (10 of 72 starts).  And gunicorn's arbiter takes the exit status of every child,
+    commands included.
     """
     uwsgi = sys.modules.get("uwsgi")
     if hasattr(uwsgi, "worker_id"):
-        return _uwsgi_master(cast(Any, uwsgi))
+        return _start_put_off_by_uwsgi(cast(Any, uwsgi))
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != "gunicorn.arbiter":
         frame = frame.f_back
@@ -5078,14 +5126,22 @@ def forking_server() -> str:
         return ""
     # A worker has its arbiter on its stack too, with another pid; before it starts it has none.
     pid = getattr(frame.f_locals.get("self"), "pid", None)
-    return "gunicorn's arbiter" if pid in (None, os.getpid()) else ""
+    return (
+        "in gunicorn's arbiter, but in each of its workers" if pid in (None, os.getpid()) else ""
+    )
 
 
-def _uwsgi_master(uwsgi: Any) -> str:
+def _start_put_off_by_uwsgi(uwsgi: Any) -> str:
     if uwsgi.worker_id() == 0 and (uwsgi.masterpid() != 0 or uwsgi.numproc > 1):
         earlier = getattr(uwsgi, "post_fork_hook", None)
         uwsgi.post_fork_hook = functools.partial(_after_uwsgi_fork, uwsgi, earlier)
-        return "uWSGI's master"
+        return "in uWSGI's master, but in each of its workers"
+    options = getattr(uwsgi, "opt", {})
+    to_patch = "gevent-monkey-patch" in options and not {"gevent", "loop"}.isdisjoint(options)
+    if to_patch and not green_threads():
+        # Done once the application is loaded: threads from before would stand still.
+        importlib.import_module("gevent.events").subscribers.append(_after_patch)
+        return "before uWSGI's gevent-monkey-patch, but after it"
     if not getattr(uwsgi, "has_threads", True):
         logger.warning(
             "Housekeeper's threads stand still between requests, because uWSGI runs without"
@@ -5102,6 +5158,11 @@ def _after_uwsgi_fork(uwsgi: Any, earlier: Callable[[], object] | None) -> None:
         earlier()
     if uwsgi.worker_id() != 0:  # Mules and spoolers are forked as well.
         _wake_all("after uWSGI's fork")
+
+
+def _after_patch(event: object) -> None:
+    if type(event).__name__ == "GeventDidPatchAllEvent":
+        _wake_all("after gevent's patch")
 
 
 def _wake_all(how: str) -> None:
@@ -6352,6 +6413,7 @@ class Steps:
             timeout, task = None, run.definition
             if task.timeout is not None:
                 run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
+                run.ends_by = self._clock.monotonic() + task.timeout
                 timeout = self._timer.after(task.timeout, self._time_out, run, number)
             caller = _current_run.get()
             try:
@@ -6369,8 +6431,7 @@ class Steps:
         return Later(delay, self._attempt, self._conclude_unretried)
 
     def _time_out(self, run: LiveRun, attempt: int) -> None:
-        note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
-        self.stop_run(run, Status.TIMED_OUT, note, attempt)
+        self.stop_run(run, Status.TIMED_OUT, run.timeout_note, attempt)
 
     def stop_run(
         self,
@@ -7819,7 +7880,8 @@ class Life:
         self._upkeep = Upkeep(settings, tools, roster, self._runner)
         self._upkeep.problems = self._discovery_problems
         self._reports = Reports(settings, roster, self._runner)
-        self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
+        # The last: whoever finds it set finds all of it.
+        self._threads_of = threads_of_this_process()
 
     def _discovery_problems(self) -> list[str]:
         told = [f"Discovery: {problem}" for problem in self.problems]
@@ -7879,7 +7941,8 @@ class Life:
             )
         if library := green_threads():
             words = (
-                "%s has replaced threads: a timeout asks a function to stop, and interrupts none"
+                "%s has replaced threads: no page is served while a task computes or blocks in C,"
+                " and its timeout waits for that; give such work a command="
             )
             logger.warning(words, library)
         level = logging.INFO if self._scheduling else logging.DEBUG
@@ -7926,6 +7989,10 @@ class Life:
 
         False when a shutdown has begun, by a signal that came while the ledger was waited for.
         """
+        if green_threads():
+            # It is held while a thread starts.  All greenlets would hang on a real one, which
+            # eventlet, and gevent before 26.8, have left there.
+            vars(concurrent.futures.thread)["_global_shutdown_lock"] = threading.Lock()
         with self._life:
             if self._stopping or not self._started:
                 return False
@@ -7991,11 +8058,11 @@ class Life:
         if not self.enabled:
             return False
         self._wake_at_requests()
-        server = forking_server()
-        if server:
+        put_off = start_put_off()
+        if put_off:
             self._to_wake = True
-            logger.warning("Housekeeper is not started in %s, but in each of its workers", server)
-        return bool(server)
+            logger.warning("Housekeeper is not started %s", put_off)
+        return bool(put_off)
 
     def _wake_at_requests(self) -> None:
         """Have the first request in a forked process start it there: in Flask's place for that."""
@@ -8022,16 +8089,23 @@ class Life:
             return
         self._to_wake = False
         try:
-            self._initialize(f"{how} (initialize() came before the fork)")
+            self._initialize(f"{how} (initialize() came before that)")
         except Exception:
             tell_defect("Housekeeper could not be started in this process")
 
     def _check_process(self) -> None:
-        """Notice a fork that Python was not told of (uWSGI forks in C)."""
-        if self._pid != os.getpid():
-            with noticing_fork:
-                if self._pid != os.getpid():
-                    self.after_fork_in_child()
+        """Notice a fork that Python was not told of (uWSGI forks in C), and replaced threads."""
+        now = threads_of_this_process()
+        if self._threads_of == now:
+            return
+        if self._started and self._threads_of[0] == os.getpid():
+            self._threads_of = now
+            words = "Housekeeper may stand still: %s has replaced threads after initialize()"
+            logger.error(words, green_threads())
+            return
+        with noticing_fork:
+            if self._threads_of != now:
+                self.after_fork_in_child()
 
     def after_fork_in_child(self, *, worker: bool = True) -> None:
         """Forget the parent's threads, runs and connection: this process has not been started.
