@@ -1804,10 +1804,10 @@ def in_hub(work: Action) -> None:
 
 
 def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[FrameType]:
-    """Return the frames of a task in an attempt, the innermost first.
+    """Return the frames of a task in an attempt, the innermost first; none outside of one.
 
-    None while it is in this file, or where Python only reports what is raised.  `entry` is the
-    attempt's own frame.  It and what it calls in this file to get to the task do not count.
+    `entry` is the attempt's own frame.  It and what it calls in this file to get to the task do
+    not count.
     """
     frames = []
     while frame is not None and frame is not entry:
@@ -1815,8 +1815,16 @@ def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[Fr
         frame = frame.f_back
     while frames and frames[-1].f_globals is globals():
         frames.pop()
+    return [] if frame is None else frames
+
+
+def _is_open(frames: list[FrameType]) -> bool:
+    """Tell whether what is raised in these frames of a task would get to the task.
+
+    Not in this file, nor where Python only reports it.
+    """
     closed = [each.f_globals is globals() or each.f_code.co_name == "__del__" for each in frames]
-    return [] if frame is None or any(closed) else frames
+    return bool(frames) and not any(closed)
 
 
 # An interrupt that breaks into the first ones can leave a lock held which every thread needs; what
@@ -1842,7 +1850,7 @@ def _is_interruptible(frames: list[FrameType]) -> bool:
     threads = [each for each in frames if each.f_globals is vars(threading)]
     # A thread that it starts has its number for a moment, and would get the interrupt.
     starts = [each.f_locals["self"] for each in threads if each.f_code.co_name == "start"]
-    if not frames or any(thread.ident is None for thread in starts):
+    if not _is_open(frames) or any(thread.ident is None for thread in starts):
         return False
     if frames[0] in threads and frames[0].f_lineno in _waiting_lines():
         # A thread whose turn ended right after its wait gets the interrupt one step later from
@@ -2007,10 +2015,13 @@ class LiveRun(Run):
             logger.exception("Task %s: an on_cancel callback failed", self.task)
 
     def stack(self) -> str:
-        """Return what the run's thread is doing now; empty when it has left the task."""
+        """Return what the task's function is doing now; empty when it has been left."""
+        if self.definition.run is None:
+            return ""
         with _nothing_collected(), self._guard:
-            frame = self._frame()
-            return "".join(traceback.format_stack(frame)) if frame else ""
+            frames = _frames_of_task(self._frame(), self._entry)
+            stack = [(frame, frame.f_lineno) for frame in reversed(frames)]
+            return "".join(traceback.StackSummary.extract(iter(stack)).format())
 
     def _frame(self) -> FrameType | None:
         greenlet = self._greenlet
@@ -2048,7 +2059,7 @@ class LiveRun(Run):
             place, frames = frame.f_lasti, _frames_of_task(frame, self._entry)
             if self._greenlet is not None:
                 # It waits, and what waits can be interrupted: so gevent.Timeout works.
-                self._sent = bool(frames)
+                self._sent = _is_open(frames)
                 in_hub(functools.partial(self._throw, self._entry, self._interrupt))
             elif _is_interruptible(frames):
                 thread_id = cast(int, self._thread_id)
@@ -2070,10 +2081,19 @@ class LiveRun(Run):
             return
         with self._guard:
             late = self._sent or self._stage is not Stage.INSIDE
-            if late or not _frames_of_task(sys._getframe(2), self._entry):
+            if late or not _is_open(_frames_of_task(sys._getframe(2), self._entry)):
                 return
             self._sent = True
         raise self._interrupt(self.note)
+
+    def was_lost(self, kind: type[BaseException]) -> bool:
+        """Tell whether an interrupt is lost that Python has only reported; then send it again."""
+        # The guard may be held by this very thread.
+        if not self._sent or kind is not self._interrupt or not self._guard.acquire(timeout=1.0):
+            return False
+        self._sent = False
+        self._guard.release()
+        return self._interrupt_apart(self.attempt)
 
     def leave(self) -> None:
         """Declare that this thread has left the task; no interrupt arrives after this."""
@@ -2081,6 +2101,24 @@ class LiveRun(Run):
             self._thread_id = self._entry = None
         if self._sent and self._greenlet is None:
             _catch_pending_interrupt()
+
+
+def notice_lost_interrupts() -> None:
+    """Send an interrupt again that comes where Python only reports it: in a weakref's callback.
+
+    From 3.13 on it may come one step later than the place at which its thread was seen.
+    """
+    report = sys.unraisablehook
+    if getattr(report, "sends_again", False):
+        return
+
+    def send_again(lost: Any) -> None:
+        run = _current_run.get()
+        if run is None or not run.was_lost(lost.exc_type):
+            report(lost)
+
+    send_again.sends_again = True  # type: ignore[attr-defined]
+    sys.unraisablehook = send_again
 
 
 def _finite(value: float) -> float:
@@ -3938,6 +3976,7 @@ def _attempt(
     try:
         _current_run.set(run)
         capture_logging()
+        notice_lost_interrupts()
         try:
             run.enter()
             context = getattr(app, "app_context", None)

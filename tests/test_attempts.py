@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+import types
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -494,3 +496,36 @@ def test_the_warning_that_a_run_was_asked_to_stop_comes_after_its_interrupt(capl
     finally:
         hk.logger.removeHandler(handler)
     assert order.get_nowait() == "Task work was asked to stop: too long"
+
+
+def test_an_interrupt_that_python_only_reports_is_sent_again(make, monkeypatch) -> None:
+    inside, usual = threading.Event(), hk._is_interruptible
+
+    class Dropped:
+        pass
+
+    def callback(_: object) -> None:
+        inside.set()
+        until = time.monotonic() + 20
+        while inside.is_set() and time.monotonic() < until:
+            pass  # The interrupt comes here, and is only reported.
+
+    def look(frames: list[types.FrameType]) -> bool:
+        if not inside.is_set():
+            return usual(frames)
+        return frames[0].f_code is callback.__code__
+
+    def work() -> None:
+        dropped = Dropped()
+        reference = weakref.ref(dropped, callback)
+        del dropped
+        inside.clear()
+        while reference:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(hk, "_is_interruptible", look)
+    housekeeper = make(Task("work", work, timeout=0.2))
+    with pytest.raises(hk.RunFailed):
+        housekeeper.run_task_manually("work")
+    assert inside.is_set() is False
+    assert housekeeper.history()[0].status is Status.TIMED_OUT
