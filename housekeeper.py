@@ -1645,6 +1645,7 @@ SECRETS = [
             r"""(://[^\s:/]*:)(?!\d*(?:[/?#\s"'),;}\]>]|$))(?:(?!://)[^@\n]){1,200}@""",
             r"\1***@",
         ),
+        ("@", r"(://)[^\s:/@]{20,}@", r"\1***@"),  # a token in the place of a user
         # What libpq repeats of a URL that it cannot read, and what is a password often enough.
         (
             '"',
@@ -1654,11 +1655,14 @@ SECRETS = [
         ),
         # In libpq's quotes, in those of a shell, of Python or of JSON in JSON, or in none.
         (
-            """passw secret -- keyid key_id token= token" token' token\\ key= key" key' key\\""",
+            "pass pwd secret -- keyid key_id token= token: key= key: "
+            """token" token' token\\ key" key' key\\""",
             r"""(?ix)
-            ( (?: passw(?:or)?d | aws_secret_access_key ) \s*=\s*(?!=)
+            ( (?: passw(?:or)?d | aws_secret_access_key ) \s*[=:]\s*(?!=)
+            | _(?: pass | pwd ) =(?!=)
+            | (?: secret | token | (?:api|access|secret|private)[_-]?key ) :\s*(?!\w+://)(?=[^\s,;]*\d)
             | (?: secret | token | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) =(?!=)
-            | (?: passw(?:or)?d | secret | token
+            | (?: pass(?:w(?:or)?d)? | pwd | secret | token
                 | (?:api|access|secret|private)[_-]?key(?:[_-]?id)? ) \\?["']\s*:\s*
             | --[\w-]{0,40}? (?: passw(?:or)?d | secret | token | key ) \s+(?!-) )
             (?!\*\*\*)
@@ -1667,11 +1671,12 @@ SECRETS = [
         ),
         (
             "authorization",
-            r"""(?ix)(authorization\\?["']?\s*[:=]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)
+            r"""(?ix)(authorization\\?["']?\s*[:=,]\s*(?:b?\\?["'])?(?:[a-z]+\s+)?)
                 [^\s"'\\][^"'\\\r\n]*""",
             r"\1***",
         ),
-        ("bearer", r"(?i)(\bbearer\s+)(?=[\w.~+/-]*\d)[\w.~+/=-]{8,}", r"\1***"),
+        ("bearer", r"(?i)(\bbearer\s+)(?=[\w.~+/-]*\d|\S{16})[\w.~+/=-]{8,}", r"\1***"),
+        ("-u ", r"(\s-u\s+[^\s:]+:)\S+", r"\1***"),
         ("akia asia", r"\b(AKIA|ASIA)[0-9A-Z]{16}\b", r"\1***"),
     )
 ]

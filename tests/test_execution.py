@@ -1671,6 +1671,17 @@ def test_what_a_task_printed_is_shown_without_what_a_terminal_would_obey(
         "aws_secret_access_key = geheim",
         '"SecretAccessKey": "geheim"',
         "AWS_SECRET_ACCESS_KEY=geheim",
+        "AWS_SECRET_ACCESS_KEY: geheim",
+        "password: geheim",
+        '"pass": "geheim"',
+        "MYSQL_PWD=geheim",
+        "DB_PASS=geheim",
+        "X-Api-Key: geheim123",
+        "token: 123geheim",
+        "('authorization', b'Basic geheim==')",
+        "Bearer geheimgeheimgeheim",
+        "curl -u shop:geheim http://host",
+        "https://geheim_geheim_geheim_geheim@host/path",
     ],
 )
 def test_no_part_of_a_secret_is_kept(text: str) -> None:
@@ -1697,6 +1708,8 @@ def test_the_ids_of_aws_keys_are_masked() -> None:
         "the bearer of news is authenticated",
         "--password --host db",
         "FATAL: password authentication failed for user app",
+        "token expired; the password is wrong; pass: 3, fail: 0",
+        "secret: none was given, token: it is old",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
@@ -1708,7 +1721,8 @@ def test_what_is_no_secret_stays(text: str) -> None:
     [
         "://a:", "://a:b@", "a", "://", ":", "@", "password=", "password='", 'password="', '"',
         "password", "password ", "--password ", "-", "authorization: ", "bearer ", "key=", "\\",
-        'password\\":\\"', "AKIA", "a.", "http://a:1 ", "token'", "\r", "\x1b[", " ",
+        'password\\":\\"', "AKIA", "a.", "http://a:1 ", "token'", "token: ", " -u a:", "\r",
+        "\x1b[", " ",
     ],
 )  # fmt: skip
 def test_masking_takes_time_in_proportion_to_the_text(piece: str) -> None:
