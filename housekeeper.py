@@ -2314,13 +2314,15 @@ class Ledger(Protocol):
         id: str = "",
         running: bool = False,
         tick_from: datetime | None = None,
+        status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
         """Return runs, newest first; with `tick_from`, those from that tick on, oldest first.
 
-        `before` is the id of a run, and leaves those made before it; `limit` 0 means all.  Rows
-        that a clock in the future has left are not listed, unless by id or tick.
+        `before` is the id of a run, and leaves those made before it; `status` leaves those of one
+        status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
+        unless by id or tick.
         """
 
     def lasts(self, within: str) -> dict[str, Lasts]:
@@ -2617,6 +2619,7 @@ class MemoryLedger:
         id: str = "",
         running: bool = False,
         tick_from: datetime | None = None,
+        status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
@@ -2634,8 +2637,9 @@ class MemoryLedger:
                     found += task.ticks[start:][:most]
                 else:
                     older = (row for row in reversed(task.rows) if not before or row.id < before)
+                    asked = (row for row in older if status in (None, row.status))
                     found += itertools.islice(
-                        (row for row in older if _is_present(row, now)), most
+                        (row for row in asked if _is_present(row, now)), most
                     )
             order = _tick_of if tick_from is not None else lambda row: row.id
             found.sort(key=order, reverse=tick_from is None)
@@ -2757,6 +2761,8 @@ CREATE INDEX IF NOT EXISTS housekeeper_runs_succeeded
     ON housekeeper_runs (task, id) WHERE status = 'succeeded';
 CREATE INDEX IF NOT EXISTS housekeeper_runs_failed
     ON housekeeper_runs (task, id) WHERE status IN ('failed', 'timed_out', 'crashed');
+CREATE INDEX IF NOT EXISTS housekeeper_runs_rare
+    ON housekeeper_runs (status, id) WHERE status NOT IN ('running', 'succeeded');
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
     ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
@@ -2784,6 +2790,7 @@ CONDITIONS = {
     "{silent}": "(heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
     "{failed}": "status IN ('failed', 'timed_out', 'crashed')",
     "{never_ran}": "status IN ('skipped', 'missed')",
+    "{rare}": "status NOT IN ('running', 'succeeded')",
     "{paused}": "EXISTS (SELECT 1 FROM housekeeper_tasks"
     " WHERE name = {whole::key} AND paused_at IS NOT NULL)",
     "{later}": "EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
@@ -3204,19 +3211,22 @@ class SqlLedger(Database):
         id: str = "",
         running: bool = False,
         tick_from: datetime | None = None,
+        status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
-        order = "ORDER BY id DESC"
+        which, order = f"status = '{status.value}'" if status else "1 = 1", "ORDER BY id DESC"
+        if running or status is Status.RUNNING:
+            # Asked to sort by the id itself, SQLite walks all rows (2 s for a million).
+            which, order = "status = 'running'", "ORDER BY id || '' DESC"
         if id:
             which = "id = :id"
-        elif running:
-            # Sorted below: asked to, SQLite walks all rows by their ids (150 ms for a million).
-            which, order = "status = 'running'", ""
         elif tick_from is not None:
             which, order = "scheduled_for >= :tick_from", "ORDER BY scheduled_for"
-        else:
-            which = "{present} AND id < :before" if before else "{present}"
+        elif not running:
+            # A task's own rows are found by its key, those of all tasks by what they became.
+            rare = status not in (None, Status.RUNNING, Status.SUCCEEDED) and within[-1:] in "/@"
+            which += " AND {rare}" * rare + " AND id < :before" * bool(before) + " AND {present}"
         rows = self._rows(
             f"SELECT {', '.join(RUN_COLUMNS)} FROM housekeeper_runs"
             f" WHERE {_where('task', within)} AND {which} {order} {'LIMIT :limit' * bool(limit)}",
@@ -3226,7 +3236,7 @@ class SqlLedger(Database):
             before=before,
             limit=limit,
         )
-        return [self._run_of(row) for row in (rows if order else sorted(rows, reverse=True))]
+        return [self._run_of(row) for row in rows]
 
     def _run_of(self, row: Sequence[Any]) -> Run:
         run = Run(
@@ -7396,18 +7406,21 @@ class Reports:
             "source": seen.source,
         }
 
-    def history(self, name: str | None, limit: int, before: str | None) -> list[Run]:
+    def history(
+        self, name: str | None, limit: int, before: str | None, statuses: Iterable[Status]
+    ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first."""
         self._ledger.open()
-        page: dict[str, Any] = {"before": before or "", "limit": limit}
         if limit <= 0:
             return []
-        if name is None:
-            return self._ledger.runs(self._prefix, **page)
-        key = f"{self._prefix}{name}"
-        # Key by key, so that each is found by the index among millions of rows.
-        keys = [key, *self._ledger.standings(f"{key}@")]
-        found = [run for each in keys for run in self._ledger.runs(each, **page)]
+        key = f"{self._prefix}{name or ''}"
+        # By key and by status, so that each is found by an index among millions of rows.
+        asked = itertools.product(
+            [key] if name is None else [key, *self._ledger.standings(f"{key}@")],
+            set(map(Status, statuses)) or (None,),
+        )
+        page: dict[str, Any] = {"before": before or "", "limit": limit}
+        found = [run for key, one in asked for run in self._ledger.runs(key, status=one, **page)]
         return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
 
     def run(self, run_id: str) -> Run | None:
@@ -8130,14 +8143,19 @@ class Housekeeper(Life):
 
     @public
     def history(
-        self, name: str | None = None, limit: int = 50, before: str | None = None
+        self,
+        name: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+        statuses: Iterable[Status] = (),
     ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first.
 
-        `before` is the id of a run, and gives those older than it: the next page.  Runs of tasks
-        that are not registered any more are there too.  Raises LedgerUnavailable.
+        `before` is the id of a run, and gives those older than it: the next page; `statuses`
+        gives only those that became one of them.  Runs of tasks that are not registered any more
+        are there too.  Raises LedgerUnavailable.
         """
-        return self._reports.history(name, limit, before)
+        return self._reports.history(name, limit, before, statuses)
 
     @public
     def get_run(self, run_id: str) -> Run | None:
@@ -9632,27 +9650,21 @@ def answer_change(changed: bool) -> Response:
 def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     """Return a page of runs, of a task or of all, newest first, and what to ask for the next one.
 
-    With ``outcome=`` only of those outcomes.  It looks at 1,000 runs at most, so that a page may
-    hold fewer than were asked for although there are older ones.
+    With ``outcome=`` only of those outcomes.
     """
     limit, before = request.whole("limit", 30, LONGEST_PAGE), request.query.get("before")
     if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
         raise Refusal(400, "before is not the id of a run")
-    wanted = set(filter(None, request.query.get("outcome", "").split(",")))
-    if not wanted <= {status.value for status in Status}:
-        raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
-    size, found = LONGEST_PAGE if wanted else limit, []
-    for _ in range(1000 // LONGEST_PAGE):
-        page = housekeeper.history(request.name or None, size, before)
-        found += [run for run in page if not wanted or run.status.value in wanted]
-        before = page[-1].id if len(page) == size > 0 else None
-        if before is None or len(found) >= limit:
-            break
-    if not found and request.name and request.name not in housekeeper.task_names():
+    try:
+        wanted = [Status(each) for each in request.query.get("outcome", "").split(",") if each]
+    except ValueError as error:
+        known = ", ".join(status.value for status in Status)
+        raise Refusal(400, f"outcome is none of {known}") from error
+    runs = housekeeper.history(request.name or None, limit, before, wanted)
+    if not runs and request.name and request.name not in housekeeper.task_names():
         raise housekeeper.unknown_task(request.name)
-    if len(found) > limit > 0:
-        before = found[limit - 1].id
-    return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
+    before = runs[-1].id if len(runs) == limit > 0 else None
+    return json_response({"runs": [_brief(run) for run in runs], "before": before})
 
 
 def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
@@ -11117,12 +11129,9 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
     """Show the newest runs, of a task or of all, with their outcomes."""
     _need_ledger(housekeeper)
     before = options.before and _run_named(housekeeper, options.before).id
-    size = 500 if options.failed else options.n + 1
-    found: list[Run] = []
+    statuses = FAILURES if options.failed else ()
     # One more than is shown tells whether there are more.
-    while len(found) <= options.n and (page := housekeeper.history(options.NAME, size, before)):
-        found += [run for run in page if not options.failed or run.status in FAILURES]
-        before = page[-1].id
+    found = housekeeper.history(options.NAME, options.n + 1, before, statuses)
     if options.NAME and not found:
         _task_named(housekeeper, options.NAME)
     runs = found[: options.n]
