@@ -2636,11 +2636,9 @@ class MemoryLedger:
                     start = bisect.bisect_left(task.ticks, tick_from, key=_tick_of)
                     found += task.ticks[start:][:most]
                 else:
-                    older = (row for row in reversed(task.rows) if not before or row.id < before)
-                    asked = (row for row in older if status in (None, row.status))
-                    found += itertools.islice(
-                        (row for row in asked if _is_present(row, now)), most
-                    )
+                    rows = (row for row in reversed(task.rows) if status in (None, row.status))
+                    past = (row for row in rows if not before or row.id < before)
+                    found += itertools.islice((row for row in past if _is_present(row, now)), most)
             order = _tick_of if tick_from is not None else lambda row: row.id
             found.sort(key=order, reverse=tick_from is None)
             return [replace(row) for row in found[:most]]
@@ -4066,7 +4064,8 @@ def _keep_record(run: LiveRun, record: logging.LogRecord) -> None:
     """Keep a log record's line in a run's output; the record stays as it is."""
     if not isinstance(record.name, str) or not isinstance(record.levelno, int):
         return  # Some libraries make records only to format something.
-    text = f"{KEPT.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}\n"
+    at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6]
+    text = f"{at}Z {record.levelname} {record.name}: {record.getMessage()}\n"
     if record.exc_info:
         text += f"{KEPT.formatException(record.exc_info)}\n"
     if record.stack_info:
@@ -7212,6 +7211,16 @@ class Explanation:
             self.say(f"The next tick is {self.at(upcoming[0])}.")
 
 
+def _with_date(text: str, now: datetime) -> str:
+    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
+    found = re.fullmatch(r"(today |yesterday |)(\d?\d:\d\d)", text.lower())
+    if found is None:
+        return text
+    time_ = found[2].zfill(5)
+    yesterday = found[1] == "yesterday " or (found[1] == "" and time_ > f"{now:%H:%M}")
+    return f"{now - yesterday * ONE_DAY:%Y-%m-%d} {time_}"
+
+
 @dataclass(slots=True, kw_only=True)
 class HealthReport:
     """What health() has found."""
@@ -7407,7 +7416,7 @@ class Reports:
         }
 
     def history(
-        self, name: str | None, limit: int, before: str | None, statuses: Iterable[Status]
+        self, name: str | None, limit: int, before: str | None, statuses: Iterable[str]
     ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first."""
         self._ledger.open()
@@ -7415,10 +7424,8 @@ class Reports:
             return []
         key = f"{self._prefix}{name or ''}"
         # By key and by status, so that each is found by an index among millions of rows.
-        asked = itertools.product(
-            [key] if name is None else [key, *self._ledger.standings(f"{key}@")],
-            set(map(Status, statuses)) or (None,),
-        )
+        keys = [key] if name is None else [key, *self._ledger.standings(f"{key}@")]
+        asked = itertools.product(keys, set(map(Status, statuses)) or (None,))
         page: dict[str, Any] = {"before": before or "", "limit": limit}
         found = [run for key, one in asked for run in self._ledger.runs(key, status=one, **page)]
         return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
@@ -7445,7 +7452,7 @@ class Reports:
         trigger, now = self._roster.trigger_of(registration), self._clock.now()
         zone = trigger.zone if trigger else zone_named(self._settings.timezone)
         if isinstance(instant, str):
-            instant = parse_instant(instant, zone)
+            instant = parse_instant(_with_date(instant.strip(), now.astimezone(zone)), zone)
         told = Explanation(registration.task, trigger, zone)
         tick = told.tick_at(instant, now)
         run = None
@@ -8147,7 +8154,7 @@ class Housekeeper(Life):
         name: str | None = None,
         limit: int = 50,
         before: str | None = None,
-        statuses: Iterable[Status] = (),
+        statuses: Iterable[str] = (),
     ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first.
 
@@ -8180,9 +8187,9 @@ class Housekeeper(Life):
         """Tell what became of a tick, and why, in sentences.
 
         It is the tick in the minute that begins at an instant, or the latest one; a text such as
-        ``2026-03-29 02:30`` is read in the task's zone.  The keys: "task", "instant", "tick" and
-        "outcome" (None when there is none), "run" (the row), "runner", "next_run", "sentences".
-        Raises UnknownTask, LedgerUnavailable, and ConfigurationError for what is no instant.
+        ``2026-03-29 02:30`` or ``19:05`` is read in the task's zone.  The keys: "task", "instant",
+        "tick" and "outcome" (None when there is none), "run" (the row), "runner", "next_run",
+        "sentences".  Raises UnknownTask, LedgerUnavailable, ConfigurationError for no instant.
         """
         return self._reports.why(self._known(name), instant)
 
@@ -8395,9 +8402,10 @@ PAGE_HTML = """\
   <p id="chart-note" class="about"></p>
   <form id="why">
     <h3>Why?</h3>
-    <label for="why-instant">Why did it run, or not run, at</label>
-    <p class="line">
-      <input id="why-instant" type="datetime-local" step="1"><button>Ask</button></p>
+    <label for="why-instant">Why did it run, or not run, at this time in
+      <span id="why-zone"></span>?</label>
+    <p class="line"><input id="why-instant" type="datetime-local" step="1" min="1970-01-01T00:00"
+      max="9998-12-31T00:00"><button>Ask</button></p>
     <ul id="why-answer" aria-live="polite"></ul>
   </form>
   <h3>Runs</h3>
@@ -8445,10 +8453,8 @@ code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 #none, #legend { font-size: 13px; }
 .error, .note { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 
-button, input, select {
-  font: inherit; color: inherit; background: var(--card);
-  border: 1px solid var(--line); border-radius: 8px; padding: 5px 12px; min-height: 34px;
-}
+button, input, select { font: inherit; color: inherit; background: var(--card);
+  border: 1px solid var(--line); border-radius: 8px; padding: 5px 12px; min-height: 34px; }
 select { padding: 5px 8px; max-width: 100%; }
 [type=checkbox] { min-height: 0; width: 16px; height: 16px; margin: 0; vertical-align: -3px; }
 button, select, summary, label:has([type=checkbox]), #chart rect { cursor: pointer; }
@@ -8471,10 +8477,8 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 #problems li { padding: 8px 14px; border-radius: 8px; margin-top: 8px;
   background: var(--warn-ground); }
 #problems.critical li { background: var(--bad-ground); }
-#sign-in {
-  max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
-  background: var(--card); border: 1px solid var(--line); border-radius: 12px;
-}
+#sign-in { max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
+  background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
 #sign-in input { flex: 1; min-width: 0; } #refused { min-height: 1.5em; }
 
 #board { display: flex; flex-direction: column; }
@@ -8518,11 +8522,9 @@ g.succeeded, #chart .succeeded, #legend .succeeded svg { color: var(--bar); }
 #legend span { display: inline-flex; align-items: center; gap: 6px; margin: 8px 18px 0 0; }
 #legend svg { width: 10px; height: 20px; }
 
-dialog {
-  width: min(720px, 100vw); max-width: none; height: 100dvh; max-height: none;
+dialog { width: min(720px, 100vw); max-width: none; height: 100dvh; max-height: none;
   margin: 0 0 0 auto; padding: 20px; border: 0; border-left: 1px solid var(--line);
-  background: var(--ground); color: var(--text);
-}
+  background: var(--ground); color: var(--text); }
 dialog::backdrop { background: rgb(0 0 0 / .35); }
 dialog > .line { justify-content: space-between; } dialog h3 { margin: 20px 0 8px; }
 dialog .acts { justify-content: flex-start; margin: 10px 0 6px; }
@@ -8531,23 +8533,22 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margi
 #chart { display: block; width: 100%; height: 90px; } #chart rect { fill: currentColor; }
 #chart line { stroke: var(--text); vector-effect: non-scaling-stroke; }
 #chart .p95 { stroke-dasharray: 5 4; } #detail-runs details { padding: 8px 0; }
-pre {
-  background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px;
-  margin: 6px 0 12px; max-height: 50vh; overflow: auto; white-space: pre-wrap;
-}
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: 10px 12px; margin: 6px 0 12px; max-height: 50vh; overflow: auto;
+  white-space: pre-wrap; }
 
 @media (max-width: 900px) {
   header, main { padding: 0 12px; } header { padding-top: 12px; }
   #ahead { grid-template-columns: minmax(0, 1fr); } #feed, #ahead { order: 1; }
   #events li { grid-template-columns: minmax(0, 1fr) auto; }
-  #events .note { grid-column: 1 / -1; grid-row: 2; }
+  #events a, #events .outcome { order: -1; } #events .note { grid-column: 1 / -1; order: 1; }
   #all { margin-top: 12px; } #filters { overflow-x: auto; flex-basis: 100%; order: 1; }
   #search { flex: 1; width: 90px; } #several { flex-basis: auto; padding: 0; }
   .task { grid-template: "box what acts" "box when when" "box runs runs" "box error error"
     / 16px minmax(0, 1fr) auto; gap: 4px 12px; }
 }
 @media (max-width: 480px) {
-  #facts, #all h2 { display: none; } #zone { width: 160px; }
+  #facts, #all h2 { display: none; } #zone { max-width: 250px; }
   .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
     / 16px minmax(0, 1fr); padding: 10px 12px; }
   .acts button { flex: 1; min-height: 40px; } dialog { padding: 14px; }
@@ -8637,9 +8638,24 @@ const minute = () => Math.floor(now() / 60000);
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const ZONES = {viewer: `${HERE} (this browser)`, task: "each task's zone", UTC: "UTC"};
 let zoning = sessionStorage.getItem("housekeeper-zone") || "viewer";
+const formats = new Map();
+
+// Dates are written as in Sweden: 2026-03-29 02:30:00.
+function formatOf(zone, parts, language = "en-GB") {
+  const key = `${zone} ${Object.keys(parts)}`;
+  if (!formats.has(key)) {
+    formats.set(key, new Intl.DateTimeFormat(language, {...parts, timeZone: zone}));
+  }
+  return formats.get(key);
+}
 
 function zoneOf(task) {
-  return zoning === "UTC" ? "UTC" : zoning === "task" && task ? task.timezone : HERE;
+  const zone = zoning === "UTC" ? "UTC" : zoning === "task" && task ? task.timezone : HERE;
+  try {
+    return formatOf(zone, CLOCK) && zone;
+  } catch {
+    return "UTC";  // This browser does not know the zone.
+  }
 }
 
 function lasting(seconds) {
@@ -8666,23 +8682,27 @@ const coming = (instant) => Date.parse(instant) - now() < 1000 ? "due now" : rel
 
 const CLOCK = {hour: "2-digit", minute: "2-digit", hourCycle: "h23"};
 const SECONDS = {weekday: "short", day: "numeric", month: "short", ...CLOCK, second: "2-digit"};
-const formats = new Map();
+const WHOLE = {year: "numeric", month: "2-digit", day: "2-digit", ...CLOCK, second: "2-digit"};
 
-function format(instant, zone, parts) {
-  const key = `${zone} ${parts === CLOCK}`;
-  const made = (more) => new Intl.DateTimeFormat("en-GB", {...parts, ...more});
-  try {
-    if (!formats.has(key)) formats.set(key, made({timeZone: zone}));
-  } catch {  // A zone that the server knows and this browser does not.
-    formats.set(key, made({timeZone: "UTC", timeZoneName: "short"}));
-  }
-  return formats.get(key).format(new Date(instant));
-}
-
-const stamp = (instant, task) => format(instant, zoneOf(task), SECONDS);
+const stamp = (instant, task) => formatOf(zoneOf(task), SECONDS).format(new Date(instant));
 const short = (instant, task) => stamp(instant, task).replace(/:00$/, "");
 const exact = (instant, task) => short(instant, task)
-  + (zoning === "task" ? ` ${task.timezone}` : "");
+  + (zoning === "task" ? ` ${zoneOf(task)}` : "");
+const whole = (instant, task) => formatOf(zoneOf(task), WHOLE, "sv").format(new Date(instant));
+
+// The instant at which clocks in the chosen zone show a text.
+function instantOf(text, task) {
+  const shown = (instant) => Date.parse(`${whole(instant, task).replace(" ", "T")}Z`);
+  const wanted = Date.parse(`${text}Z`), guess = 2 * wanted - shown(wanted);
+  return new Date(guess + wanted - shown(guess)).toISOString();
+}
+
+// Instants in what the server has written, and those that a log begins its lines with.
+const WRITTEN = "[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}([.][0-9]+)?(?:Z| UTC| [+-][0-9]{4})";
+const IN_TEXT = new RegExp(WRITTEN, "g"), IN_LOG = new RegExp(`^${WRITTEN}`, "gm");
+const retold = (text, task, pattern = IN_TEXT) => text.replace(pattern, (at, fraction = "") => (
+  isNaN(Date.parse(at)) ? at
+    : whole(at, task) + fraction + (pattern === IN_LOG ? "" : ` ${zoneOf(task)}`)));
 const tickOf = (run) => run.scheduled_for || run.started_at || run.finished_at;
 
 // A run as a bar: its height is the duration, its shape and colour are the outcome.
@@ -8706,14 +8726,15 @@ const words = (status) => status.replace("_", " ");
 const outcomeOf = (run) => make(`span.outcome.${run.status}`, words(run.status));
 const mark = (status, x, height) => SHAPES[status](x, 32 - height, height);
 
-function factsOf(run) {
+function factsOf(run, task) {
   return [run.reason === "schedule" ? "" : run.reason,
     run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
-    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note].filter(Boolean).join(", ");
+    run.attempt > 1 ? `attempt ${run.attempt}` : "", retold(run.note, task)]
+    .filter(Boolean).join(", ");
 }
 
 function titleOf(run, task) {
-  return make("title", `${words(run.status)}, ${stamp(tickOf(run), task)}, ${factsOf(run)}`);
+  return make("title", `${words(run.status)}, ${stamp(tickOf(run), task)}, ${factsOf(run, task)}`);
 }
 
 function drawBars(row, runs) {
@@ -8950,26 +8971,31 @@ async function loadBars() {
 
 const FEEDS = {[TROUBLE.join()]: "failures", ...Object.fromEntries(
   OUTCOMES.slice(0, -1).map((status) => [status, words(status)]))};
-let feed = [];
+let feed = {runs: [], more: false};
+// What differs between runs of one fault: ids, dates, times, long numbers, how long it took.
+// Not an exit code or a status of HTTP, which is another fault.
+const DIFFERS = new RegExp("0x[0-9a-f]+|(?=[a-f-]*[0-9])[0-9a-f-]{8,}t?|[0-9]{4,}"
+  + "|[0-9]+(:[0-9]{2})+([.,][0-9]+)?z?|[0-9.]+(?= ?(ms|s|min|h)(?![a-z]))", "gi");
 
 async function loadFeed() {
   const outcome = $("outcome").value;
-  const {runs} = await call(`runs?limit=200&outcome=${outcome}`);
+  const {runs, before} = await call(`runs?limit=200&outcome=${outcome}`);
   if (!runs || outcome !== $("outcome").value) return;
-  feed = runs;
+  feed = {runs, more: before !== null};
   drawFeed();
 }
 
 function drawFeed() {
-  const alike = ({task, status, note}) => `${task} ${status} ${note.replace(/[0-9]+/g, "0")}`;
-  const folded = [...Map.groupBy(feed, alike).values()];
+  const alike = ({task, status, note}) => `${task} ${status} ${note.replace(DIFFERS, "0")}`;
+  const folded = [...Map.groupBy(feed.runs, alike).values()];
   fill("events", folded.map((runs) => {
-    const [run] = runs, row = rows.get(run.task);
+    const [run] = runs, {task} = rows.get(run.task) || {};
     const times = runs.reduce((sum, each) => sum + each.count, 0);
-    return [make("span.about", stamp(tickOf(run), row && row.task)),
+    const since = feed.more ? "or more" : `since ${short(tickOf(runs.at(-1)), task)}`;
+    return [make("span.about", stamp(tickOf(run), task)),
       linkTo("run", run.id, run.task), outcomeOf(run), make("span.note", {title: run.note},
-        run.note),
-      make("span.about", times > 1 ? `${times} times since ${short(tickOf(runs.at(-1)))}` : "")];
+        retold(run.note, task)),
+      make("span.about", times > 1 ? `${times} times ${since}` : "")];
   }), "None lately.");
 }
 
@@ -8994,7 +9020,7 @@ function drawDay() {
   const most = Math.max(...quarters.map((names) => names.length), 1);
   const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
   quarters.forEach((names, index) => {
-    const at = format(day.begin + index * QUARTER, zoneOf(), CLOCK), x = index * step;
+    const at = formatOf(zoneOf(), CLOCK).format(day.begin + index * QUARTER), x = index * step;
     if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 34) {
       parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
         make("text", {x: x + 3, y: 82}, at));
@@ -9073,6 +9099,7 @@ function showFacts() {
   const {task} = rows.get(opened);
   const both = (instant, words) => instant ? `${words(instant)}, ${exact(instant, task)}` : "none";
   write($("detail-about"), task.description);
+  write($("why-zone"), zoneOf(task));
   updateControls(detail, task);
   const facts = {
     Schedule: [task.schedule_in_words, task.schedule].filter(Boolean).join("  ·  ") || "by hand",
@@ -9100,13 +9127,13 @@ const runElement = (id) => $("detail-runs").querySelector(`[data-run="${CSS.esca
 
 // Puts a run in its place among those that are there, or what has become of it in its place.
 function putRun(run) {
-  const old = runElement(run.id), list = $("detail-runs");
+  const old = runElement(run.id), list = $("detail-runs"), {task} = rows.get(opened);
   if (old && old.dataset.status === run.status) return old;
   const body = make("div");
   const made = make("details", {"data-run": run.id, "data-status": run.status,
     toggle: () => made.open && loadOutput(run.id, body)},
-  make("summary", make("span", stamp(tickOf(run), rows.get(opened).task)), outcomeOf(run),
-    make("span.about", factsOf(run))), body);
+  make("summary", make("span", stamp(tickOf(run), task)), outcomeOf(run),
+    make("span.about", factsOf(run, task))), body);
   made.open = Boolean(old && old.open);
   if (old) old.replaceWith(made);
   else list.insertBefore(made,
@@ -9133,23 +9160,20 @@ function drawChart(runs) {
     + `95 % within ${lasting(share(0.95))} (dashes)` : "It has not run yet.");
 }
 
-// The instants that the log of a run begins its lines with.
-const STAMPS = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}([.][0-9]+)?Z/gm;
-
 async function loadOutput(id, body) {
-  const run = await call(`runs/${id}`), row = rows.get(run.task);
+  const run = await call(`runs/${id}`), {task} = rows.get(run.task) || {};
   if (!run.id) return write(body, run.error);
   if (!body.children.length) {
     body.append(...["Output", "Error"].map((title) => make("div", make("p.about", title),
       make("pre", {tabindex: 0, "aria-label": title}))),
-    make("p.about", linkTo("run", id), ` by ${run.runner}`));
+    make("p.about", linkTo("run", id), ` by ${run.runner}, times in ${zoneOf(task)}`));
   }
   [run.output, run.error].forEach((text, index) => {
     const part = body.children[index], pre = part.lastElementChild;
     // Its end is followed, unless somebody has scrolled away from it.
     const follow = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
     part.hidden = index === 0 ? !text && Boolean(run.error) : !text;
-    write(pre, text.replace(STAMPS, (at) => stamp(at, row && row.task))
+    write(pre, retold(text, task, IN_LOG)
       || (run.status === "running" ? "(nothing yet)" : "No output."));
     if (follow) pre.scrollTop = pre.scrollHeight;
   });
@@ -9169,10 +9193,12 @@ async function updateDetail() {
 
 async function askWhy(event) {
   event.preventDefault();
-  const name = opened, instant = $("why-instant").value;
-  const query = instant ? `why?instant=${encodeURIComponent(instant)}` : "why";
-  const answer = await call(pathOf(name, query));
-  if (opened === name) fill("why-answer", answer.sentences || [answer.error]);
+  const name = opened, {task} = rows.get(name), {value} = $("why-instant");
+  // In the task's zone, as the server reads it where the clock is changed.
+  const instant = !value || zoneOf(task) === task.timezone ? value : instantOf(value, task);
+  const {sentences, error} = await call(pathOf(name, `why?instant=${instant}`));
+  const told = (sentences || [error]).map((each) => retold(each, task));
+  if (opened === name) fill("why-answer", told);
 }
 
 // Keeping it live.
@@ -9251,7 +9277,7 @@ function showHealth({status, problems = [], runners = [], failing = []}) {
     && names.some((name) => problem.startsWith(`Task ${name} failed `));
   const told = problems.filter((problem) => !isAlarm(problem) && !isFolded(problem));
   if (names.length > 1) told.push(`${names.length} tasks are failing: ${some(names, 6)}`);
-  fill("problems", told);
+  fill("problems", told.map((each) => retold(each)));
   showRunners(runners, dead);
   return dead;
 }
@@ -9655,11 +9681,9 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     limit, before = request.whole("limit", 30, LONGEST_PAGE), request.query.get("before")
     if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
         raise Refusal(400, "before is not the id of a run")
-    try:
-        wanted = [Status(each) for each in request.query.get("outcome", "").split(",") if each]
-    except ValueError as error:
-        known = ", ".join(status.value for status in Status)
-        raise Refusal(400, f"outcome is none of {known}") from error
+    wanted = set(filter(None, request.query.get("outcome", "").split(",")))
+    if not wanted <= {status.value for status in Status}:
+        raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
     runs = housekeeper.history(request.name or None, limit, before, wanted)
     if not runs and request.name and request.name not in housekeeper.task_names():
         raise housekeeper.unknown_task(request.name)
@@ -11213,20 +11237,8 @@ def _run_named(housekeeper: Housekeeper, text: str) -> Run:
 def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Tell what became of a tick, and why."""
     _need_ledger(housekeeper)
-    zone = zone_named(_task_named(housekeeper, options.NAME)["timezone"])
-    now = housekeeper.clock.now().astimezone(zone)
-    answer = housekeeper.why(options.NAME, _with_date(" ".join(options.INSTANT), now) or None)
+    answer = housekeeper.why(options.NAME, " ".join(options.INSTANT) or None)
     return Reply(answer, cast("list[str]", answer["sentences"]))
-
-
-def _with_date(text: str, now: datetime) -> str:
-    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
-    found = re.fullmatch(r"(today |yesterday |)(\d?\d:\d\d)", text.lower())
-    if found is None:
-        return text
-    time_ = found[2].zfill(5)
-    yesterday = found[1] == "yesterday " or (found[1] == "" and time_ > f"{now:%H:%M}")
-    return f"{now - yesterday * ONE_DAY:%Y-%m-%d} {time_}"
 
 
 def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:

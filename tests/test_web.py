@@ -402,6 +402,9 @@ def test_why_takes_an_instant_with_an_offset_or_in_the_tasks_zone(make, open_doo
         answer = door.get(f"/tasks/sweep/why?instant={text}")
         assert answer["sentences"]
         assert answer["instant"] == answer["tick"] == "2026-07-01T00:30:00Z"
+    for text in ("yesterday%202:30", "02:30"):
+        tick = door.get(f"/tasks/sweep/why?instant={text}")["tick"]
+        assert re.search("T0[01]:30:00Z$", tick), "half past two in Berlin"
     assert door.get("/tasks/sweep/why")["task"] == "sweep"
     assert door("GET", "/tasks/sweep/why?instant=yesterday").status == 400
     assert door("GET", "/tasks/none/why").status == 404
