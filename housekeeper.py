@@ -164,6 +164,25 @@ def _own_logger(name: str) -> logging.Logger:
     return made
 
 
+class LastResort(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes lines to stderr, with the time, while the application has not set up logging."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+
+    @staticmethod
+    def is_needed() -> bool:
+        """Tell whether nobody else writes what is logged here."""
+        return not logging.getLogger().handlers and logger.handlers in ([], [LAST_RESORT])
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record that nobody else writes."""
+        if self.is_needed():
+            super().emit(record)
+
+
+LAST_RESORT = LastResort()
 logger = _own_logger("housekeeper")
 # Sentry is told of outcomes as such, and not once more of their lines: see SentryReporter.start().
 outcome_logger = _own_logger("housekeeper.outcome")
@@ -817,7 +836,7 @@ class CronTrigger(Trigger):
                 f"schedule {shown!r} is not a cron expression ({advice_on(shown, str(error))})"
             ) from None
         try:
-            from croniter import croniter
+            library = importlib.import_module("croniter")
         except ImportError:
             raise ConfigurationError(
                 "a cron expression needs croniter; run `pip install 'croniter>=1.0'`"
@@ -826,7 +845,7 @@ class CronTrigger(Trigger):
         super().__init__(" ".join(texts), timezone, fixed=fixed)
         self._dates = texts[-3], texts[-1]
         self._guard = threading.Lock()  # A croniter keeps state: one thread at a time.
-        self._croniter = croniter(normal, 0.0)
+        self._croniter = library.croniter(normal, 0.0)
         if self.next_after(datetime(2024, 1, 1, tzinfo=UTC)) is None:
             raise ConfigurationError(
                 f"schedule {expression!r} never comes: no date has that day, month and time"
@@ -1079,8 +1098,8 @@ class Task:
     enabled: False lists the task and leaves it to be run by hand.
     grace: seconds a tick may be late and still run, 1 at the least; math.inf: however late.
     timeout: seconds after which an attempt is asked to stop.  A function's thread gets RunTimedOut
-        as soon as it is seen in no lock of logging, threading, queue, the import system or
-        Housekeeper; that can leave a lock of some other library held, and rarely one of these.
+        as soon as it is in no lock of logging, threading, queue, the import system or Housekeeper;
+        that can leave a lock of some other library held.
     retries: how often a failed run is tried again, after `retry_delay` seconds that double each
         time up to an hour; a retry that could not start before the next tick is not made.
     each_host: each host that shares the ledger runs each tick, instead of one of them.
@@ -1715,6 +1734,7 @@ class Stage(Enum):
 
 
 _looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
+_shortened = threading.Lock()  # held while turns are short, so that each one finds the usual
 
 
 @contextlib.contextmanager
@@ -1735,10 +1755,52 @@ def _nothing_collected() -> Iterator[None]:
                 gc.enable()
 
 
+SHORT_TURN = 1e-5
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Take the interpreter's lock from threads after 10 us, wherever they are.
+
+    In the usual 5 ms a task may let others on only where it waits for a lock, and be seen in there
+    each time (three tasks that share a queue went on for 20 s after their timeouts).
+    """
+    with _shortened:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SHORT_TURN)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(usual)
+
+
 def frame_of(thread_id: int | None) -> FrameType | None:
     """Return what a thread is executing now, or None when it has ended."""
     with _nothing_collected():
         return sys._current_frames().get(thread_id or 0)
+
+
+# Where gevent or eventlet has replaced threads, the timer, the workers and the ledger's thread are
+# greenlets, like the application's own.  What a task shares with the pages (locks, pools of
+# connections, logging) is made for greenlets, and would not bear real threads: monitoring agents
+# get those back from under the patch, and run nothing of the application's in them.  What is
+# waited on is looked up when it is used, and made anew when it was made before the patch.
+
+
+def green_threads() -> str:
+    """Name the library that has put its own in the place of threads; "" when none has."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+
+
+def in_hub(work: Action) -> None:
+    """Have the library that has replaced threads call something that switches to a greenlet."""
+    if green_threads() == "gevent":
+        sys.modules["gevent"].get_hub().loop.run_callback(work)
+    else:
+        sys.modules["eventlet.hubs"].get_hub().schedule_call_global(0, work)
 
 
 def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[FrameType]:
@@ -1761,7 +1823,8 @@ def _frames_of_task(frame: FrameType | None, entry: FrameType | None) -> list[Fr
 # is raised in a callback of the last ones Python only reports.
 UNBROKEN = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
 UNBROKEN |= {"weakref", "_weakrefset"}
-WAITS = re.compile(r"waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
+# The first waiter.acquire(), indented less, does not wait: its thread has the condition's lock.
+WAITS = re.compile(r"^ {16}.*waiter\.acquire\(|lock\.acquire\(block, timeout\)|_handle\.join\(")
 
 
 @functools.cache
@@ -1782,7 +1845,9 @@ def _is_interruptible(frames: list[FrameType]) -> bool:
     if not frames or any(thread.ident is None for thread in starts):
         return False
     if frames[0] in threads and frames[0].f_lineno in _waiting_lines():
-        return True
+        # A thread whose turn ended right after its wait gets the interrupt one step later from
+        # 3.13 on: before it has taken its condition's lock back.
+        return sys.version_info < (3, 13) or sys.getswitchinterval() > SHORT_TURN
     modules = {str(each.f_globals.get("__name__")).partition(".")[0] for each in frames}
     return not modules & UNBROKEN
 
@@ -1797,6 +1862,7 @@ class LiveRun(Run):
         self.clock = clock
         self.buffer = Output()
         self.deadline: datetime | None = None
+        self.ends_by = math.inf  # the same by the monotonic clock
         self.cancels_schedule = False
         self.exception: BaseException | None = None
         self.ended = Flag()
@@ -1808,6 +1874,7 @@ class LiveRun(Run):
         self._guard = threading.Lock()
         self._stage = Stage.WAITING
         self._thread_id: int | None = None
+        self._greenlet: Any = None  # that is the thread, where threads are replaced
         self._entry: FrameType | None = None
         self._interrupt: type[BaseException] | None = None  # what its thread is to be stopped with
         self._sent = False
@@ -1816,6 +1883,11 @@ class LiveRun(Run):
     def cancelled(self) -> bool:
         """Whether the run has been asked to stop."""
         return self._stop.is_set()
+
+    @property
+    def timeout_note(self) -> str:
+        """What is said of a run that its timeout has ended."""
+        return f"it ran longer than its timeout of {self.definition.timeout:g} s"
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but wake when asked to stop; tell whether it was."""
@@ -1937,8 +2009,12 @@ class LiveRun(Run):
     def stack(self) -> str:
         """Return what the run's thread is doing now; empty when it has left the task."""
         with _nothing_collected(), self._guard:
-            frame = frame_of(self._thread_id)
+            frame = self._frame()
             return "".join(traceback.format_stack(frame)) if frame else ""
+
+    def _frame(self) -> FrameType | None:
+        greenlet = self._greenlet
+        return frame_of(self._thread_id) if greenlet is None else greenlet.gr_frame
 
     # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run,
     # and an instant late it would kill the pool's worker.  So it is sent at most once an attempt,
@@ -1948,33 +2024,41 @@ class LiveRun(Run):
         """Declare that this thread is now inside the task, whose attempt the caller makes."""
         with self._guard:
             self._thread_id, self._entry = threading.get_ident(), sys._getframe(1)
+            self._greenlet = sys.modules["greenlet"].getcurrent() if green_threads() else None
 
     def _await_interrupt(self, attempt: int) -> None:
         """Interrupt an attempt as soon as its thread is in nobody's lock."""
         interrupted = False
         while not interrupted:
-            self.clock.wait(threading.Event(), 0.01)
-            interrupted = self._interrupt_now(attempt, time.perf_counter())
+            interrupted = self._interrupt_after(0.01, attempt)
+            with _short_turns():
+                tries = range(0 if interrupted else 10)
+                interrupted |= any(self._interrupt_after(1e-4, attempt) for _ in tries)
 
-    def _interrupt_now(self, attempt: int, began: float) -> bool:
-        """Interrupt an attempt; False when its thread is in a lock just now.
-
-        `began` is when the caller got the interpreter's lock: from then on no other thread gets
-        on for a switch interval, so that the one that is looked at stays where it is.
-        """
+    def _interrupt_after(self, seconds: float, attempt: int) -> bool:
+        """Wait, and interrupt an attempt; False when its thread is in a lock just then."""
+        self.clock.wait(threading.Event(), seconds)
         with _nothing_collected(), self._guard:
             over = self.attempt != attempt or self._stage is not Stage.INSIDE
             if over or self._sent or self._interrupt is None:
                 return True
-            frame = frame_of(self._thread_id)
+            frame = self._frame()
             if frame is None:
-                return self._thread_id is not None  # a greenlet, which nothing can reach
-            inside = not _is_interruptible(_frames_of_task(frame, self._entry))
-            if inside or time.perf_counter() - began > sys.getswitchinterval() / 2:
-                return False
-            _raise_in_thread(cast(int, self._thread_id), self._interrupt)
-            self._sent = True
-            return True
+                return self._thread_id is not None  # It has ended, or does not run here.
+            place, frames = frame.f_lasti, _frames_of_task(frame, self._entry)
+            if self._greenlet is not None:
+                # It waits, and what waits can be interrupted: so gevent.Timeout works.
+                self._sent = bool(frames)
+                in_hub(functools.partial(self._throw, self._entry, self._interrupt))
+            elif _is_interruptible(frames):
+                thread_id = cast(int, self._thread_id)
+                self._sent = _raise_at(frame, place, thread_id, self._interrupt)
+            return self._sent
+
+    def _throw(self, entry: FrameType | None, interrupt: type[BaseException]) -> None:
+        """Interrupt a greenlet, from the hub: nothing comes between the look and the throw."""
+        if self._sent and self._entry is entry:
+            self._greenlet.throw(interrupt)
 
     def obey(self) -> None:
         """Raise what the task's thread is to be stopped with.
@@ -1995,7 +2079,7 @@ class LiveRun(Run):
         """Declare that this thread has left the task; no interrupt arrives after this."""
         with self._guard:
             self._thread_id = self._entry = None
-        if self._sent:
+        if self._sent and self._greenlet is None:
             _catch_pending_interrupt()
 
 
@@ -2007,10 +2091,25 @@ def _finite(value: float) -> float:
     return number
 
 
-def _raise_in_thread(thread_id: int, exception: type[BaseException]) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread_id), ctypes.py_object(exception)
-    )
+# By its name in brackets, because the attribute belongs to all: others may give it other types.
+_raise_in_thread = ctypes.pythonapi["PyThreadState_SetAsyncExc"]
+_raise_in_thread.argtypes = ctypes.c_ulong, ctypes.py_object
+
+
+def _raise_at(
+    frame: FrameType, place: int, thread_id: int, exception: type[BaseException]
+) -> bool:
+    """Raise an exception in a thread if it is at a place in a frame; tell whether it was.
+
+    It cannot get on between the look and the raising: CPython lets other threads on only where a
+    function begins, after a call and at a jump back, and the loop looks without a call of its own.
+    """
+    for frames in iter(sys._current_frames, None):
+        if frames[thread_id] is frame and frame.f_lasti == place:
+            _raise_in_thread(thread_id, exception)
+            return True
+        break
+    return False
 
 
 def _catch_pending_interrupt() -> None:
@@ -2201,7 +2300,7 @@ class Lasts(NamedTuple):
     run: Run | None = None  # the newest that was started
     success: datetime | None = None  # the end of the newest that succeeded
     failures: int = 0  # the runs since then that failed; 0 when the newest did not
-    failing_since: datetime | None = None  # the start of the first of them
+    failing_since: datetime | None = None  # the tick of the first of them, or its start
     last_error: str = ""  # the note of the last of them
 
 
@@ -2343,26 +2442,6 @@ class Ledger(Protocol):
 
     def prune_runners(self, old: datetime) -> None:
         """Delete the rows of runners that were not seen since `old`."""
-
-
-def was_there(row: RunnerRow, instant: datetime) -> bool:
-    """Tell whether a runner was at work at an instant, as far as its beats tell."""
-    begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
-    end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
-    return begun <= instant <= end
-
-
-def absence_at(rows: Iterable[RunnerRow], instant: datetime) -> str:
-    """Say from when to when no scheduler was there, around an instant; "" when one was."""
-    known = list(rows)
-    if any(was_there(row, instant) for row in known):
-        return ""
-    ends = [row.stopped_at or row.beat_at for row in known]
-    last = max((end for end in ends if end and end < instant), default=None)
-    begins = [row.started_at for row in known if row.started_at and row.started_at > instant]
-    since = f"from {last:%Y-%m-%d %H:%M:%S} UTC" if last else "before"
-    until = f" to {min(begins):%Y-%m-%d %H:%M:%S} UTC" if begins else " on"
-    return f"no scheduler was there {since}{until if last or begins else ''}"
 
 
 def first_of(runs: Sequence[Run]) -> Run | None:
@@ -2710,7 +2789,8 @@ def _lasts_of(rows: Sequence[Run], now: datetime) -> Lasts:
             break
     if not failed or last is None or last.status not in (Status.RUNNING, *FAILURES):
         return Lasts(last, success)
-    return Lasts(last, success, len(failed), failed[-1].started_at, failed[0].note)
+    first = failed[-1].scheduled_for or failed[-1].started_at
+    return Lasts(last, success, len(failed), first, failed[0].note)
 
 
 def _is_silent(row: Run, now: datetime) -> bool:
@@ -3255,7 +3335,8 @@ class SqlLedger(Database):
         success = one % ("id", "status = 'succeeded'", " ORDER BY id DESC LIMIT 1")
         since_then = "{failed} AND id > CASE WHEN good IS NULL THEN '' ELSE good END"
         failures = one % ("COUNT(*)", since_then, "")
-        first = one % ("started_at", since_then, " ORDER BY id LIMIT 1")
+        instant = "CASE WHEN scheduled_for IS NULL THEN started_at ELSE scheduled_for END"
+        first = one % (instant, since_then, " ORDER BY id LIMIT 1")
         worst = one % ("note", since_then, " ORDER BY id DESC LIMIT 1")
         rows = self._rows(
             "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE id = good),"
@@ -3614,14 +3695,13 @@ class PostgresLedger(SqlLedger):
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
         try:
-            import psycopg2
-            import psycopg2.extensions
+            psycopg2: Any = importlib.import_module("psycopg2")
+            parse = importlib.import_module("psycopg2.extensions").parse_dsn
         except ImportError as error:
             raise ConfigurationError(
                 f"ledger {self.url} needs psycopg2; run `pip install psycopg2-binary`"
             ) from error
-        self._driver: Any = psycopg2
-        parse = psycopg2.extensions.parse_dsn
+        self._driver = psycopg2
         try:
             # What the library says of a broken URL may hold the password.
             self._parameters: dict[str, str] = parse(f"postgresql://{_well_formed(url)}")
@@ -3957,6 +4037,9 @@ ENDS = {
 
 def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
     """Return what became of an attempt; from here on it cannot be stopped."""
+    if run.clock.monotonic() > run.ends_by:
+        # The timer may be held up, by a call in C that keeps the interpreter's lock for example.
+        run.stop(Status.TIMED_OUT, run.timeout_note, insist=False)
     asked_to_stop = run.settle()
     run.exception = error
     trace = worded(_traceback_of, error) if error is not None else ""
@@ -4815,6 +4898,12 @@ def variable(name: str) -> str:
     return text
 
 
+def threads_of_this_process() -> tuple[int, str]:
+    """Return what threads and locks belong to: those from before a fork, or from before gevent or
+    eventlet replaced them, are of no use to this process any more."""
+    return os.getpid(), green_threads()
+
+
 def place_of_this_process() -> str:
     """Return a text that identifies this boot of the machine, and its namespace of process ids.
 
@@ -4826,6 +4915,62 @@ def place_of_this_process() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+# Runners: who is there, and who was.
+
+
+def is_here(row: RunnerRow) -> bool:
+    """Tell whether a runner is or was a process of this very place."""
+    return row.place != "" and row.place == place_of_this_process()
+
+
+def is_dead(row: RunnerRow) -> bool:
+    """Tell whether a runner's process is known to have ended."""
+    return is_here(row) and birth_of(row.pid) != row.birth
+
+
+def is_alive(row: RunnerRow, now: datetime) -> bool:
+    """Tell whether a runner has been seen lately, and is not known to have ended."""
+    beat = cast(datetime, row.beat_at)
+    seen = abs((now - beat).total_seconds()) <= SEEN_WITHIN
+    return row.stopped_at is None and seen and not is_dead(row)
+
+
+def lives_here(row: RunnerRow) -> bool:
+    """Tell whether a runner's process lives, whether or not the ledger hears of it."""
+    return row.stopped_at is None and is_here(row) and not is_dead(row)
+
+
+def was_there(row: RunnerRow, instant: datetime) -> bool:
+    """Tell whether a runner was at work at an instant, as far as its beats tell."""
+    begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
+    end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
+    return begun <= instant and (instant <= end or lives_here(row))
+
+
+def absence_at(rows: Iterable[RunnerRow], instant: datetime) -> str:
+    """Say from when to when no scheduler was there, around an instant; "" when one was."""
+    known = list(rows)
+    if any(was_there(row, instant) for row in known):
+        return ""
+    ends = [row.stopped_at or row.beat_at for row in known]
+    last = max((end for end in ends if end and end < instant), default=None)
+    begins = [row.started_at for row in known if row.started_at and row.started_at > instant]
+    first = f"{min(begins):%Y-%m-%d %H:%M:%S} UTC" if begins else ""
+    if last is None:
+        return f"no scheduler was there {f'before {first}' if first else 'at any time'}"
+    until = f"to {first}" if first else "on"
+    return f"no scheduler was there from {last:%Y-%m-%d %H:%M:%S} UTC {until}"
+
+
+def silence_of(row: RunnerRow) -> str:
+    """Say of a runner that lives that the ledger does not hear of it."""
+    since = f"{row.beat_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{row.runner} lives, and has given the ledger no sign of life since {since}."
+
+
+# Releases.
 
 
 def release_folder_warning(path: str) -> str:
@@ -4869,6 +5014,7 @@ def watch_process(watched: Life) -> None:
     # the last registered is called first, and the module is imported above.
     register = getattr(threading, "_register_atexit", atexit.register)
     register(leave_process)
+    atexit.register(leave_process)  # Where threading's own are not called: by eventlet.
 
 
 def leave_process() -> None:
@@ -4972,23 +5118,16 @@ def waits_for_reloaded_child() -> bool:
     return frame is not None
 
 
-def green_threads() -> str:
-    """Name the library that has put its own in the place of threads; "" when none has."""
-    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-    if gevent is not None and gevent.is_module_patched("threading"):
-        return "gevent"
-    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+def start_put_off() -> str:
+    """Say where or when to start, when that is not here and now; else "".
 
-
-def forking_server() -> str:
-    """Name the server when this process serves nothing itself and only forks workers.
-
-    Threads started here would be lost to the workers; uWSGI's workers have hung on them (10 of 72
-    starts), and gunicorn's arbiter takes the exit status of every child, commands included.
+    The workers that a server forks lose the threads of the process that forks them: uWSGI's have
+    hung on them (10 of 72 starts).  And gunicorn's arbiter takes the exit status of every child,
+    commands included.
     """
     uwsgi = sys.modules.get("uwsgi")
     if hasattr(uwsgi, "worker_id"):
-        return _uwsgi_master(cast(Any, uwsgi))
+        return _start_put_off_by_uwsgi(cast(Any, uwsgi))
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_globals.get("__name__") != "gunicorn.arbiter":
         frame = frame.f_back
@@ -4996,14 +5135,22 @@ def forking_server() -> str:
         return ""
     # A worker has its arbiter on its stack too, with another pid; before it starts it has none.
     pid = getattr(frame.f_locals.get("self"), "pid", None)
-    return "gunicorn's arbiter" if pid in (None, os.getpid()) else ""
+    return (
+        "in gunicorn's arbiter, but in each of its workers" if pid in (None, os.getpid()) else ""
+    )
 
 
-def _uwsgi_master(uwsgi: Any) -> str:
+def _start_put_off_by_uwsgi(uwsgi: Any) -> str:
     if uwsgi.worker_id() == 0 and (uwsgi.masterpid() != 0 or uwsgi.numproc > 1):
         earlier = getattr(uwsgi, "post_fork_hook", None)
         uwsgi.post_fork_hook = functools.partial(_after_uwsgi_fork, uwsgi, earlier)
-        return "uWSGI's master"
+        return "in uWSGI's master, but in each of its workers"
+    options = getattr(uwsgi, "opt", {})
+    to_patch = "gevent-monkey-patch" in options and not {"gevent", "loop"}.isdisjoint(options)
+    if to_patch and not green_threads():
+        # Done once the application is loaded: threads from before would stand still.
+        importlib.import_module("gevent.events").subscribers.append(_after_patch)
+        return "before uWSGI's gevent-monkey-patch, but after it"
     if not getattr(uwsgi, "has_threads", True):
         logger.warning(
             "Housekeeper's threads stand still between requests, because uWSGI runs without"
@@ -5020,6 +5167,11 @@ def _after_uwsgi_fork(uwsgi: Any, earlier: Callable[[], object] | None) -> None:
         earlier()
     if uwsgi.worker_id() != 0:  # Mules and spoolers are forked as well.
         _wake_all("after uWSGI's fork")
+
+
+def _after_patch(event: object) -> None:
+    if type(event).__name__ == "GeventDidPatchAllEvent":
+        _wake_all("after gevent's patch")
 
 
 def _wake_all(how: str) -> None:
@@ -5378,6 +5530,7 @@ if held_back() and FOLDERS in os.environ:
 # end; it and the binding also while the ledger is.
 
 CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
+STALL = 5.0  # seconds by which the loop comes too late when the process stood still
 LONGEST_BACKOFF = 30.0  # seconds
 
 
@@ -5396,10 +5549,10 @@ class Timer:
         clock: Clock,
         on_due: Callable[[list[tuple[datetime, Any]]], None],
         on_jump: Callable[[float], object],
+        on_stall: Callable[[float], object],
     ) -> None:
         self._clock = clock
-        self._on_due = on_due
-        self._on_jump = on_jump
+        self._on_due, self._on_jump, self._on_stall = on_due, on_jump, on_stall
         # Guards the heaps; wakes the thread.  Never held while something is called.
         self._changed = threading.Condition(threading.Lock())
         self._numbers = itertools.count()  # breaks ties, and names entries
@@ -5408,6 +5561,7 @@ class Timer:
         self._entries: dict[int, Any] = {}  # what is on the agenda, by the numbers in the heaps
         self._closed = False
         self._last_look: tuple[datetime, float] | None = None
+        self._asleep_until = math.inf  # on the monotonic clock
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -5475,8 +5629,11 @@ class Timer:
             if not ticks and not actions:
                 if self._closed:
                     return False
-                self._clock.wait(self._changed, self._sleep(ahead, elapsed))
+                seconds = self._sleep(ahead, elapsed)
+                self._asleep_until = elapsed + (math.inf if seconds is None else seconds)
+                self._clock.wait(self._changed, seconds)
                 return True
+        self._asleep_until = elapsed
         for _, action in actions:
             guarded(action)
         if ticks:
@@ -5511,6 +5668,8 @@ class Timer:
         if abs(jump) >= CLOCK_JUMP:
             logger.warning("Clock jumped by %+.1f s, or the machine was suspended", jump)
             self._on_jump(jump)
+        elif (late := elapsed - self._asleep_until) >= STALL:
+            self._on_stall(late)
 
     def close(self, limit: float) -> None:
         """Forget what is on the agenda, and wait for the thread, so many seconds at most."""
@@ -5534,19 +5693,19 @@ class Annals:
         self._clock = clock
         self.since = clock.now()  # Before that this process was not there.
         self._known: deque[tuple[datetime, datetime, str]] = deque(maxlen=100)
-        self._open: dict[str, datetime] = {}  # what goes on now, since when
+        self._open: dict[str, tuple[datetime, str]] = {}  # what goes on now: since when, and more
 
-    def begin(self, what: str) -> None:
-        """Note that something has begun, unless that is known."""
-        if what not in self._open:
-            self._open[what] = self._clock.now()
+    def begin(self, what: str, detail: str = "") -> None:
+        """Note that something has begun, unless that is known; `detail` says more of it."""
+        self._open.setdefault(what, (self._clock.now(), f" ({detail})" if detail else ""))
 
     def end(self, what: str) -> None:
         """Note that it is over; what lasted less than a second has kept nobody from a tick."""
-        if (began := self._open.pop(what, None)) is not None:
+        if (known := self._open.pop(what, None)) is not None:
+            began, detail = known
             now = self._clock.now()
             if now - began >= SECOND:
-                self.add(what, began, now)
+                self.add(what + detail, began, now)
 
     def add(self, what: str, began: datetime, ended: datetime) -> None:
         """Note what was the matter from one instant to another."""
@@ -5554,21 +5713,24 @@ class Annals:
 
     def between(self, first: datetime, last: datetime) -> str:
         """Say what was the matter between two instants; "" when nothing was."""
-        for what, began in list(self._open.items()):
+        for what, (began, detail) in list(self._open.items()):
             if began <= last:
-                return f"{what} from {began:%Y-%m-%d %H:%M:%S} UTC on"
+                return f"{what}{detail} from {began:%Y-%m-%d %H:%M:%S} UTC on"
         for began, ended, what in reversed(list(self._known)):
             if began <= last and ended >= first:
                 return f"{what} from {began:%Y-%m-%d %H:%M:%S} to {ended:%H:%M:%S} UTC"
         return ""
 
-    def now(self) -> list[str]:
-        """Say what has been the matter for a while; who can read it has reached the ledger."""
-        a_while_ago = self._clock.now() - A_WHILE
+    def now(self, *whats: str) -> list[str]:
+        """Say which of these things have been the matter for a while; of all when none is named.
+
+        Then without the ledger's absence: who can read it has reached the ledger.
+        """
+        a_while_ago, known = self._clock.now() - A_WHILE, list(self._open.items())
         return [
-            f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}."
-            for what, began in list(self._open.items())
-            if began <= a_while_ago and what != LEDGER_AWAY
+            f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}{detail}."
+            for what, (began, detail) in known
+            if began <= a_while_ago and (what in whats if whats else what != LEDGER_AWAY)
         ]
 
 
@@ -5593,8 +5755,9 @@ class Backlog:
         """Log a failure of the ledger; return the pause, that doubles while failures go on."""
         self._failures += 1
         pause = min(LONGEST_BACKOFF, 2.0 ** min(self._failures - 1, 10))
-        self._annals.begin(LEDGER_AWAY)
-        logger.warning("%s, trying again in %.0f s: %s", what, pause, first_line(error))
+        reason = first_line(error)
+        self._annals.begin(LEDGER_AWAY, reason.partition(": ")[2] or reason)
+        logger.warning("%s, trying again in %.0f s: %s", what, pause, reason)
         return pause
 
     def worked(self) -> None:
@@ -5907,6 +6070,18 @@ class Roster:
         own = key == registration.key or not is_hashed(registration.task.schedule)
         return self.trigger_of(registration) if own else self._make_trigger(registration, key)
 
+    def conflict(self, registration: Registration, key: str, standing: Standing) -> str:
+        """Say that a task was entered last with another schedule than the one here; or ""."""
+        trigger = self.trigger_on(registration, key)
+        mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
+        if mine in ("", standing.schedule):
+            return ""
+        other = f"{standing.schedule or 'none'} in {standing.entered_by or 'another process'}"
+        return (
+            f"Task {registration.task.name} has the schedule {mine} here and {other}: deploy the"
+            " same task files and restart, or give each application a namespace."
+        )
+
     def upcoming(self, registration: Registration, count: int) -> list[datetime]:
         """Return the next ticks of a task, in UTC; none where nothing is run (enabled=False)."""
         if not self._settings.enabled:
@@ -6116,9 +6291,9 @@ class Claims:
             return first  # The claim will say that it is early.
         newest = trigger.latest_before(until, floor) or first
         if self._too_late(registration, newest, now):
-            self._account(registration, trigger, newest, Status.MISSED)
+            self._account(registration, trigger, newest)
             return None
-        self._account(registration, trigger, newest - SECOND, Status.MISSED)
+        self._account(registration, trigger, newest - SECOND)
         return newest
 
     def due_until(self) -> datetime:
@@ -6133,9 +6308,16 @@ class Claims:
         return tick is not None and (now - tick).total_seconds() > grace
 
     def _account(
-        self, registration: Registration, trigger: Trigger, until: datetime, status: Status
+        self,
+        registration: Registration,
+        trigger: Trigger,
+        until: datetime,
+        behind: LiveRun | None = None,
     ) -> None:
-        """Record the ticks up to an instant that have no row yet, as one row."""
+        """Record the ticks up to an instant that have no row yet, as one row.
+
+        They were skipped when a run was in their way, else missed.
+        """
         key, recorded = registration.key, False
         while not recorded:
             # A ledger that was made anew does not know the task yet.
@@ -6147,7 +6329,7 @@ class Claims:
             last = trigger.latest_before(end, standing.floor) if standing.floor < end else None
             if last is None:
                 break
-            row = self._gap_row(registration.task, trigger, status, (standing.floor, last))
+            row = self._gap_row(registration.task, trigger, (standing.floor, last), behind)
             recorded = self._ledger.record(row, key, standing.floor)
             if recorded:
                 self._metrics.ended(row)
@@ -6158,14 +6340,23 @@ class Claims:
         registration.accounted = until
 
     def _gap_row(
-        self, task: Task, trigger: Trigger, status: Status, span: tuple[datetime, datetime]
+        self,
+        task: Task,
+        trigger: Trigger,
+        span: tuple[datetime, datetime],
+        behind: LiveRun | None,
     ) -> Run:
         """Return the row of the ticks in a span, with the reason why nobody ran them."""
         floor, last = span
-        first, count = trigger.next_after(floor), trigger.count(floor, last, limit=KEEP_ROWS)
-        note = f"the run before {'it' if count == 1 else 'them'} was still going on"
-        if status is Status.MISSED:
-            note = self._why_missed(task, first or last, last)
+        first = trigger.next_after(floor) or last
+        count = trigger.count(floor, last, limit=KEEP_ROWS)
+        if behind is None:
+            status, note = Status.MISSED, self._why_missed(task, first, last)
+        else:
+            began, status = behind.started_at or first, Status.SKIPPED
+            note = f"the run before {'it' if count == 1 else 'them'} was still going on"
+            if began > first and (kept := self._annals.between(first, began)):
+                note = f"{kept}, and then {note}"
         if count > 1:
             note += f"; the first was {first:%Y-%m-%d %H:%M:%S} UTC"
             note += " (1000 or more)" if count == KEEP_ROWS else ""
@@ -6191,14 +6382,14 @@ class Claims:
             note=note,
         )
 
-    def account_passed(self, registration: Registration) -> None:
-        """Record as skipped the ticks that passed while a run went on."""
+    def account_passed(self, registration: Registration, run: LiveRun) -> None:
+        """Record as skipped the ticks that passed until a run had ended and was on record."""
         passed = registration.passed()
         if passed is not None:
             trigger, first, last = passed
             until = self.due_until()
             if first <= until:
-                self._account(registration, trigger, min(last, until), Status.SKIPPED)
+                self._account(registration, trigger, min(last, until), run)
         # The trigger remembers what follows the next tick: else the loop would search for it when
         # that tick is due, and the run begin later.
         trigger_now, armed = registration.trigger, registration.armed
@@ -6231,6 +6422,7 @@ class Steps:
             timeout, task = None, run.definition
             if task.timeout is not None:
                 run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
+                run.ends_by = self._clock.monotonic() + task.timeout
                 timeout = self._timer.after(task.timeout, self._time_out, run, number)
             caller = _current_run.get()
             try:
@@ -6248,8 +6440,7 @@ class Steps:
         return Later(delay, self._attempt, self._conclude_unretried)
 
     def _time_out(self, run: LiveRun, attempt: int) -> None:
-        note = f"it ran longer than its timeout of {run.definition.timeout:g} s"
-        self.stop_run(run, Status.TIMED_OUT, note, attempt)
+        self.stop_run(run, Status.TIMED_OUT, run.timeout_note, attempt)
 
     def stop_run(
         self,
@@ -6328,7 +6519,7 @@ class Steps:
 
     def _account_passed(self, hold: Hold) -> None:
         if not self.stopping:
-            self.claims.account_passed(hold.registration)
+            self.claims.account_passed(hold.registration, cast(LiveRun, hold.run))
 
 
 class Runner(Steps):
@@ -6946,16 +7137,10 @@ class Upkeep:
         standings = self._ledger.standings(f"{self._settings.namespace}/")
         conflicts, lost = [], False
         for each in self._roster.all():
-            standing, trigger = standings.get(each.key), each.trigger
-            mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
+            standing = standings.get(each.key)
             lost = lost or (standing is None and each.since is not None)
-            if standing is None or not mine or standing.schedule == mine:
-                continue
-            conflicts.append(
-                f"Task {each.task.name} has the schedule {mine} here and {standing.schedule} in"
-                f" {standing.entered_by or 'another process'}: deploy the same task files, or give"
-                " each application a namespace."
-            )
+            if standing is not None and (found := self._roster.conflict(each, each.key, standing)):
+                conflicts.append(found)
         for conflict in conflicts:
             if conflict not in self._conflicts:
                 logger.warning("%s", conflict)
@@ -7089,13 +7274,6 @@ def _is_steady(row: RunnerRow, now: datetime) -> bool:
     return begun <= now - STEADY and now - timedelta(days=30) <= beat <= now + STEADY
 
 
-def is_dead(row: RunnerRow) -> bool:
-    """Tell whether a runner's process is known to have ended: it ran at this very place."""
-    if not row.place or row.place != place_of_this_process():
-        return False
-    return birth_of(row.pid) != row.birth
-
-
 def skew_of(clock: Clock, ledger: Ledger) -> float:
     """Return the seconds by which the host's clock is ahead; raises LedgerUnavailable."""
     asked = clock.now()
@@ -7181,9 +7359,6 @@ class Explanation:
     def tell_pending(self, tick: datetime, now: datetime, rows: Sequence[RunnerRow]) -> None:
         """Say why nobody has claimed a tick, and what can still become of it."""
         task = self._task
-        if not task.enabled:
-            self.say("The task is disabled (enabled=False): it is run only by hand.")
-            return
         absence = absence_at(rows, tick)
         there = [row for row in rows if was_there(row, tick)]
         names = ", ".join(row.runner for row in there)
@@ -7193,9 +7368,13 @@ class Explanation:
             else f"Nobody has claimed it, although a scheduler was there: {names}."
         )
         for row in there:
+            if not is_alive(row, now):
+                self.say(silence_of(row))
             for problem in row.problems:
                 self.say(f"{row.runner} says: {problem}")
-        if (now - tick).total_seconds() > task.grace:
+        if task.grace == math.inf:
+            self.say("It can still run, however late.")
+        elif (now - tick).total_seconds() > task.grace:
             self.say(
                 f"It is older than the task's grace of {task.grace:g} s: a scheduler that starts"
                 " will record it as missed."
@@ -7211,16 +7390,6 @@ class Explanation:
             self.say(f"The next tick is {self.at(upcoming[0])}.")
 
 
-def _with_date(text: str, now: datetime) -> str:
-    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
-    found = re.fullmatch(r"(today |yesterday |)(\d?\d:\d\d)", text.lower())
-    if found is None:
-        return text
-    time_ = found[2].zfill(5)
-    yesterday = found[1] == "yesterday " or (found[1] == "" and time_ > f"{now:%H:%M}")
-    return f"{now - yesterday * ONE_DAY:%Y-%m-%d} {time_}"
-
-
 @dataclass(slots=True, kw_only=True)
 class HealthReport:
     """What health() has found."""
@@ -7228,6 +7397,7 @@ class HealthReport:
     critical: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     loop_age: float | None = None
+    exists: bool | None = None  # None: nobody knows, as the ledger cannot be reached
     skew: float | None = None
     overdue: list[dict[str, object]] = field(default_factory=list)
     failing: list[dict[str, object]] = field(default_factory=list)
@@ -7239,14 +7409,9 @@ class HealthReport:
         alive = [row for row in rows if is_alive(row, now)]
         # One that has replaced itself by exec() is the same process.
         seen = {(row.place, row.pid, row.birth) for row in alive}
-        mute = [
-            row for row in rows if _is_mute(row) and (row.place, row.pid, row.birth) not in seen
-        ]
-        for row in mute:
-            self.critical.append(
-                f"Scheduler {row.runner} lives, and has given the ledger no sign of life since"
-                f" {row.beat_at:%Y-%m-%d %H:%M:%S} UTC."
-            )
+        silent = [row for row in rows if lives_here(row)]
+        mute = [row for row in silent if (row.place, row.pid, row.birth) not in seen]
+        self.critical += [f"Scheduler {silence_of(row)}" for row in mute]
         if not alive and not mute:
             last = f"the last, {rows[0].runner}, was seen at" if rows else "none was ever seen"
             at = f" {rows[0].stopped_at or rows[0].beat_at:%Y-%m-%d %H:%M:%S} UTC" if rows else ""
@@ -7281,18 +7446,19 @@ class HealthReport:
                 f" {row.scheduled_for:%Y-%m-%d %H:%M:%S} UTC: {row.note}."
             )
 
-    def tell_failing(self, lasts: Mapping[str, Lasts]) -> None:
-        """Take how the last runs of tasks went, by key."""
-        for key, each in sorted(lasts.items()):
-            if not each.failures or each.failing_since is None:
-                continue
-            name, since, error = name_of(key), each.failing_since, each.last_error
-            what = f"its last {each.failures:,} runs, since" if each.failures > 1 else "its run at"
-            self.warnings.append(
-                f"Task {name} failed {what} {since:%Y-%m-%d %H:%M:%S} UTC: {error}"
-            )
-            found = {"task": name, "count": each.failures, "since": since, "error": error}
-            self.failing.append(found)
+    def tell_failing(self, key: str, lasts: Lasts) -> None:
+        """Take how a task's last runs went."""
+        if not lasts.failures or lasts.failing_since is None:
+            return
+        name, host = name_of(key), key.partition("@")[2]
+        since, error = lasts.failing_since, lasts.last_error
+        what = f"its last {lasts.failures:,} runs, since" if lasts.failures > 1 else "its run at"
+        self.warnings.append(
+            f"Task {name}{host and f' on {host}'} failed {what} {since:%Y-%m-%d %H:%M:%S} UTC:"
+            f" {error}"
+        )
+        found = {"task": name, "count": lasts.failures, "since": since, "error": error}
+        self.failing.append(found)
 
     def as_dict(self) -> dict[str, object]:
         """Return the findings as health() gives them."""
@@ -7300,24 +7466,15 @@ class HealthReport:
             "status": "critical" if self.critical else "warning" if self.warnings else "ok",
             "problems": self.critical + self.warnings,
             "loop_age": self.loop_age,
-            "ledger": {"reachable": self.skew is not None, "skew": self.skew},
+            "ledger": {
+                "exists": self.exists,
+                "reachable": self.skew is not None,
+                "skew": self.skew,
+            },
             "runners": self.runners,
             "overdue": self.overdue,
             "failing": self.failing,
         }
-
-
-def is_alive(row: RunnerRow, now: datetime) -> bool:
-    """Tell whether a runner has been seen lately, and is not known to have ended."""
-    beat = cast(datetime, row.beat_at)
-    seen = abs((now - beat).total_seconds()) <= SEEN_WITHIN
-    return row.stopped_at is None and seen and not is_dead(row)
-
-
-def _is_mute(row: RunnerRow) -> bool:
-    """Tell whether a runner lives at this place although the ledger has not heard of it."""
-    here = row.place != "" and row.place == place_of_this_process()
-    return row.stopped_at is None and here and not is_dead(row)
 
 
 def _runner_values(row: RunnerRow, now: datetime) -> dict[str, object]:
@@ -7452,7 +7609,7 @@ class Reports:
         trigger, now = self._roster.trigger_of(registration), self._clock.now()
         zone = trigger.zone if trigger else zone_named(self._settings.timezone)
         if isinstance(instant, str):
-            instant = parse_instant(_with_date(instant.strip(), now.astimezone(zone)), zone)
+            instant = parse_instant(_with_date(instant, now.astimezone(zone)), zone)
         told = Explanation(registration.task, trigger, zone)
         tick = told.tick_at(instant, now)
         run = None
@@ -7499,6 +7656,9 @@ class Reports:
         self, told: Explanation, registration: Registration, tick: datetime
     ) -> None:
         key, whole = registration.key, whole_of(registration.key)
+        if not registration.task.enabled:
+            told.say("The task is disabled (enabled=False): it is run only by hand.")
+            return
         for paused, resumed in self._ledger.pauses(whole):
             if paused <= tick and (resumed is None or tick <= resumed):
                 until = f"until {told.at(resumed)}" if resumed else "and still is"
@@ -7507,9 +7667,12 @@ class Reports:
         standing = self._ledger.standings(key).get(key)
         running = first_of(self._ledger.runs(key, running=True))
         rows = self._ledger.runners(self._settings.namespace)
+        if standing and (conflict := self._roster.conflict(registration, key, standing)):
+            told.say(conflict)
         if standing is None:
             told.say("The ledger does not know the task: no scheduler has been started with it.")
-            told.say(f"{absence_at(rows, tick).capitalize() or 'A scheduler was there'}.")
+            absence = absence_at(rows, tick) or "a scheduler was there"
+            told.say(f"{absence[0].upper()}{absence[1:]}.")
         elif tick <= standing.since:
             told.say(
                 f"Its ticks count from {told.at(standing.since)}, when the task was new to the"
@@ -7527,9 +7690,12 @@ class Reports:
 
     # Health.
 
-    def health(self, problems: Iterable[str], loop_age: float | None) -> HealthReport:
+    def health(
+        self, problems: Iterable[str], loop_age: float | None, annals: Annals
+    ) -> HealthReport:
         """Tell whether all is well."""
         report = HealthReport(warnings=list(problems), loop_age=loop_age)
+        report.critical += annals.now(LEDGER_AWAY)
         if not self._settings.enabled:
             report.warnings.append("Housekeeper is switched off here (enabled=False).")
         if loop_age is not None and loop_age > 3 * SystemClock.LONGEST_WAIT:
@@ -7545,6 +7711,9 @@ class Reports:
         return report
 
     def _ask_ledger(self, report: HealthReport) -> None:
+        report.exists = self._ledger.exists()
+        if not report.exists:
+            raise LedgerUnavailable(f"there is none at {self._ledger.url}")
         self._ledger.open()
         report.skew = skew = skew_of(self._clock, self._ledger)
         now = self._clock.now() - skew * SECOND
@@ -7560,20 +7729,30 @@ class Reports:
             if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
         ]
         standings, lasts = self._ledger.standings(self._prefix), self._ledger.lasts(self._prefix)
-        hosts = [row.host for row in rows if is_alive(row, now)]
-        for registration in self._roster.all():
-            if not registration.task.enabled or not self._settings.enabled:
+        hosts, busy = (
+            [row.host for row in rows if is_alive(row, now)],
+            {run.key for run in running},
+        )
+        keyed = [(key, each) for each in self._roster.all() for key in self._keys_of(each, hosts)]
+        for key, registration in keyed:
+            name, last, standing = (
+                registration.task.name,
+                lasts.get(key, Lasts()),
+                standings.get(key),
+            )
+            report.tell_failing(key, last)
+            if standing is None or standing.paused_at or not self._comes(registration):
                 continue
-            for key in self._keys_of(registration, hosts):
-                standing = standings.get(key)
-                if standing is not None and standing.paused_at is None:
-                    busy = any(run.key == key for run in running)
-                    tick = None if busy else self._overdue(registration, key, standing, now)
-                    report.tell_overdue(registration.task.name, tick, rows, now)
-                    last = lasts.get(key, Lasts()).run
-                    report.tell_starving(registration.task.name, self._missed(key, standing, last))
-        known = {whole_of(each.key) for each in self._roster.all()}
-        report.tell_failing({key: each for key, each in lasts.items() if whole_of(key) in known})
+            if conflict := self._roster.conflict(registration, key, standing):
+                report.warnings.append(conflict)
+                continue
+            if key not in busy:
+                tick = self._overdue(registration, key, standing, now)
+                report.tell_overdue(name, tick, rows, now)
+            report.tell_starving(name, self._missed(key, standing, last.run))
+
+    def _comes(self, registration: Registration) -> bool:
+        return registration.task.enabled and self._settings.enabled
 
     def _keys_of(self, registration: Registration, hosts: Iterable[str]) -> list[str]:
         """Return the keys of a task; not for hosts that have no scheduler any more."""
@@ -7599,6 +7778,19 @@ class Reports:
         newest = self._ledger.runs(key, limit=2)
         starves = [row.status for row in newest] == [Status.MISSED] * 2
         return newest[0] if starves else None
+
+
+def _with_date(text: str, now: datetime) -> str:
+    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
+    words = r"(?:(today|yesterday|\d{4}-\d\d-\d\d)[ t])?(\d?\d)(:\d\d(?::\d\d)?)"
+    found = re.fullmatch(words, " ".join(text.lower().split()))
+    if found is None:
+        return text
+    day, time_ = found[1] or "", found[2].zfill(2) + found[3]
+    if not day[:1].isdigit():
+        yesterday = day == "yesterday" or (not day and time_ > f"{now:%H:%M:%S}")
+        day = f"{now - yesterday * ONE_DAY:%Y-%m-%d}"
+    return f"{day} {time_}"
 
 
 OVERDUE = 60.0  # seconds after which a tick that nobody has claimed is told, whatever its grace
@@ -7684,7 +7876,7 @@ class Life:
         self._life = threading.Lock()  # guards the four that follow: where a life stands
         self._started = self._stopping = self._closed = self._scheduling = False
         annals = Annals(self.clock)
-        self._timer = Timer(self.clock, self._dispatch, self._clock_jumped)
+        self._timer = Timer(self.clock, self._dispatch, self._clock_jumped, self._stood_still)
         self._backlog = Backlog(self._timer, annals)
         self._sentry = SentryReporter(self.clock)
         self._tools = tools = Tools(
@@ -7698,7 +7890,8 @@ class Life:
         self._upkeep = Upkeep(settings, tools, roster, self._runner)
         self._upkeep.problems = self._discovery_problems
         self._reports = Reports(settings, roster, self._runner)
-        self._pid = os.getpid()  # The last: whoever finds it set finds all of it.
+        # The last: whoever finds it set finds all of it.
+        self._threads_of = threads_of_this_process()
 
     def _discovery_problems(self) -> list[str]:
         told = [f"Discovery: {problem}" for problem in self.problems]
@@ -7730,6 +7923,8 @@ class Life:
 
     def _initialize(self, how: str, *, scheduling: bool = True) -> None:
         self._check_process()
+        if LAST_RESORT.is_needed():
+            logger.addHandler(LAST_RESORT)
         if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
             return
         parent = scheduling_parent() if scheduling else None
@@ -7756,12 +7951,16 @@ class Life:
             )
         if library := green_threads():
             words = (
-                "%s has replaced threads: a timeout asks a function to stop, and interrupts none"
+                "%s has replaced threads: no page is served while a task computes or blocks in C,"
+                " and its timeout waits for that; give such work a command="
             )
             logger.warning(words, library)
         level = logging.INFO if self._scheduling else logging.DEBUG
-        words = "Housekeeper %s started %s with %d tasks, zone %s, ledger %s"
-        count = len(self._roster.all())
+        if self._scheduling and LAST_RESORT.is_needed():
+            level = logging.WARNING  # Else nobody would see who schedules.
+        words = "Housekeeper %s started %s with %s, zone %s, ledger %s"
+        number = len(self._roster.all())
+        count = f"{number} task{'' if number == 1 else 's'}"
         logger.log(level, words, self.runner, how, count, self.timezone, self.ledger.url)
 
     def _begin(self) -> bool:
@@ -7800,6 +7999,10 @@ class Life:
 
         False when a shutdown has begun, by a signal that came while the ledger was waited for.
         """
+        if green_threads():
+            # It is held while a thread starts.  All greenlets would hang on a real one, which
+            # eventlet, and gevent before 26.8, have left there.
+            vars(concurrent.futures.thread)["_global_shutdown_lock"] = threading.Lock()
         with self._life:
             if self._stopping or not self._started:
                 return False
@@ -7844,6 +8047,10 @@ class Life:
         for registration in self._roster.due(ticks):
             guarded(self._runner.dispatch, registration)
 
+    def _stood_still(self, seconds: float) -> None:
+        now = self.clock.now()
+        self._tools.annals.add("the process stood still", now - seconds * SECOND, now)
+
     def _clock_jumped(self, jump: float) -> None:
         now = self.clock.now()
         self._tools.annals.add(f"the clock jumped by {jump:+.0f} s", now - abs(jump) * SECOND, now)
@@ -7861,11 +8068,11 @@ class Life:
         if not self.enabled:
             return False
         self._wake_at_requests()
-        server = forking_server()
-        if server:
+        put_off = start_put_off()
+        if put_off:
             self._to_wake = True
-            logger.warning("Housekeeper is not started in %s, but in each of its workers", server)
-        return bool(server)
+            logger.warning("Housekeeper is not started %s", put_off)
+        return bool(put_off)
 
     def _wake_at_requests(self) -> None:
         """Have the first request in a forked process start it there: in Flask's place for that."""
@@ -7892,16 +8099,23 @@ class Life:
             return
         self._to_wake = False
         try:
-            self._initialize(f"{how} (initialize() came before the fork)")
+            self._initialize(f"{how} (initialize() came before that)")
         except Exception:
             tell_defect("Housekeeper could not be started in this process")
 
     def _check_process(self) -> None:
-        """Notice a fork that Python was not told of (uWSGI forks in C)."""
-        if self._pid != os.getpid():
-            with noticing_fork:
-                if self._pid != os.getpid():
-                    self.after_fork_in_child()
+        """Notice a fork that Python was not told of (uWSGI forks in C), and replaced threads."""
+        now = threads_of_this_process()
+        if self._threads_of == now:
+            return
+        if self._started and self._threads_of[0] == os.getpid():
+            self._threads_of = now
+            words = "Housekeeper may stand still: %s has replaced threads after initialize()"
+            logger.error(words, green_threads())
+            return
+        with noticing_fork:
+            if self._threads_of != now:
+                self.after_fork_in_child()
 
     def after_fork_in_child(self, *, worker: bool = True) -> None:
         """Forget the parent's threads, runs and connection: this process has not been started.
@@ -8198,14 +8412,14 @@ class Housekeeper(Life):
         """Tell whether all is well, from any process; each ledger call takes 2 s at most.
 
         The keys: "status" ("ok", "warning" or "critical"), "problems" (sentences), "started" and
-        "loop_age" (seconds) of this process's scheduler, "ledger" ("reachable", and "skew", the
-        seconds by which this host's clock is ahead), "runners" as runners() gives them, "overdue"
-        (ticks that should have an outcome), "failing" (tasks, with "count", "since" and "error"),
-        "runner", "version".
+        "loop_age" (seconds) of this process's scheduler, "ledger" ("exists", "reachable", and
+        "skew", the seconds by which this host's clock is ahead), "runners" as runners() gives
+        them, "overdue" (ticks that should have an outcome), "failing" (tasks, with "count",
+        "since" and "error"), "runner", "version".
         """
         self._discover_once()
         age = self._timer.age if self.schedules else None
-        report = self._reports.health(self._discovery_problems(), age)
+        report = self._reports.health(self._discovery_problems(), age, self._tools.annals)
         return {
             **report.as_dict(),
             "started": self._started,
@@ -10460,14 +10674,20 @@ def _table(rows: Sequence[Sequence[str]], screen: Screen) -> list[str]:
     room = (screen.width or math.inf) - 2 * (len(widths) - 1)
     while sum(widths) > room and max((widths[each] for each in texts), default=0) > 8:
         widths[max(texts, key=widths.__getitem__)] -= 1
-    lines: list[str] = []
-    for row in zip(*columns, strict=True):
-        pairs = zip(row, widths, strict=True)
-        fitted = (
-            each if len(each) <= width else f"{each[: width - 3]}..." for each, width in pairs
-        )
-        lines.append("  ".join(map(str.ljust, fitted, widths)).rstrip())
-    return lines
+    fitted = [
+        [_cut(each, width, in_the_middle=column[0] in ("NAME", "TASK")) for each in column]
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    made = zip(*fitted, strict=True)
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in made]
+
+
+def _cut(text: str, width: int, *, in_the_middle: bool) -> str:
+    """Return a text that fits; names often differ only at their ends."""
+    if len(text) <= width:
+        return text
+    end = (width - 3) // 2 if in_the_middle else 0
+    return f"{text[: width - 3 - end]}...{text[len(text) - end :]}"
 
 
 def _count(number: int, what: str) -> str:
@@ -10499,10 +10719,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     _make_output_safe()
     try:
-        try:
-            return _obey(arguments)
-        finally:
-            _write()  # What argparse has printed: the interpreter's exit has a code of its own.
+        return _obey(arguments)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except HousekeeperError as error:
@@ -10524,7 +10741,7 @@ def _make_output_safe() -> None:
 
 def _obey(arguments: Sequence[str] | None) -> int:
     importable_as_housekeeper()
-    options = _with_environment(_make_parser().parse_args(arguments))
+    options = _with_environment(_parse(arguments))
     options.log = _set_up_log(options.log_level)
     housekeeper = _housekeeper_of(options)
     options.screen = _screen(housekeeper.clock)
@@ -10560,6 +10777,16 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "--system": {"action": "store_true", "default": None, "help": "a user in the sixth column"},
     "--user": {"action": "store_false", "dest": "system", "help": "no user in it (else a guess)"},
 }
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments; what argparse prints is written as each answer is.  Raises OutputLost."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            return _make_parser().parse_args(arguments)
+    finally:
+        _write(printed.getvalue())
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -11045,18 +11272,21 @@ def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threa
 
 def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """List the tasks with their schedules, next and last runs."""
-    tasks, remarks, report = housekeeper.list_tasks(), [], HealthReport()
+    remarks, report, limit, code = [], HealthReport(), CALL_LIMIT, 0
     if not housekeeper.enabled:
         remarks.append(f"{SWITCHED_OFF}: nothing runs here")
-    ledger, code = housekeeper.ledger, 0
+    ledger = housekeeper.ledger
     try:
-        if ledger.exists():
-            ledger.open()
-            report.tell_runners(ledger.runners(housekeeper.settings.namespace), ledger.now())
-        else:
-            remarks.append(_no_ledger(housekeeper))
+        with ledger_calls_within(WEB_CALL_LIMIT):
+            if ledger.exists():
+                ledger.open()
+                report.tell_runners(ledger.runners(housekeeper.settings.namespace), ledger.now())
+            else:
+                remarks.append(_no_ledger(housekeeper))
     except LedgerUnavailable as error:
-        remarks, code = [*remarks, str(error)], 3
+        remarks, limit, code = [*remarks, str(error)], 0.0, 3
+    with ledger_calls_within(limit):  # What does not answer is not waited for once more.
+        tasks = housekeeper.list_tasks()
     stale = [each for each in report.warnings if NOT_LOADED in each]
     lines = _task_table(tasks, options.screen)
     return Reply(tasks, lines, code, [*remarks, *report.critical, *stale])
@@ -11119,7 +11349,8 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
     """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
     zone_name, ticks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
     if not ticks:
-        return Reply(ticks, [f"{options.NAME_OR_EXPRESSION} has no schedule"])
+        why = f"{options.NAME_OR_EXPRESSION} has no schedule"
+        return Reply(ticks, [why if housekeeper.enabled else f"{SWITCHED_OFF}: nothing comes"])
     zone = zone_named(zone_name)
     before = offset_at(zone, housekeeper.clock.now())
     rows = [(zone_name.upper(), "" if zone is UTC else "UTC", "")]
@@ -11243,12 +11474,9 @@ def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
 
 def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Tell whether all is well, with the exit codes that Nagios expects: 0, 1, 2, or 3 unknown."""
-    exists = True  # Or it cannot be reached, which is critical.
-    with contextlib.suppress(LedgerUnavailable), ledger_calls_within(HEALTH_LIMIT):
-        exists = housekeeper.ledger.exists()
-    if not exists:
+    answer: Any = housekeeper.health()
+    if answer["ledger"]["exists"] is False:
         raise LedgerUnavailable(_no_ledger(housekeeper))
-    answer = housekeeper.health()
     status, problems = str(answer["status"]), cast("list[str]", answer["problems"])
     first, *others = problems or ["all is well"]
     lines = [f"{status.upper()}: {first}", *others]
@@ -11288,6 +11516,8 @@ def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
 def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Check task files, names, schedules and zones; needs no ledger."""
     problems = [*housekeeper.discover(), *_try_notifier(options)]
+    if release := release_folder_warning(getattr(housekeeper.ledger, "path", "")):
+        problems.append(release)
     tasks, unmonitored = housekeeper.task_names(), housekeeper.unmonitored()
     now, note = housekeeper.clock.now(), ""
     if now.astimezone().utcoffset() != offset_at(zone_named(housekeeper.timezone), now):

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote
 
 import housekeeper
-from housekeeper import ConfigurationError, SkipRun
+from housekeeper import ConfigurationError, SkipRun, current_run
 
 from ._settings import setting
 
 POSTGRES = ("postgres", "postgresql", "postgis", "pgsql", "psql")
 SQLITE = ("sqlite", "spatialite")
+LOOKED_UP = 20  # batches, whose rows are found in one walk through the table
 # A limit that the role has for the application's queries is not meant for maintenance; nobody's
 # lock is awaited for long.
 LIMITS = "SET {0} statement_timeout = 0; SET {0} lock_timeout = '10s'"
 
 Answer = tuple[list[tuple[Any, ...]], int]
+
+logger = logging.getLogger(__name__)
 
 
 class Database:
@@ -31,7 +36,7 @@ class Database:
     HAS_TABLE: str
     OLDER: str  # a condition: a column lies before an instant
     SETTINGS = ""  # for the transaction of a statement on one of the application's tables
-    DELETE: str
+    KEY: str  # columns that tell a table's rows apart, and put them in an order
     UNREFERENCED: str  # finds the conditions under which no other table needs a row
     interrupt: Callable[[], None]  # ends the statement that another thread has begun
 
@@ -47,21 +52,59 @@ class Database:
         """Tell whether there is a table of that name, on PostgreSQL on the search path."""
         return bool(self.execute(self.HAS_TABLE, name)[0][0][0])
 
-    def delete_older(self, table: str, column: str, than: float, limit: int) -> int:
-        """Delete at most `limit` rows whose column is before an instant; return how many.
+    def delete_older(self, table: str, column: str, than: float, limit: int) -> Iterator[int]:
+        """Delete rows whose column is before an instant, at most `limit` at once; yield how many.
 
-        Rows that another table refers to stay, unless they are deleted with them.
+        A row stays that another table refers to, unless it is deleted with it, and one that
+        a trigger, or a row that would go with it, refuses to let go.
         """
-        older = self.OLDER.format(column=column, than=than)
-        where = f"{older} AND {self._unreferenced(table)}"
-        sql = self.DELETE.format(table=table, where=where, limit=limit)
-        return self.execute(self.SETTINGS + sql)[1]
+        where = f"{self.OLDER.format(column=column, than=than)} AND {self._unreferenced(table)}"
+        select = f"{self.SETTINGS}SELECT {self.KEY} FROM {table} WHERE {where}"
+        many, keys, after = limit * LOOKED_UP, [()], ""
+        while keys:
+            keys, _ = self.execute(f"{select}{after} ORDER BY {self.KEY} LIMIT {many}")
+            for start in range(0, len(keys), limit):
+                yield self._delete_willing(table, where, keys[start : start + limit])
+            after = f" AND ({self.KEY}) > {self._literal(keys[-1])}" if keys else ""
 
-    def count_kept(self, table: str, column: str, than: float) -> int:
-        """Return how many rows before an instant stay because another table refers to them."""
+    def _delete_willing(self, table: str, where: str, keys: list[Any]) -> int:
+        """Delete rows but for those that refuse, which trying ever smaller parts finds."""
+        touched, told, parts = 0, False, [keys]
+        while parts:
+            current_run().check_cancelled()
+            part = parts.pop()
+            first, last = self._literal(part[0]), self._literal(part[-1])
+            within = f"({self.KEY}) BETWEEN {first} AND {last} AND {where}"
+            try:
+                touched += self.delete(table, within, part)
+            except Exception as error:
+                if not self.is_refusal(error):
+                    raise
+                half = len(part) // 2
+                parts += [part[half:], part[:half]] if half else []
+                if not half and not told:
+                    logger.warning("Table %s: a row stays: %s", table, reason_of(error))
+                    told = True
+        return touched
+
+    def _literal(self, key: tuple[Any, ...]) -> str:
+        """Return a key as it is written in a statement."""
+        return f"({', '.join(map(repr, key))})"
+
+    def delete(self, table: str, where: str, keys: list[Any]) -> int:
+        """Delete rows by their keys, all or none of those that are free; return how many."""
+        raise NotImplementedError
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Tell whether an error is about a row that is not to be deleted."""
+        raise NotImplementedError
+
+    def count_older(self, table: str, column: str, than: float) -> int:
+        """Return how many rows are before an instant."""
         older = self.OLDER.format(column=column, than=than)
-        sql = f"SELECT count(*) FROM {table} WHERE {older} AND NOT ({self._unreferenced(table)})"
-        return int(self.execute(self.SETTINGS + sql)[0][0][0])
+        return int(
+            self.execute(f"{self.SETTINGS}SELECT count(*) FROM {table} WHERE {older}")[0][0][0]
+        )
 
     def _unreferenced(self, table: str) -> str:
         rows, _ = self.execute(self.UNREFERENCED.format(table=table))
@@ -71,19 +114,23 @@ class Database:
 class PostgresDatabase(Database):
     """A connection to PostgreSQL.
 
-    Rows that somebody else holds are left for the next time, so that nobody waits.  Of a
-    partitioned table more than `limit` may go.  Timestamps without a zone are read as UTC.
+    Rows that somebody else holds are left for the next time, so that nobody waits.  Timestamps
+    without a zone are read as UTC.
     """
 
     NOW = "SELECT extract(epoch FROM now())"
     HAS_TABLE = "SELECT to_regclass(%s) IS NOT NULL"
     OLDER = "{column} < to_timestamp({than!r})"
     SETTINGS = f"{LIMITS.format('LOCAL')}; SET LOCAL TIME ZONE 'UTC'; "
-    # `where` once more, because in a partitioned table a ctid names a row of each partition.
+    # In a partitioned table a ctid names a row of each partition, hence `where` once more.
+    KEY = "tableoid, ctid"
     DELETE = (
         "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {where}"
-        " LIMIT {limit} FOR UPDATE SKIP LOCKED)) AND {where}"
+        " AND ctid = ANY ('{{{places}}}'::tid[]) FOR UPDATE SKIP LOCKED)) AND {where}"
     )
+    # Classes of SQLSTATE that say nothing of a row: a lost connection, a missing privilege, a full
+    # disk, a lock that was not to be had.  A trigger may raise any other.
+    OTHERWISE = ("08", "25", "40", "42", "53", "54", "55", "57", "58", "XX", "")
     UNREFERENCED = """
         SELECT format('NOT EXISTS (SELECT FROM %s c WHERE (%s) = (%s))', conrelid::regclass,
             (SELECT string_agg(format('c.%I', attname), ', ' ORDER BY i) FROM pg_attribute
@@ -96,7 +143,7 @@ class PostgresDatabase(Database):
 
     def __init__(self, address: str) -> None:
         try:
-            import psycopg2
+            psycopg2: Any = import_module("psycopg2")
         except ImportError as error:
             raise ConfigurationError(
                 "DATABASE_URL names PostgreSQL, and psycopg2 is not installed;"
@@ -116,6 +163,16 @@ class PostgresDatabase(Database):
             cursor.execute(sql, values or None)
             return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
+    def delete(self, table: str, where: str, keys: list[Any]) -> int:
+        """Delete rows by their keys, all or none of those that are free; return how many."""
+        places = ", ".join(f'"{place}"' for _, place in keys)
+        sql = self.DELETE.format(table=table, where=where, places=places)
+        return self.execute(self.SETTINGS + sql)[1]
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Tell whether an error is about a row that is not to be deleted."""
+        return (getattr(error, "pgcode", None) or "")[:2] not in self.OTHERWISE
+
 
 class SqliteDatabase(Database):
     """A connection to an SQLite file.
@@ -134,10 +191,7 @@ class SqliteDatabase(Database):
             THEN CASE WHEN {column} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
                 THEN (julianday({column}) - 2440587.5) * 86400.0 END
             WHEN {column} >= 1e11 THEN {column} / 1000.0 ELSE {column} END < {than!r}"""
-    DELETE = (
-        "DELETE FROM {table} WHERE rowid IN"
-        " (SELECT rowid FROM {table} WHERE {where} LIMIT {limit})"
-    )
+    KEY = "rowid"
     UNREFERENCED = """
         SELECT printf('NOT EXISTS (SELECT 1 FROM "%w" AS c WHERE %s)', child.name, group_concat(
             printf('c."%w" = "%w"."%w"', f."from", f."table", coalesce(f."to",
@@ -166,6 +220,26 @@ class SqliteDatabase(Database):
         """Run a statement; return its rows and how many it touched."""
         cursor = self.connection.execute(sql, values)
         return cursor.fetchall(), cursor.rowcount
+
+    def delete(self, table: str, where: str, keys: list[Any]) -> int:
+        """Delete rows by their keys, all or none; return how many."""
+        self.execute("BEGIN IMMEDIATE")  # RAISE(FAIL) in a trigger would leave a part of it done.
+        try:
+            _, touched = self.execute(f"DELETE FROM {table} WHERE {where}")
+            self.execute("COMMIT")
+            return touched
+        finally:
+            if self.connection.in_transaction:
+                self.execute("ROLLBACK")
+
+    def is_refusal(self, error: Exception) -> bool:
+        """Tell whether an error is about a row that is not to be deleted."""
+        return isinstance(error, sqlite3.IntegrityError)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of what a database says."""
+    return str(error).partition("\n")[0]
 
 
 @contextmanager
@@ -216,17 +290,17 @@ def postgres_parameters(address: str) -> dict[str, str]:
 
     A user's name and a password may hold any character but ``?``, which is %3F.
     """
-    from psycopg2 import ProgrammingError
-    from psycopg2.extensions import parse_dsn
+    psycopg2: Any = import_module("psycopg2")
+    parse_dsn = import_module("psycopg2.extensions").parse_dsn
 
     rest, _, query = address.partition("?")
     login, at, place = rest.rpartition("@")
     login = ":".join(quote(unquote(each), safe="") for each in login.split(":", 1))
     try:
         if "@" in query:
-            raise ProgrammingError
+            raise psycopg2.ProgrammingError
         parameters: dict[str, str] = parse_dsn(f"postgresql://{login}{at}{place}")
-    except ProgrammingError:
+    except psycopg2.ProgrammingError:
         raise ConfigurationError(
             "DATABASE_URL cannot be read; write a ? of its password as %3F, and an @ as %40"
         ) from None
@@ -235,6 +309,6 @@ def postgres_parameters(address: str) -> dict[str, str]:
             name, text = "sslmode", "require" if text.lower() in ("1", "true", "yes") else text
         try:
             parameters.update(parse_dsn(f"postgresql:///?{quote(name)}={quote(text)}"))
-        except ProgrammingError:
+        except psycopg2.ProgrammingError:
             continue  # It is SQLAlchemy's, Django's or another's.
     return parameters

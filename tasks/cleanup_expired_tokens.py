@@ -31,8 +31,7 @@ def cleanup_expired_tokens() -> str:
         for table, column, age, row in tables:
             before = db.now() - age
             try:
-                delete_older(db, (table, column, row), before, deleted)
-                kept[row] = db.count_kept(table, column, before)
+                kept[row] = delete_older(db, (table, column, row), before, deleted)
             except Exception as error:
                 # The other table is cleaned all the same.
                 logger.error("Table %s: %s", table, error)
@@ -41,7 +40,7 @@ def cleanup_expired_tokens() -> str:
     if failures:
         raise failures[0]
     text = f"deleted {_counts(deleted, [row for *_, row in tables])}"
-    return text + (f"; kept {_counts(kept, list(+kept))}, still referred to" if +kept else "")
+    return text + (f"; kept {_counts(kept, list(+kept))} that could not go" if +kept else "")
 
 
 def _counts(numbers: Counter[str], words: list[str]) -> str:
@@ -54,15 +53,19 @@ def delete_older(
     where: tuple[str, str, str],
     before: float,
     deleted: Counter[str],
-) -> None:
+) -> int:
     """Delete the rows of a table whose column is before an instant, and count them.
 
-    Each batch is a transaction of its own: what is deleted stays deleted.
+    Each batch is a transaction of its own: what is deleted stays deleted.  Return how many stay.
     """
-    run, touched = current_run(), BATCH
-    table, column, row = where
-    while touched >= BATCH:  # It may be more, see PostgresDatabase.
-        run.check_cancelled()
-        touched = db.delete_older(table, column, before, BATCH)
-        deleted[row] += touched
-        run.progress(deleted.total(), unit="rows")
+    run, (table, column, row) = current_run(), where
+    gone = kept = 1
+    # Once more as long as some go: a row may have refused because of one that has gone since.
+    while gone and kept:
+        gone = 0
+        for touched in db.delete_older(table, column, before, BATCH):
+            gone += touched
+            deleted[row] += touched
+            run.progress(deleted.total(), unit="rows")
+        kept = db.count_older(table, column, before)
+    return kept

@@ -1,11 +1,12 @@
 """Give back the space of deleted rows and refresh the planner's statistics."""
 
 import logging
+from importlib import import_module
 from typing import Any
 
 from housekeeper import current_run, task
 
-from ._database import PostgresDatabase, SqliteDatabase, database
+from ._database import PostgresDatabase, SqliteDatabase, database, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ def vacuum_postgres(db: PostgresDatabase) -> str:
     One that fails, by a function in an index for example, does not stop the rest: the run fails at
     its end.
     """
-    from psycopg2 import Error, errors, sql
-
+    # By name, because who checks these files with mypy has no stubs of it.
+    driver, errors, sql = (import_module(f"psycopg2{each}") for each in ("", ".errors", ".sql"))
     run, tables, skipped, failures = current_run(), _tables(db), 0, list[str]()
     for number, (schema, name, ours) in enumerate(tables, start=1):
         run.check_cancelled()
@@ -46,21 +47,17 @@ def vacuum_postgres(db: PostgresDatabase) -> str:
             else:
                 db.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(schema, name)))
         except (errors.LockNotAvailable, errors.UndefinedTable) as error:
-            logger.warning("Skipped %s.%s: %s", schema, name, _reason(error))
+            logger.warning("Skipped %s.%s: %s", schema, name, reason_of(error))
             skipped += 1
-        except Error as error:
+        except driver.Error as error:
             run.check_cancelled()
             if db.connection.closed:
                 raise
-            failures.append(f"{schema}.{name} ({_reason(error)})")
+            failures.append(f"{schema}.{name} ({reason_of(error)})")
         run.progress(number, len(tables), "tables")
     if failures:
         raise RuntimeError(f"{len(failures)} tables failed: {', '.join(failures[:10])}")
     return f"vacuumed {len(tables) - skipped} of {len(tables)} tables"
-
-
-def _reason(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _tables(db: PostgresDatabase) -> list[tuple[Any, ...]]:

@@ -369,6 +369,8 @@ def test_json_can_be_switched_off_in_its_variable(shell: Shell, value: str) -> N
 
 def test_next_of_a_task_without_a_schedule_says_so(shell: Shell) -> None:
     assert shell("next", "by-hand") == "by-hand has no schedule\n"
+    off = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False): nothing comes\n"
+    assert shell("next", "idle", HOUSEKEEPER_ENABLED="0") == off
 
 
 def test_an_instant_at_the_edge_of_the_calendar_is_refused_in_a_sentence(shell: Shell) -> None:
@@ -603,8 +605,9 @@ def test_a_task_that_runs_already_is_said_and_exits_with_1(shell: Shell) -> None
 def test_why_tells_what_became_of_a_tick_in_sentences_or_json(shell: Shell) -> None:
     shell("run", "idle")
     assert shell("why", "by-hand").splitlines()[0] == "Task by-hand has no schedule."
-    (in_the_gap, *_) = shell("why", "nightly", "2026-03-29 02:30").splitlines()
-    assert in_the_gap.endswith("asks for 2026-03-29 03:00:00 +0200.")
+    for given in ("2026-03-29 02:30", "2026-03-29 2:30:00", "2026-03-29T02:30"):
+        (in_the_gap, *_) = shell("why", "nightly", given).splitlines()
+        assert in_the_gap.endswith("asks for 2026-03-29 03:00:00 +0200.")
     for given in ("2031-01-01T01:30Z", "2031-01-01T02:30:00+01:00", "2031-01-01 02:30"):
         asked, *others = shell("why", "nightly", given).splitlines()
         assert asked == (
@@ -677,10 +680,13 @@ def test_a_reader_that_leaves_early_is_one_sentence(shell: Shell) -> None:
     )
 
 
-@pytest.mark.parametrize("argument", ["list", "health", "check", "--help"])
-@pytest.mark.parametrize("place", ["a pipe whose reader has left", "a full disk"])
+@pytest.mark.parametrize("argument", ["list", "health", "check", "--help", "-V"])
+@pytest.mark.parametrize(
+    ("place", "unbuffered"),
+    [("a pipe whose reader has left", ""), ("a full disk", ""), ("a full disk", "1")],
+)
 def test_an_answer_that_cannot_be_written_is_one_sentence_and_code_4(
-    shell: Shell, argument: str, place: str
+    shell: Shell, argument: str, place: str, unbuffered: str
 ) -> None:
     shell("run", "idle")
     if place == "a full disk":
@@ -691,8 +697,8 @@ def test_an_answer_that_cannot_be_written_is_one_sentence_and_code_4(
     done = subprocess.run(
         [sys.executable, str(FILE), argument],
         cwd=shell.folder,
-        # With a buffer, so that it is written at the end.
-        env=environment(**shell.variables, PYTHONUNBUFFERED=""),
+        # With a buffer it is written at the end.
+        env=environment(**shell.variables, PYTHONUNBUFFERED=unbuffered),
         stdout=writing,
         stderr=subprocess.PIPE,
         timeout=LIMIT,

@@ -224,6 +224,17 @@ def test_a_command_that_is_over_its_timeout_gets_sigterm_and_is_recorded_timed_o
     assert_gone(*pids_in(run.output))
 
 
+def test_what_outlives_its_timeout_has_timed_out_although_the_timer_was_held_up(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hk.Steps, "_time_out", lambda *_: None)
+    housekeeper = make()
+    run = ended(start(housekeeper, Task("slow", lambda: time.sleep(0.1), timeout=0.05)))
+    assert run.status is row_of(housekeeper, "slow").status is Status.TIMED_OUT
+    assert run.note == "it ran longer than its timeout of 0.05 s"
+    assert ended(start(housekeeper, Task("quick", int, timeout=60))).status is Status.SUCCEEDED
+
+
 @pytest.mark.parametrize("how", ["cancel", "timeout"])
 def test_a_command_that_ignores_sigterm_is_killed_with_its_group(
     make, monkeypatch, logged, how: str

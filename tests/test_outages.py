@@ -238,7 +238,7 @@ def test_a_server_that_is_away_at_the_start_is_a_warning_and_its_ticks_are_caugh
         housekeeper = make(ticks.task(), ledger=url)
         assert time.monotonic() - began < 10.0
         assert "cannot be used now, and will be tried again" in caplog.text
-        assert housekeeper.health()["ledger"] == {"reachable": False, "skew": None}
+        assert housekeeper.health()["ledger"]["reachable"] is False
         assert housekeeper.get_task_status("sweep")["source"] == "this process"
         seen, later = len(ticks.seen), time.monotonic() + 3.0
         eventually(lambda: time.monotonic() > later, "three ticks")

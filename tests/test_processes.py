@@ -87,7 +87,9 @@ class World:
         return process
 
     def stderr(self, number: int = 0) -> str:
-        return (self.folder / f"stderr{number}").read_text()
+        """Return what a process has written, but for the line that says that it schedules."""
+        text = (self.folder / f"stderr{number}").read_text()
+        return re.sub(r"(?m)^[0-9-]+ [0-9:,]+ Housekeeper \S+ started by .*\n", "", text)
 
     def history(self, name: str | None = None) -> list[hk.Run]:
         housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=self.ledger)
@@ -535,6 +537,50 @@ def test_the_start_says_that_the_ledger_will_be_another_after_the_next_release(
     assert "the next release begins a new ledger" in caplog.text
 
 
+def test_check_says_that_the_ledger_will_be_another_after_the_next_release(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "releases" / "7" / "tasks").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/7")
+    ledger = f"sqlite:///{tmp_path}/current/housekeeper.db"
+    tasks = str(tmp_path / "current" / "tasks")
+    command = [sys.executable, hk.__file__, "check", "--tasks", tasks, "--ledger", ledger]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 1
+    assert "the next release begins a new ledger" in done.stdout
+
+
+UNHEARD = """
+import logging, sys, threading
+import housekeeper as hk
+told = threading.Event()
+def boom(): raise ValueError("no such file")
+hear = lambda run: told.set()
+keeper = hk.create_housekeeper(tasks_dir=None, ledger="memory://", on_finish=hear)
+keeper.register_task(hk.Task("boom", boom))
+keeper.initialize()
+keeper.run_task_manually("boom", wait=False)
+told.wait(20)
+logging.basicConfig(format="ROOT %(message)s")
+logging.getLogger("housekeeper").warning("once")
+"""
+
+
+def test_without_a_logging_setup_the_start_and_failures_are_visible_with_their_time() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNHEARD],
+        env=environment(PYTHONPATH=str(Path(hk.__file__).parent)),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
+    time_ = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} "
+    assert re.search(f"^{time_}Housekeeper .* started by initialize", done.stderr, re.MULTILINE)
+    assert re.search(f"^{time_}Task boom failed after .* no such", done.stderr, re.MULTILINE)
+    assert re.findall("^.*once$", done.stderr, re.MULTILINE) == ["ROOT once"]
+
+
 def test_a_site_comes_up_although_its_ledger_cannot_be_made_and_says_what_to_set(
     make: Any, tmp_path: Path, caplog: Any
 ) -> None:
@@ -883,5 +929,5 @@ def test_a_start_says_once_what_is_limited_where_threads_are_replaced(
     patched = types.SimpleNamespace(is_module_patched=lambda name: name == "threading")
     monkeypatch.setitem(sys.modules, "gevent.monkey", patched)
     make()
-    said = "gevent has replaced threads: a timeout asks a function to stop, and interrupts none"
-    assert caplog.messages.count(said) == 1
+    said = "gevent has replaced threads: no page is served while a task computes"
+    assert caplog.text.count(said) == 1

@@ -25,8 +25,11 @@ import pytest
 import housekeeper as hk
 from housekeeper import Status
 from tests.environment import environment
+from tests.postgres import PostgresServer
+from tests.test_outages import frozen
 
 FILE = Path(hk.__file__).resolve()
+README = FILE.parent / "README.md"
 BIN = Path(sys.executable).parent
 LIMIT = 60.0
 
@@ -355,7 +358,7 @@ def test_each_tick_runs_once_pages_are_served_and_the_server_ends(
         assert [site.get() for _ in range(8)] == ["page"] * 8
         masterless = "uwsgi" in SERVERS[name] and "master" not in SERVERS[name]
         assert stop(site) == (UWSGI_END if masterless else 0)
-        assert " with 1 tasks, " in site.log
+        assert " with 1 task, " in site.log
         check(site)
 
 
@@ -378,7 +381,7 @@ def test_uwsgi_without_threads_says_so_and_runs_ticks_while_it_answers(
 ) -> None:
     site.start(f"{UWSGI} {options}")
     wait_until(site.answers, site)
-    wait_until(lambda: site.log.count(" with 1 tasks, ") == site.workers, site)
+    wait_until(lambda: site.log.count(" with 1 task, ") == site.workers, site)
     # All workers answer all the time: one that stands still in a run holds its task up.
     with ThreadPoolExecutor(4) as visitors:
         while len(site.ticks()) < 3:
@@ -418,6 +421,40 @@ def test_a_running_task_ends_before_the_server_does(site: Site, name: str) -> No
     assert site.has("ended")()
     assert [row.status for row in site.rows("slow")] == [Status.SUCCEEDED]
     assert "Traceback" not in site.log
+
+
+EACH_SECOND = SLOW.replace("startup=True", 'schedule="* * * * * *"')
+UNHANDLED = {
+    "waitress": SERVERS["waitress"],
+    "flask run": "flask --app flask_app run --port PORT",
+    "python app.py": "python flask_app.py",
+}
+
+
+@pytest.mark.parametrize("name", UNHANDLED)
+def test_a_run_that_sigterm_ended_is_on_record_at_the_next_start_if_not_at_once(
+    make_site: Callable[[], Site], name: str
+) -> None:
+    """Nobody handles the signal in these servers; one site has the line that README gives."""
+    text = README.read_text().partition("**Where nobody handles SIGTERM**")[2]
+    line = "import signal, sys; " + text.split("`")[5]
+    assert "signal.SIGTERM" in line
+    source = textwrap.dedent(FLASK).replace("(app)", "(app, shutdown_timeout=0.1)")
+    sites = {line: make_site(), "": make_site()}
+    for added, site in sites.items():
+        site.write("tasks/slow.py", EACH_SECOND)
+        site.write("flask_app.py", f"{added}\n{source.replace(', debug=True', '')}")
+        site.start(UNHANDLED[name])
+    for added, site in sites.items():
+        wait_until(site.has("begun"), site)
+        assert site.stop(signal.SIGTERM) == (0 if added else -signal.SIGTERM)
+        (row,) = [row for row in site.rows("slow") if row.status is not Status.SKIPPED]
+        assert row.status is (Status.CANCELLED if added else Status.RUNNING)
+        (site.folder / "begun").unlink()
+        site.start(UNHANDLED[name])
+        wait_until(site.has("begun"), site)
+        (ended,) = [each for each in site.rows("slow") if each.id == row.id]
+        assert ended.status is (Status.CANCELLED if added else Status.CRASHED)
 
 
 @pytest.mark.parametrize("grace", [2, 8])
@@ -488,6 +525,138 @@ def touched_until_noticed(site: Site, name: str) -> bool:
     return False
 
 
+# Where gevent or eventlet has replaced threads.
+
+GREEN = f"{UWSGI} --enable-threads --gevent 20"
+GREEN_SERVERS = {
+    "gunicorn, gevent": f"{GUNICORN} -w 2 -k gevent flask_app:app",
+    "gunicorn, gevent, preload": f"{GUNICORN} -w 2 -k gevent --preload flask_app:app",
+    "eventlet": "python eventlet_app.py",
+    "uWSGI, patched late": f"{GREEN} --gevent-monkey-patch",
+    "uWSGI, master, patched late": f"{GREEN} --gevent-monkey-patch --master -p 2",
+    "uWSGI, patched early": f"{GREEN} --gevent-early-monkey-patch",
+    "uWSGI, master, patched early": f"{GREEN} --gevent-early-monkey-patch --master -p 2",
+}
+
+# gunicorn 26 and later have no worker of eventlet's any more.
+EVENTLET = """
+    import eventlet
+
+    eventlet.monkey_patch()
+    import os
+    from eventlet import wsgi
+    import flask_app
+
+    wsgi.server(eventlet.listen(("127.0.0.1", int(os.environ["PORT"]))), flask_app.app)
+"""
+
+GREEN_TASKS = """
+    import time
+    from housekeeper import Task
+
+    def stuck():
+        while True:
+            time.sleep(0.05)
+
+    def computing():
+        until = time.perf_counter() + 0.3
+        while time.perf_counter() < until:
+            pass
+
+    tasks = [
+        Task("stuck", stuck, startup=True, timeout=0.5),
+        Task("computing", computing, startup=True, timeout=0.1),
+        Task("command", command="echo command", startup=True, timeout=10),
+        *[Task(f"quick{n}", lambda: None) for n in range(4)],
+    ]
+"""
+
+
+@pytest.mark.parametrize("name", GREEN_SERVERS)
+def test_ticks_timeouts_and_pages_go_on_where_threads_are_replaced(
+    site: Site, postgres_server: PostgresServer, postgres_url: str, name: str
+) -> None:
+    site.write("flask_app.py", FLASK.replace("r(app)", f"r(app, ledger={postgres_url!r})"))
+    site.write("eventlet_app.py", EVENTLET)
+    site.write("tasks/green.py", GREEN_TASKS)
+    site.start(GREEN_SERVERS[name])
+    for text in ("stuck timed_out", "computing timed_out", "command succeeded"):
+        wait_until(functools.partial(site.logged, f"Task {text}"), site)
+    wait_until(lambda: len(site.ticks()) >= 3, site)
+    assert site.log.count(" has replaced threads: no page is served while") == site.workers
+    with ThreadPoolExecutor() as visitors, frozen(postgres_server):
+        waiting = [visitors.submit(site.get, f"/run/quick{n}") for n in range(4)]
+        assert [site.get() for _ in range(20)] == ["page"] * 20
+        assert not any(each.done() for each in waiting)
+    seen = len(site.ticks())
+    wait_until(lambda: len(site.ticks()) > seen, site)
+    assert stop(site) == 0 or name.startswith("uWSGI, p")  # A worker's own end is 17.
+    assert set(Counter(tick for _, tick in site.ticks()).values()) == {1}
+    assert "uWSGI" in name or site.log.count(" stopped\n") == site.workers
+
+
+INTERRUPTED = """
+    import collections, logging, queue, random, threading, time
+    from housekeeper import Status, Task, create_housekeeper
+
+    logging.disable()
+    lock, nothing = threading.Lock(), queue.Queue()
+
+    def work():
+        for _ in range(random.randint(1, 12)):
+            with lock:
+                time.sleep(0.001)
+            try:
+                nothing.get(timeout=0.001)
+            except queue.Empty:
+                logging.getLogger("work").warning("nothing")
+
+    tasks = [Task(f"work{n}", work, timeout=0.01, retries=n % 2, retry_delay=0) for n in range(20)]
+    housekeeper = create_housekeeper(tasks_dir=None, ledger="memory://")
+    for task in tasks:
+        housekeeper.register_task(task)
+    housekeeper.initialize()
+    ended = collections.Counter()
+    for _ in range(8):
+        for run in [housekeeper.run_task_manually(task.name, wait=False) for task in tasks]:
+            assert run.ended.wait(20)
+            ended[run.status] += 1
+    assert set(ended) == {Status.SUCCEEDED, Status.TIMED_OUT}, ended
+    assert not lock.locked() and housekeeper.shutdown(timeout=5)
+    print("interrupted", ended[Status.TIMED_OUT])
+"""
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ["from gevent import monkey; monkey.patch_all()", "import eventlet; eventlet.monkey_patch()"],
+)
+def test_interrupts_of_greenlets_that_just_end_hit_nothing_else(site: Site, patch: str) -> None:
+    site.write("interrupted.py", INTERRUPTED)
+    site.write("program.py", f"{patch}\nimport interrupted")
+    site.start("python program.py")
+    assert site.ends() == 0
+    assert int(site.log.rpartition("interrupted ")[2]) > 20
+
+
+LATE = """
+    import os, threading
+    import flask_app
+    from gevent import monkey
+
+    monkey.patch_all()
+    flask_app.housekeeper.health()
+    os._exit(0)
+"""
+
+
+def test_threads_that_are_replaced_after_the_start_are_told_of(site: Site) -> None:
+    site.write("late.py", LATE)
+    site.start("python late.py")
+    assert site.ends() == 0
+    assert site.log.count("may stand still: gevent has replaced threads after init") == 1
+
+
 # A process for each request.
 
 FORKING = """
@@ -518,7 +687,7 @@ def test_a_process_that_is_forked_for_one_request_never_schedules(site: Site) ->
     assert site.stop(signal.SIGTERM) == 0
     assert time.monotonic() - began < 10
     assert {pid for pid, _ in site.ticks()} == {site.process.pid}
-    assert site.log.count(" with 1 tasks, ") == 1
+    assert site.log.count(" with 1 task, ") == 1
     check(site)
 
 
@@ -667,7 +836,7 @@ def test_what_initializes_after_its_scheduler_has_ended_schedules(site: Site) ->
     wait_until(lambda: len(site.ticks()) >= 2, site)
     assert {pid for pid, _ in site.ticks()} == {outer}
     os.kill(outer, signal.SIGKILL)  # Nobody waits for it yet: it is a zombie.
-    wait_until(lambda: site.log.count(" started by initialize() with 1 tasks, ") == 2, site)
+    wait_until(lambda: site.log.count(" started by initialize() with 1 task, ") == 2, site)
     wait_until(lambda: len({pid for pid, _ in site.ticks()}) == 2, site)
     assert set(Counter(tick for _, tick in site.ticks()).values()) == {1}
     assert "Traceback" not in site.log

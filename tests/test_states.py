@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 import sys
 import threading
@@ -140,7 +141,7 @@ def test_a_scheduler_that_cannot_write_is_told_within_three_minutes(
     assert said(asked(world, minutely(grace=math.inf))) == ("ok", "")
     world.run_until(world.clock.now() + 3 * MINUTE)
     late = next(row for row in world.history() if row.status is Status.MISSED)
-    assert "the ledger was away from 2024-01-01 00:1" in late.note
+    assert "the ledger was away (the disk is full) from 2024-01-01 00:1" in late.note
 
 
 def test_a_loop_that_stands_still_is_told_by_its_own_process(make: Any) -> None:
@@ -408,6 +409,7 @@ def started(tmp_path: Path, shared_url: str) -> Iterator[Callable[[], subprocess
         "from housekeeper import Task\n"
         "hang = Task('hang', lambda: time.sleep(600), schedule='* * * * * *', grace=600)\n"
         "tick = Task('tick', lambda: None, schedule='* * * * * *')\n"
+        "slack = Task('slack', lambda: None, schedule='* * * * * *', grace=1)\n"
     )
 
     def start() -> subprocess.Popen[str]:
@@ -456,10 +458,104 @@ def test_a_scheduler_that_lives_finds_the_crash_of_another_within_its_round(
 ) -> None:
     monkeypatch.setattr(hk, "BEAT_EVERY", 1.0)
     told = threading.Event()
-    here = make(minutely("other"), ledger=shared_url, on_finish=lambda run: told.set())
+
+    def hear(run: hk.Run) -> None:
+        if run.task == "hang":
+            told.set()
+
+    here = make(minutely("other"), ledger=shared_url, on_finish=hear)
     first = started()
     eventually(lambda: here.ledger.runs("/hang", running=True))
     first.kill()
     first.wait()
     assert told.wait(20)
     assert [row.status for row in here.history("hang") if row.started_at][-1] is Status.CRASHED
+
+
+# What else has kept a tick, and who has which schedule.
+
+
+def test_a_task_file_that_was_edited_is_no_false_alarm_and_names_both_schedules() -> None:
+    clock = VirtualClock(START)
+    world = simulated(clock, Task("work", lambda: None, schedule="0 0 1 1 *"))
+    run_for(world, 10)
+    edited = asked(world, minutely())
+    status, problems = said(edited)
+    assert status == "warning"
+    assert "has the schedule * * * * * UTC here and 0 0 1 1 * UTC in " + world.runner in problems
+    sentences = " ".join(edited.why("work")["sentences"])  # type: ignore[call-overload]
+    assert "and 0 0 1 1 * UTC in " + world.runner in sentences
+
+
+def test_failures_on_a_host_that_is_gone_are_no_warning_and_others_name_their_host() -> None:
+    clock = VirtualClock(START)
+    ledger = hk.MemoryLedger("memory://", clock)
+
+    def on(host: str, work: Callable[[], object], **options: Any) -> VirtualHousekeeper:
+        task = Task("work", work, schedule=EVERY_MINUTE, each_host=True)
+        return simulated(clock, task, ledger=ledger, host=host, **options)
+
+    gone = on("gone", lambda: 1 / 0)
+    run_for(gone, 2.5)
+    sentence = "Task work on gone failed its last 2 runs, since 2024-01-01 00:01:00 UTC"
+    assert sentence in said(on("gone", int, initialize=False))[1]
+    gone.shutdown()
+    run_for(on("here", lambda: None), 10)
+    assert said(on("bastion", lambda: None, initialize=False)) == ("ok", "")
+
+
+def test_its_own_door_says_why_the_ledger_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = simulated(VirtualClock(START), minutely())
+    run_for(world, 2)
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise hk.LedgerUnavailable("ledger sqlite:///ledger.db: database or disk is full")
+
+    monkeypatch.setattr(world.ledger, "claim", refuse)
+    run_for(world, 1.5)
+    status, problems = said(world)
+    assert status == "critical"
+    assert "the ledger was away (database or disk is full)." in problems
+    monkeypatch.undo()
+    run_for(world, 2)
+    assert said(world) == ("ok", "")
+
+
+def test_ticks_that_passed_while_a_claim_waited_for_the_ledger_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = simulated(VirtualClock(START), minutely())
+    run_for(world, 2.5)
+    claim = world.ledger.claim
+
+    def freeze(run: hk.LiveRun) -> hk.Claim:
+        if world.clock.now() < START + 10 * MINUTE:
+            raise hk.LedgerUnavailable("ledger postgresql://db/shop: it did not answer in time")
+        return claim(run)
+
+    monkeypatch.setattr(world.ledger, "claim", freeze)
+    run_for(world, 12)
+    kept = [row for row in world.history() if row.status in (Status.SKIPPED, Status.MISSED)]
+    assert kept
+    for row in kept:
+        assert row.note.startswith(
+            "the ledger was away (it did not answer in time) from 2024-01-01"
+        )
+
+
+def test_a_process_that_stood_still_says_so(
+    started: Callable[[], subprocess.Popen[str]], shared_url: str, make: Any
+) -> None:
+    here = make(start=False, ledger=shared_url)
+    process = started()
+    eventually(lambda: here.ledger.runs("/slack", limit=1))
+    process.send_signal(signal.SIGSTOP)
+    began = datetime.now(timezone.utc)
+    eventually(lambda: datetime.now(timezone.utc) - began > timedelta(seconds=hk.STALL + 3))
+    process.send_signal(signal.SIGCONT)
+
+    def missed() -> list[hk.Run]:
+        return [row for row in here.history("slack") if row.status is Status.MISSED]
+
+    eventually(missed)
+    assert missed()[0].note.startswith("the process stood still from ")
