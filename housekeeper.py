@@ -2456,13 +2456,15 @@ class Ledger(Protocol):
         id: str = "",
         running: bool = False,
         tick_from: datetime | None = None,
+        status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
         """Return runs, newest first; with `tick_from`, those from that tick on, oldest first.
 
-        `before` is the id of a run, and leaves those made before it; `limit` 0 means all.  Rows
-        that a clock in the future has left are not listed, unless by id or tick.
+        `before` is the id of a run, and leaves those made before it; `status` leaves those of one
+        status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
+        unless by id or tick.
         """
 
     def lasts(self, within: str) -> dict[str, Lasts]:
@@ -2739,6 +2741,7 @@ class MemoryLedger:
         id: str = "",
         running: bool = False,
         tick_from: datetime | None = None,
+        status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
@@ -2755,10 +2758,9 @@ class MemoryLedger:
                     start = bisect.bisect_left(task.ticks, tick_from, key=_tick_of)
                     found += task.ticks[start:][:most]
                 else:
-                    older = (row for row in reversed(task.rows) if not before or row.id < before)
-                    found += itertools.islice(
-                        (row for row in older if _is_present(row, now)), most
-                    )
+                    rows = (row for row in reversed(task.rows) if status in (None, row.status))
+                    past = (row for row in rows if not before or row.id < before)
+                    found += itertools.islice((row for row in past if _is_present(row, now)), most)
             order = _tick_of if tick_from is not None else lambda row: row.id
             found.sort(key=order, reverse=tick_from is None)
             return [replace(row) for row in found[:most]]
@@ -2880,6 +2882,8 @@ CREATE INDEX IF NOT EXISTS housekeeper_runs_succeeded
     ON housekeeper_runs (task, id) WHERE status = 'succeeded';
 CREATE INDEX IF NOT EXISTS housekeeper_runs_failed
     ON housekeeper_runs (task, id) WHERE status IN ('failed', 'timed_out', 'crashed');
+CREATE INDEX IF NOT EXISTS housekeeper_runs_rare
+    ON housekeeper_runs (status, id) WHERE status NOT IN ('running', 'succeeded');
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
     ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
@@ -2907,6 +2911,7 @@ CONDITIONS = {
     "{silent}": "(heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
     "{failed}": "status IN ('failed', 'timed_out', 'crashed')",
     "{never_ran}": "status IN ('skipped', 'missed')",
+    "{rare}": "status NOT IN ('running', 'succeeded')",
     "{paused}": "EXISTS (SELECT 1 FROM housekeeper_tasks"
     " WHERE name = {whole::key} AND paused_at IS NOT NULL)",
     "{later}": "EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
@@ -3327,19 +3332,22 @@ class SqlLedger(Database):
         id: str = "",
         running: bool = False,
         tick_from: datetime | None = None,
+        status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
-        order = "ORDER BY id DESC"
+        which, order = f"status = '{status.value}'" if status else "1 = 1", "ORDER BY id DESC"
+        if running or status is Status.RUNNING:
+            # Asked to sort by the id itself, SQLite walks all rows (2 s for a million).
+            which, order = "status = 'running'", "ORDER BY id || '' DESC"
         if id:
             which = "id = :id"
-        elif running:
-            # Sorted below: asked to, SQLite walks all rows by their ids (150 ms for a million).
-            which, order = "status = 'running'", ""
         elif tick_from is not None:
             which, order = "scheduled_for >= :tick_from", "ORDER BY scheduled_for"
-        else:
-            which = "{present} AND id < :before" if before else "{present}"
+        elif not running:
+            # A task's own rows are found by its key, those of all tasks by what they became.
+            rare = status not in (None, Status.RUNNING, Status.SUCCEEDED) and within[-1:] in "/@"
+            which += " AND {rare}" * rare + " AND id < :before" * bool(before) + " AND {present}"
         rows = self._rows(
             f"SELECT {', '.join(RUN_COLUMNS)} FROM housekeeper_runs"
             f" WHERE {_where('task', within)} AND {which} {order} {'LIMIT :limit' * bool(limit)}",
@@ -3349,7 +3357,7 @@ class SqlLedger(Database):
             before=before,
             limit=limit,
         )
-        return [self._run_of(row) for row in (rows if order else sorted(rows, reverse=True))]
+        return [self._run_of(row) for row in rows]
 
     def _run_of(self, row: Sequence[Any]) -> Run:
         run = Run(
@@ -4183,7 +4191,8 @@ def _keep_record(run: LiveRun, record: logging.LogRecord) -> None:
     """Keep a log record's line in a run's output; the record stays as it is."""
     if not isinstance(record.name, str) or not isinstance(record.levelno, int):
         return  # Some libraries make records only to format something.
-    text = f"{KEPT.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}\n"
+    at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6]
+    text = f"{at}Z {record.levelname} {record.name}: {record.getMessage()}\n"
     if record.exc_info:
         text += f"{KEPT.formatException(record.exc_info)}\n"
     if record.stack_info:
@@ -7607,18 +7616,19 @@ class Reports:
             "source": seen.source,
         }
 
-    def history(self, name: str | None, limit: int, before: str | None) -> list[Run]:
+    def history(
+        self, name: str | None, limit: int, before: str | None, statuses: Iterable[str]
+    ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first."""
         self._ledger.open()
-        page: dict[str, Any] = {"before": before or "", "limit": limit}
         if limit <= 0:
             return []
-        if name is None:
-            return self._ledger.runs(self._prefix, **page)
-        key = f"{self._prefix}{name}"
-        # Key by key, so that each is found by the index among millions of rows.
-        keys = [key, *self._ledger.standings(f"{key}@")]
-        found = [run for each in keys for run in self._ledger.runs(each, **page)]
+        key = f"{self._prefix}{name or ''}"
+        # By key and by status, so that each is found by an index among millions of rows.
+        keys = [key] if name is None else [key, *self._ledger.standings(f"{key}@")]
+        asked = itertools.product(keys, set(map(Status, statuses)) or (None,))
+        page: dict[str, Any] = {"before": before or "", "limit": limit}
+        found = [run for key, one in asked for run in self._ledger.runs(key, status=one, **page)]
         return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
 
     def run(self, run_id: str) -> Run | None:
@@ -8398,14 +8408,19 @@ class Housekeeper(Life):
 
     @public
     def history(
-        self, name: str | None = None, limit: int = 50, before: str | None = None
+        self,
+        name: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+        statuses: Iterable[str] = (),
     ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first.
 
-        `before` is the id of a run, and gives those older than it: the next page.  Runs of tasks
-        that are not registered any more are there too.  Raises LedgerUnavailable.
+        `before` is the id of a run, and gives those older than it: the next page; `statuses`
+        gives only those that became one of them.  Runs of tasks that are not registered any more
+        are there too.  Raises LedgerUnavailable.
         """
-        return self._reports.history(name, limit, before)
+        return self._reports.history(name, limit, before, statuses)
 
     @public
     def get_run(self, run_id: str) -> Run | None:
@@ -8430,9 +8445,9 @@ class Housekeeper(Life):
         """Tell what became of a tick, and why, in sentences.
 
         It is the tick in the minute that begins at an instant, or the latest one; a text such as
-        ``2026-03-29 02:30`` is read in the task's zone.  The keys: "task", "instant", "tick" and
-        "outcome" (None when there is none), "run" (the row), "runner", "next_run", "sentences".
-        Raises UnknownTask, LedgerUnavailable, and ConfigurationError for what is no instant.
+        ``2026-03-29 02:30`` or ``19:05`` is read in the task's zone.  The keys: "task", "instant",
+        "tick" and "outcome" (None when there is none), "run" (the row), "runner", "next_run",
+        "sentences".  Raises UnknownTask, LedgerUnavailable, ConfigurationError for no instant.
         """
         return self._reports.why(self._known(name), instant)
 
@@ -8645,9 +8660,10 @@ PAGE_HTML = """\
   <p id="chart-note" class="about"></p>
   <form id="why">
     <h3>Why?</h3>
-    <label for="why-instant">Why did it run, or not run, at</label>
-    <p class="line">
-      <input id="why-instant" type="datetime-local" step="1"><button>Ask</button></p>
+    <label for="why-instant">Why did it run, or not run, at this time in
+      <span id="why-zone"></span>?</label>
+    <p class="line"><input id="why-instant" type="datetime-local" step="1" min="1970-01-01T00:00"
+      max="9998-12-31T00:00"><button>Ask</button></p>
     <ul id="why-answer" aria-live="polite"></ul>
   </form>
   <h3>Runs</h3>
@@ -8695,10 +8711,8 @@ code, pre { font: 12.5px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 #none, #legend { font-size: 13px; }
 .error, .note { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 
-button, input, select {
-  font: inherit; color: inherit; background: var(--card);
-  border: 1px solid var(--line); border-radius: 8px; padding: 5px 12px; min-height: 34px;
-}
+button, input, select { font: inherit; color: inherit; background: var(--card);
+  border: 1px solid var(--line); border-radius: 8px; padding: 5px 12px; min-height: 34px; }
 select { padding: 5px 8px; max-width: 100%; }
 [type=checkbox] { min-height: 0; width: 16px; height: 16px; margin: 0; vertical-align: -3px; }
 button, select, summary, label:has([type=checkbox]), #chart rect { cursor: pointer; }
@@ -8721,10 +8735,8 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 #problems li { padding: 8px 14px; border-radius: 8px; margin-top: 8px;
   background: var(--warn-ground); }
 #problems.critical li { background: var(--bad-ground); }
-#sign-in {
-  max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
-  background: var(--card); border: 1px solid var(--line); border-radius: 12px;
-}
+#sign-in { max-width: 480px; margin: 12vh auto 0; padding: 24px; display: grid; gap: 10px;
+  background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
 #sign-in input { flex: 1; min-width: 0; } #refused { min-height: 1.5em; }
 
 #board { display: flex; flex-direction: column; }
@@ -8768,11 +8780,9 @@ g.succeeded, #chart .succeeded, #legend .succeeded svg { color: var(--bar); }
 #legend span { display: inline-flex; align-items: center; gap: 6px; margin: 8px 18px 0 0; }
 #legend svg { width: 10px; height: 20px; }
 
-dialog {
-  width: min(720px, 100vw); max-width: none; height: 100dvh; max-height: none;
+dialog { width: min(720px, 100vw); max-width: none; height: 100dvh; max-height: none;
   margin: 0 0 0 auto; padding: 20px; border: 0; border-left: 1px solid var(--line);
-  background: var(--ground); color: var(--text);
-}
+  background: var(--ground); color: var(--text); }
 dialog::backdrop { background: rgb(0 0 0 / .35); }
 dialog > .line { justify-content: space-between; } dialog h3 { margin: 20px 0 8px; }
 dialog .acts { justify-content: flex-start; margin: 10px 0 6px; }
@@ -8781,23 +8791,22 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margi
 #chart { display: block; width: 100%; height: 90px; } #chart rect { fill: currentColor; }
 #chart line { stroke: var(--text); vector-effect: non-scaling-stroke; }
 #chart .p95 { stroke-dasharray: 5 4; } #detail-runs details { padding: 8px 0; }
-pre {
-  background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px;
-  margin: 6px 0 12px; max-height: 50vh; overflow: auto; white-space: pre-wrap;
-}
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: 10px 12px; margin: 6px 0 12px; max-height: 50vh; overflow: auto;
+  white-space: pre-wrap; }
 
 @media (max-width: 900px) {
   header, main { padding: 0 12px; } header { padding-top: 12px; }
   #ahead { grid-template-columns: minmax(0, 1fr); } #feed, #ahead { order: 1; }
   #events li { grid-template-columns: minmax(0, 1fr) auto; }
-  #events .note { grid-column: 1 / -1; grid-row: 2; }
+  #events a, #events .outcome { order: -1; } #events .note { grid-column: 1 / -1; order: 1; }
   #all { margin-top: 12px; } #filters { overflow-x: auto; flex-basis: 100%; order: 1; }
   #search { flex: 1; width: 90px; } #several { flex-basis: auto; padding: 0; }
   .task { grid-template: "box what acts" "box when when" "box runs runs" "box error error"
     / 16px minmax(0, 1fr) auto; gap: 4px 12px; }
 }
 @media (max-width: 480px) {
-  #facts, #all h2 { display: none; } #zone { width: 160px; }
+  #facts, #all h2 { display: none; } #zone { max-width: 250px; }
   .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
     / 16px minmax(0, 1fr); padding: 10px 12px; }
   .acts button { flex: 1; min-height: 40px; } dialog { padding: 14px; }
@@ -8887,9 +8896,24 @@ const minute = () => Math.floor(now() / 60000);
 const HERE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const ZONES = {viewer: `${HERE} (this browser)`, task: "each task's zone", UTC: "UTC"};
 let zoning = sessionStorage.getItem("housekeeper-zone") || "viewer";
+const formats = new Map();
+
+// Dates are written as in Sweden: 2026-03-29 02:30:00.
+function formatOf(zone, parts, language = "en-GB") {
+  const key = `${zone} ${Object.keys(parts)}`;
+  if (!formats.has(key)) {
+    formats.set(key, new Intl.DateTimeFormat(language, {...parts, timeZone: zone}));
+  }
+  return formats.get(key);
+}
 
 function zoneOf(task) {
-  return zoning === "UTC" ? "UTC" : zoning === "task" && task ? task.timezone : HERE;
+  const zone = zoning === "UTC" ? "UTC" : zoning === "task" && task ? task.timezone : HERE;
+  try {
+    return formatOf(zone, CLOCK) && zone;
+  } catch {
+    return "UTC";  // This browser does not know the zone.
+  }
 }
 
 function lasting(seconds) {
@@ -8916,23 +8940,27 @@ const coming = (instant) => Date.parse(instant) - now() < 1000 ? "due now" : rel
 
 const CLOCK = {hour: "2-digit", minute: "2-digit", hourCycle: "h23"};
 const SECONDS = {weekday: "short", day: "numeric", month: "short", ...CLOCK, second: "2-digit"};
-const formats = new Map();
+const WHOLE = {year: "numeric", month: "2-digit", day: "2-digit", ...CLOCK, second: "2-digit"};
 
-function format(instant, zone, parts) {
-  const key = `${zone} ${parts === CLOCK}`;
-  const made = (more) => new Intl.DateTimeFormat("en-GB", {...parts, ...more});
-  try {
-    if (!formats.has(key)) formats.set(key, made({timeZone: zone}));
-  } catch {  // A zone that the server knows and this browser does not.
-    formats.set(key, made({timeZone: "UTC", timeZoneName: "short"}));
-  }
-  return formats.get(key).format(new Date(instant));
-}
-
-const stamp = (instant, task) => format(instant, zoneOf(task), SECONDS);
+const stamp = (instant, task) => formatOf(zoneOf(task), SECONDS).format(new Date(instant));
 const short = (instant, task) => stamp(instant, task).replace(/:00$/, "");
 const exact = (instant, task) => short(instant, task)
-  + (zoning === "task" ? ` ${task.timezone}` : "");
+  + (zoning === "task" ? ` ${zoneOf(task)}` : "");
+const whole = (instant, task) => formatOf(zoneOf(task), WHOLE, "sv").format(new Date(instant));
+
+// The instant at which clocks in the chosen zone show a text.
+function instantOf(text, task) {
+  const shown = (instant) => Date.parse(`${whole(instant, task).replace(" ", "T")}Z`);
+  const wanted = Date.parse(`${text}Z`), guess = 2 * wanted - shown(wanted);
+  return new Date(guess + wanted - shown(guess)).toISOString();
+}
+
+// Instants in what the server has written, and those that a log begins its lines with.
+const WRITTEN = "[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:]{8}([.][0-9]+)?(?:Z| UTC| [+-][0-9]{4})";
+const IN_TEXT = new RegExp(WRITTEN, "g"), IN_LOG = new RegExp(`^${WRITTEN}`, "gm");
+const retold = (text, task, pattern = IN_TEXT) => text.replace(pattern, (at, fraction = "") => (
+  isNaN(Date.parse(at)) ? at
+    : whole(at, task) + fraction + (pattern === IN_LOG ? "" : ` ${zoneOf(task)}`)));
 const tickOf = (run) => run.scheduled_for || run.started_at || run.finished_at;
 
 // A run as a bar: its height is the duration, its shape and colour are the outcome.
@@ -8956,14 +8984,15 @@ const words = (status) => status.replace("_", " ");
 const outcomeOf = (run) => make(`span.outcome.${run.status}`, words(run.status));
 const mark = (status, x, height) => SHAPES[status](x, 32 - height, height);
 
-function factsOf(run) {
+function factsOf(run, task) {
   return [run.reason === "schedule" ? "" : run.reason,
     run.duration === null ? "" : lasting(run.duration), run.count > 1 ? `${run.count} ticks` : "",
-    run.attempt > 1 ? `attempt ${run.attempt}` : "", run.note].filter(Boolean).join(", ");
+    run.attempt > 1 ? `attempt ${run.attempt}` : "", retold(run.note, task)]
+    .filter(Boolean).join(", ");
 }
 
 function titleOf(run, task) {
-  return make("title", `${words(run.status)}, ${stamp(tickOf(run), task)}, ${factsOf(run)}`);
+  return make("title", `${words(run.status)}, ${stamp(tickOf(run), task)}, ${factsOf(run, task)}`);
 }
 
 function drawBars(row, runs) {
@@ -9200,26 +9229,31 @@ async function loadBars() {
 
 const FEEDS = {[TROUBLE.join()]: "failures", ...Object.fromEntries(
   OUTCOMES.slice(0, -1).map((status) => [status, words(status)]))};
-let feed = [];
+let feed = {runs: [], more: false};
+// What differs between runs of one fault: ids, dates, times, long numbers, how long it took.
+// Not an exit code or a status of HTTP, which is another fault.
+const DIFFERS = new RegExp("0x[0-9a-f]+|(?=[a-f-]*[0-9])[0-9a-f-]{8,}t?|[0-9]{4,}"
+  + "|[0-9]+(:[0-9]{2})+([.,][0-9]+)?z?|[0-9.]+(?= ?(ms|s|min|h)(?![a-z]))", "gi");
 
 async function loadFeed() {
   const outcome = $("outcome").value;
-  const {runs} = await call(`runs?limit=200&outcome=${outcome}`);
+  const {runs, before} = await call(`runs?limit=200&outcome=${outcome}`);
   if (!runs || outcome !== $("outcome").value) return;
-  feed = runs;
+  feed = {runs, more: before !== null};
   drawFeed();
 }
 
 function drawFeed() {
-  const alike = ({task, status, note}) => `${task} ${status} ${note.replace(/[0-9]+/g, "0")}`;
-  const folded = [...Map.groupBy(feed, alike).values()];
+  const alike = ({task, status, note}) => `${task} ${status} ${note.replace(DIFFERS, "0")}`;
+  const folded = [...Map.groupBy(feed.runs, alike).values()];
   fill("events", folded.map((runs) => {
-    const [run] = runs, row = rows.get(run.task);
+    const [run] = runs, {task} = rows.get(run.task) || {};
     const times = runs.reduce((sum, each) => sum + each.count, 0);
-    return [make("span.about", stamp(tickOf(run), row && row.task)),
+    const since = feed.more ? "or more" : `since ${short(tickOf(runs.at(-1)), task)}`;
+    return [make("span.about", stamp(tickOf(run), task)),
       linkTo("run", run.id, run.task), outcomeOf(run), make("span.note", {title: run.note},
-        run.note),
-      make("span.about", times > 1 ? `${times} times since ${short(tickOf(runs.at(-1)))}` : "")];
+        retold(run.note, task)),
+      make("span.about", times > 1 ? `${times} times ${since}` : "")];
   }), "None lately.");
 }
 
@@ -9244,7 +9278,7 @@ function drawDay() {
   const most = Math.max(...quarters.map((names) => names.length), 1);
   const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
   quarters.forEach((names, index) => {
-    const at = format(day.begin + index * QUARTER, zoneOf(), CLOCK), x = index * step;
+    const at = formatOf(zoneOf(), CLOCK).format(day.begin + index * QUARTER), x = index * step;
     if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 34) {
       parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
         make("text", {x: x + 3, y: 82}, at));
@@ -9323,6 +9357,7 @@ function showFacts() {
   const {task} = rows.get(opened);
   const both = (instant, words) => instant ? `${words(instant)}, ${exact(instant, task)}` : "none";
   write($("detail-about"), task.description);
+  write($("why-zone"), zoneOf(task));
   updateControls(detail, task);
   const facts = {
     Schedule: [task.schedule_in_words, task.schedule].filter(Boolean).join("  ·  ") || "by hand",
@@ -9350,13 +9385,13 @@ const runElement = (id) => $("detail-runs").querySelector(`[data-run="${CSS.esca
 
 // Puts a run in its place among those that are there, or what has become of it in its place.
 function putRun(run) {
-  const old = runElement(run.id), list = $("detail-runs");
+  const old = runElement(run.id), list = $("detail-runs"), {task} = rows.get(opened);
   if (old && old.dataset.status === run.status) return old;
   const body = make("div");
   const made = make("details", {"data-run": run.id, "data-status": run.status,
     toggle: () => made.open && loadOutput(run.id, body)},
-  make("summary", make("span", stamp(tickOf(run), rows.get(opened).task)), outcomeOf(run),
-    make("span.about", factsOf(run))), body);
+  make("summary", make("span", stamp(tickOf(run), task)), outcomeOf(run),
+    make("span.about", factsOf(run, task))), body);
   made.open = Boolean(old && old.open);
   if (old) old.replaceWith(made);
   else list.insertBefore(made,
@@ -9383,23 +9418,20 @@ function drawChart(runs) {
     + `95 % within ${lasting(share(0.95))} (dashes)` : "It has not run yet.");
 }
 
-// The instants that the log of a run begins its lines with.
-const STAMPS = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}([.][0-9]+)?Z/gm;
-
 async function loadOutput(id, body) {
-  const run = await call(`runs/${id}`), row = rows.get(run.task);
+  const run = await call(`runs/${id}`), {task} = rows.get(run.task) || {};
   if (!run.id) return write(body, run.error);
   if (!body.children.length) {
     body.append(...["Output", "Error"].map((title) => make("div", make("p.about", title),
       make("pre", {tabindex: 0, "aria-label": title}))),
-    make("p.about", linkTo("run", id), ` by ${run.runner}`));
+    make("p.about", linkTo("run", id), ` by ${run.runner}, times in ${zoneOf(task)}`));
   }
   [run.output, run.error].forEach((text, index) => {
     const part = body.children[index], pre = part.lastElementChild;
     // Its end is followed, unless somebody has scrolled away from it.
     const follow = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
     part.hidden = index === 0 ? !text && Boolean(run.error) : !text;
-    write(pre, text.replace(STAMPS, (at) => stamp(at, row && row.task))
+    write(pre, retold(text, task, IN_LOG)
       || (run.status === "running" ? "(nothing yet)" : "No output."));
     if (follow) pre.scrollTop = pre.scrollHeight;
   });
@@ -9419,10 +9451,12 @@ async function updateDetail() {
 
 async function askWhy(event) {
   event.preventDefault();
-  const name = opened, instant = $("why-instant").value;
-  const query = instant ? `why?instant=${encodeURIComponent(instant)}` : "why";
-  const answer = await call(pathOf(name, query));
-  if (opened === name) fill("why-answer", answer.sentences || [answer.error]);
+  const name = opened, {task} = rows.get(name), {value} = $("why-instant");
+  // In the task's zone, as the server reads it where the clock is changed.
+  const instant = !value || zoneOf(task) === task.timezone ? value : instantOf(value, task);
+  const {sentences, error} = await call(pathOf(name, `why?instant=${instant}`));
+  const told = (sentences || [error]).map((each) => retold(each, task));
+  if (opened === name) fill("why-answer", told);
 }
 
 // Keeping it live.
@@ -9501,7 +9535,7 @@ function showHealth({status, problems = [], runners = [], failing = []}) {
     && names.some((name) => problem.startsWith(`Task ${name} failed `));
   const told = problems.filter((problem) => !isAlarm(problem) && !isFolded(problem));
   if (names.length > 1) told.push(`${names.length} tasks are failing: ${some(names, 6)}`);
-  fill("problems", told);
+  fill("problems", told.map((each) => retold(each)));
   showRunners(runners, dead);
   return dead;
 }
@@ -9900,8 +9934,7 @@ def answer_change(changed: bool) -> Response:
 def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     """Return a page of runs, of a task or of all, newest first, and what to ask for the next one.
 
-    With ``outcome=`` only of those outcomes.  It looks at 1,000 runs at most, so that a page may
-    hold fewer than were asked for although there are older ones.
+    With ``outcome=`` only of those outcomes.
     """
     limit, before = request.whole("limit", 30, LONGEST_PAGE), request.query.get("before")
     if before is not None and not re.fullmatch("[0-9a-f]{1,64}", before):
@@ -9909,18 +9942,11 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
     wanted = set(filter(None, request.query.get("outcome", "").split(",")))
     if not wanted <= {status.value for status in Status}:
         raise Refusal(400, f"outcome is none of {', '.join(status.value for status in Status)}")
-    size, found = LONGEST_PAGE if wanted else limit, []
-    for _ in range(1000 // LONGEST_PAGE):
-        page = housekeeper.history(request.name or None, size, before)
-        found += [run for run in page if not wanted or run.status.value in wanted]
-        before = page[-1].id if len(page) == size > 0 else None
-        if before is None or len(found) >= limit:
-            break
-    if not found and request.name and request.name not in housekeeper.task_names():
+    runs = housekeeper.history(request.name or None, limit, before, wanted)
+    if not runs and request.name and request.name not in housekeeper.task_names():
         raise housekeeper.unknown_task(request.name)
-    if len(found) > limit > 0:
-        before = found[limit - 1].id
-    return json_response({"runs": [_brief(run) for run in found[:limit]], "before": before})
+    before = runs[-1].id if len(runs) == limit > 0 else None
+    return json_response({"runs": [_brief(run) for run in runs], "before": before})
 
 
 def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
@@ -11402,12 +11428,9 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
     """Show the newest runs, of a task or of all, with their outcomes."""
     _need_ledger(housekeeper)
     before = options.before and _run_named(housekeeper, options.before).id
-    size = 500 if options.failed else options.n + 1
-    found: list[Run] = []
+    statuses = FAILURES if options.failed else ()
     # One more than is shown tells whether there are more.
-    while len(found) <= options.n and (page := housekeeper.history(options.NAME, size, before)):
-        found += [run for run in page if not options.failed or run.status in FAILURES]
-        before = page[-1].id
+    found = housekeeper.history(options.NAME, options.n + 1, before, statuses)
     if options.NAME and not found:
         _task_named(housekeeper, options.NAME)
     runs = found[: options.n]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
 import re
 import shutil
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -608,6 +611,50 @@ def test_failures_of_all_tasks_are_one_feed_and_equal_ones_one_line(open_dashboa
     assert page.url.endswith(f"#run/{newest.id}")
 
 
+def test_runs_of_one_fault_are_one_line_and_other_exit_codes_are_another(
+    open_dashboard: Any,
+) -> None:
+    dashboard = open_dashboard()
+    notes = iter(
+        [
+            "exited with 1 after 3.21 s",
+            "exited with 137 after 3.21 s",
+            "exited with 137 after 12 s",
+            "order 88213 of 2026-11-25T10:05:59.123Z: 0x7f3a",
+            "order 88214 of 2026-11-26T09:15:07.4Z: 0x7f3b11",
+            "10:05 request 123e4567-e89b-12d3-a456-426614174000 got 404",
+            "11:17 request 9f8e4567-a89b-22d3-b456-026614174fff got 404",
+            "11:17 request 9f8e4567-a89b-22d3-b456-026614174fff got 500",
+        ]
+    )
+
+    def note() -> None:
+        raise RuntimeError(next(notes))
+
+    dashboard.housekeeper.register_task(Task("noted", note))
+    for _ in range(8):
+        with pytest.raises(RuntimeError):
+            dashboard.housekeeper.run_task_manually("noted")
+    dashboard.sign_in()
+    lines = dashboard.page.locator("#events li", has_text="noted")
+    eventually(lambda: lines.count() == 5)
+    words = lines.locator("span:last-child").all_inner_texts()
+    assert [text[:13] for text in words] == ["", *["2 times since"] * 3, ""]
+
+
+def test_a_page_of_failures_does_not_tell_when_they_began(
+    make: Any, browser: Any, tmp_path: Path
+) -> None:
+    housekeeper = make(Task("broken", fail, timezone="Asia/Tokyo"), ledger=furnish(tmp_path, 250))
+    with served(housekeeper.mount(hk._lead_to_page, token=TOKEN)) as port:
+        page = browser.new_context().new_page()
+        dashboard = Dashboard(page, housekeeper, f"http://127.0.0.1:{port}/api/housekeeper/")
+        dashboard.sign_in()
+        page.locator("#events li", has_text=re.compile("200 times or more$")).wait_for()
+        page.context.close()
+        assert dashboard.troubles == []
+
+
 def test_the_last_error_stands_in_the_tasks_row(open_dashboard: Any) -> None:
     dashboard = open_dashboard()
     dashboard.sign_in()
@@ -747,10 +794,35 @@ def test_the_last_durations_are_drawn_with_the_usual_ones(open_dashboard: Any) -
 # Time.
 
 
-def test_one_zone_is_chosen_once_and_used_everywhere(make: Any, browser: Any) -> None:
-    echo = ["echo", "2026-07-01T00:30:00Z INFO it began"]
+# The tick of 02:30 in Tokyo, asked for by what clocks in the chosen zone showed.
+WHYS = [
+    ("viewer", "2026-07-01T13:30", "2026-07-01 13:30:00 America/New_York"),
+    ("viewer", "2026-01-01T12:30", "2026-01-01 12:30:00 America/New_York"),
+    ("UTC", "2026-01-01T17:30:00", "2026-01-01 17:30:00 UTC"),
+    ("task", "2026-01-01T02:30", "2026-01-01 02:30:00 Asia/Tokyo"),
+]
+
+
+def test_one_zone_is_chosen_once_and_used_everywhere(
+    make: Any, browser: Any, request: Any
+) -> None:
+    began = datetime(2026, 7, 1, 0, 30, 0, 250_000, tzinfo=timezone.utc)
+    log = logging.getLogger("tokyo")
+
+    def begin() -> None:
+        log.warning("it began\n2026-13-01T00:30:00Z is no instant")
+
+    factory = logging.getLogRecordFactory()
+
+    def at_half_past(*args: Any, **values: Any) -> logging.LogRecord:
+        record = factory(*args, **values)
+        record.created = began.timestamp()
+        return record
+
+    logging.setLogRecordFactory(at_half_past)
+    request.addfinalizer(lambda: logging.setLogRecordFactory(factory))
     tasks = [
-        Task("tokyo", command=echo, schedule="30 2 * * *", timezone="Asia/Tokyo"),
+        Task("tokyo", begin, schedule="30 2 * * *", timezone="Asia/Tokyo"),
         Task("berlin", ok, schedule="30 2 * * *", timezone="Europe/Berlin"),
     ]
     housekeeper = make(*tasks)
@@ -767,7 +839,17 @@ def test_one_zone_is_chosen_once_and_used_everywhere(make: Any, browser: Any) ->
         page.reload()
         tokyo.get_by_text("02:30 Asia/Tokyo").wait_for()
         page.goto(f"{dashboard.address}#run/{run.id}")
-        page.locator("pre", has_text="Wed 1 Jul, 09:30:00 INFO it began").wait_for()
+        page.locator("pre", has_text="2026-07-01 09:30:00.250 WARNING tokyo: it began").wait_for()
+        page.locator("pre", has_text="2026-13-01T00:30:00Z is no instant").wait_for()
+        page.get_by_text("times in Asia/Tokyo").wait_for()
+        for zone, asked, told in WHYS:
+            page.get_by_role("button", name="Close").click()
+            page.select_option("#zone", zone)
+            dashboard.open_detail("tokyo")
+            page.fill("#why-instant", asked)
+            page.get_by_role("button", name="Ask").click()
+            page.locator("#why-answer li", has_text=f"asks for {told}.").wait_for()
+            assert told.split()[-1] in page.inner_text("#why label")
         page.get_by_role("button", name="Close").click()
         page.select_option("#zone", "viewer")
         page.locator("#day-note", has_text="in America/New_York").wait_for()
@@ -893,20 +975,39 @@ def test_on_a_phone_the_first_task_is_on_the_first_screen(
     assert box["y"] + box["height"] < 640
 
 
-def test_three_hundred_tasks_and_a_thousand_runs_are_there_at_once(
-    open_dashboard: Any, capsys: Any
+FURNISH = """
+    WITH RECURSIVE tasks(task, number) AS
+    (SELECT name, row_number() OVER (ORDER BY name) FROM housekeeper_tasks),
+    minutes(ago) AS (SELECT 1 UNION ALL SELECT ago + 1 FROM minutes LIMIT {runs})
+    INSERT INTO housekeeper_runs
+    (id, task, reason, status, runner, scheduled_for, started_at, finished_at, note, output)
+    SELECT printf('%012x%04x0000beef', 1735689600000 - ago * 60000, number), task, 'schedule',
+    CASE WHEN {failed} THEN 'failed' ELSE 'succeeded' END, 'vm:1:ab', at, at, at, '', 'done'
+    FROM (SELECT *, strftime('%Y-%m-%dT%H:%M:00.000000Z', 'now', -ago || ' minutes') AS at
+    FROM tasks, minutes)
+"""
+
+
+def furnish(folder: Path, runs: int, *tasks: str, failed: str = "1 = 1") -> str:
+    """Return the URL of a ledger in which each task has so many runs, one a minute."""
+    ledger = hk.ledger_from_url(url := f"sqlite:///{folder}/ledger.db", folder, hk.SystemClock())
+    ledger.register([hk.Entry(f"/{name}", "", "") for name in tasks or ("broken",)])
+    ledger.close()
+    with contextlib.closing(sqlite3.connect(folder / "ledger.db")) as rows:
+        rows.execute(FURNISH.format(runs=runs, failed=failed))
+        rows.commit()
+    return url
+
+
+def test_three_hundred_tasks_with_a_thousand_runs_each_are_there_at_once(
+    make: Any, browser: Any, tmp_path: Path, capsys: Any
 ) -> None:
-    dashboard = open_dashboard()
-    page = dashboard.page
-    for number in range(295):
-        task = Task(f"task-{number:03}", ok, schedule=f"{number % 60} {number % 24} * * *")
-        dashboard.housekeeper.register_task(task)
-        for _ in range(3):
-            dashboard.housekeeper.run_task_manually(task.name)
-    for _ in range(1000):
-        dashboard.housekeeper.run_task_manually("backup")
-    dashboard.sign_in()
-    eventually(lambda: page.locator(".task:visible").count() == 300)
+    names = [f"task-{number:03}" for number in range(300)]
+    url = furnish(tmp_path, 1000, *names, failed="ago % 500 = number")
+    housekeeper = make(
+        *(Task(n, ok, schedule=f"{i % 60} {i % 24} * * *") for i, n in enumerate(names)),
+        ledger=url,
+    )
     took = """async () => {
         const begun = performance.now();
         await ACT;
@@ -914,19 +1015,44 @@ def test_three_hundred_tasks_and_a_thousand_runs_are_there_at_once(
         return performance.now() - begun;
     }"""
     times = {}
-    for name, act in (
-        ("again", "refreshBoard({overdue: [], version: '', status: 'ok'})"),
-        ("sorted", "Promise.resolve(arrange())"),
-    ):
-        times[name] = min(page.evaluate(took.replace("ACT", act)) for _ in range(3))
-    dashboard.open_detail("backup")
-    eventually(lambda: page.locator("#detail-runs details").count() == 100)
-    older = "loadRuns(oldest)"
-    times["older"] = min(page.evaluate(took.replace("ACT", older)) for _ in range(3))
-    assert page.locator("#detail-runs details").count() == 400
+    with served(housekeeper.mount(hk._lead_to_page, token=TOKEN)) as port:
+        page = browser.new_context().new_page()
+        dashboard = Dashboard(page, housekeeper, f"http://127.0.0.1:{port}/api/housekeeper/")
+        page.wait_for_selector("#sign-in:visible")
+        page.evaluate("text => remember(text)", TOKEN)
+        for name, act, before in (
+            (
+                "first",
+                "refresh()",
+                "clearTimeout(timer); rows.clear(); for (const each of"
+                " Object.keys(states)) delete states[each]",
+            ),
+            ("again", "refresh()", "clearTimeout(timer)"),
+            ("sorted", "Promise.resolve(arrange())", ""),
+        ):
+            times[name] = min(
+                page.evaluate(f"() => {{ {before} }}") or page.evaluate(took.replace("ACT", act))
+                for _ in range(5)
+            )
+        assert page.locator(".task:visible").count() == 300
+        assert page.locator("#events li").count() > 0
+        dashboard.open_detail("task-007")
+        eventually(lambda: page.locator("#detail-runs details").count() == 100)
+        older = took.replace("ACT", "loadRuns(oldest)")
+        times["older"] = min(page.evaluate(older) for _ in range(3))
+        assert page.locator("#detail-runs details").count() == 400
+        page.context.close()
+        assert dashboard.troubles == []
     with capsys.disabled():
         print({name: f"{each:.0f} ms" for name, each in times.items()})
-    assert max(times.values()) < 400
+    assert max(times.values()) < 400 * crowd()
+
+
+def crowd() -> float:
+    """Return how often longer than on an idle machine a computation takes here now, 1 or more."""
+    begun, used = time.perf_counter(), time.process_time()
+    sum(number * number for number in range(3_000_000))
+    return max(1.0, (time.perf_counter() - begun) / (time.process_time() - used))
 
 
 def furnished() -> tuple[hk.Housekeeper, dict[str, object]]:

@@ -13,6 +13,7 @@ import logging.handlers
 import os
 import queue
 import random
+import re
 import select
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -1084,6 +1086,21 @@ def test_what_eight_parallel_tasks_log_ends_in_their_own_runs(make) -> None:
             for line in row_of(housekeeper, name).output.splitlines()
         ]
         assert lines == [f"{name} {number}" for number in range(500)]
+
+
+def test_a_kept_line_begins_with_its_instant_in_utc_wherever_the_host_is(
+    make, monkeypatch, request
+) -> None:
+    request.addfinalizer(time.tzset)
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    request.addfinalizer(monkeypatch.undo)
+    time.tzset()
+    log = Task("log", lambda: logging.getLogger("here").warning("it began"))
+    stamp, _, rest = make(log).run_task_manually("log").output.partition(" ")
+    assert rest == "WARNING here: it began\n"
+    assert re.fullmatch("[0-9-]{10}T[0-9:]{8}[.][0-9]{3}Z", stamp)
+    at = datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    assert abs((at - datetime.now(timezone.utc)).total_seconds()) < PATIENCE
 
 
 def test_what_is_logged_outside_a_run_is_kept_by_none(make) -> None:

@@ -697,6 +697,26 @@ class TestEveryLedger:
         assert [run.id for run in bench.ledger.runs(KEY, before=ids[3])] == [ids[0]]
         assert [run.id for run in bench.ledger.runs(before=ids[4])] == ids[3::-1]
 
+    def test_history_of_one_status_leaves_the_others_out(self, bench: Bench) -> None:
+        ids: dict[Status, list[str]] = {}
+        for number, status in enumerate([Status.SUCCEEDED, *hk.FAILURES, Status.CANCELLED] * 2):
+            run = bench.claimed(key=("/sweep", "/other", "shop/sweep")[number % 3])
+            assert bench.finish(run, status)
+            ids.setdefault(status, []).insert(0, run.id)
+        ids[Status.RUNNING] = [bench.claimed(key=key).id for key in ("/sweep", "/other")][::-1]
+        bench.clock.advance(600)
+        bench.gap(START, minutes(8))
+        for status in Status:
+            rows = bench.ledger.runs(status=status)
+            assert status is Status.MISSED or [row.id for row in rows] == ids.get(status, [])
+            assert {row.status for row in rows} <= {status}
+            for within in ("/", "/sweep"):
+                part = [row for row in rows if hk.is_within(row.key, within)]
+                assert bench.ledger.runs(within, status=status) == part
+            assert bench.ledger.runs(status=status, limit=1) == rows[:1]
+            assert not rows or bench.ledger.runs(status=status, before=rows[0].id) == rows[1:]
+        assert len(bench.ledger.runs("/sweep", status=Status.MISSED)) == 1
+
     def test_rows_from_a_tick_on_are_listed_in_the_order_of_their_ticks(
         self, bench: Bench
     ) -> None:
