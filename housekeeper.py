@@ -5921,6 +5921,7 @@ class Roster:
         self._timer: Timer | None = None  # None: no tick is put on an agenda
         self._identity: str | None = None
         self.problems: dict[str, str] = {}  # of schedules, by the task's name
+        self.replaced: set[str] = set()  # tasks of which other processes may have another
 
     def adopt(self, other: Roster) -> None:
         """Take over the tasks of the last start, or of the process that this was forked from.
@@ -5952,6 +5953,8 @@ class Roster:
                 raise ConfigurationError(
                     f"Task {task.name!r} is registered already; pass replace=True to replace it"
                 )
+            if known is not None and source is None and self._timer is not None:
+                self.replaced.add(task.name)
             registration = known or Registration(task, "", source)
             self._disarm(registration)
             registration.task, registration.source = task, source
@@ -7185,6 +7188,10 @@ class Upkeep:
             lost = lost or (standing is None and each.since is not None)
             if standing is not None and (found := self._roster.conflict(each, each.key, standing)):
                 conflicts.append(found)
+        now, rows = self._ledger.now(), self._ledger.runners(self._settings.namespace)
+        if self._roster.replaced and sum(is_alive(row, now) for row in rows) > 1:
+            names = ", ".join(sorted(self._roster.replaced))
+            conflicts.append(f"Tasks that were replaced here, and in no other process: {names}.")
         for conflict in conflicts:
             if conflict not in self._conflicts:
                 logger.warning("%s", conflict)

@@ -487,6 +487,23 @@ def test_a_task_file_that_was_edited_is_no_false_alarm_and_names_both_schedules(
     assert "and 0 0 1 1 * UTC in " + world.runner in sentences
 
 
+def test_a_task_that_is_replaced_at_run_time_is_told_when_others_keep_theirs() -> None:
+    clock = VirtualClock(START)
+    world = simulated(clock, minutely())
+    run_for(world, 1.5)
+    world.register_task(minutely(), replace=True)
+    run_for(world, 1.5)
+    assert said(asked(world, minutely())) == ("ok", "")
+    other = simulated(clock, minutely(), ledger=world.ledger)
+    for minute in range(3, 6):
+        for each in (world, other):
+            each.run_until(START + minute * MINUTE)
+    told = (
+        f"Scheduler {world.runner}: Tasks that were replaced here, and in no other process: work."
+    )
+    assert told in said(asked(world, minutely()))[1]
+
+
 def test_failures_on_a_host_that_is_gone_are_no_warning_and_others_name_their_host() -> None:
     clock = VirtualClock(START)
     ledger = hk.MemoryLedger("memory://", clock)
