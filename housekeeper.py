@@ -3828,6 +3828,7 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
 # ================================================================================================
 
 TERM_TO_KILL = 10.0  # seconds that a command's processes have between SIGTERM and SIGKILL
+TIME_TO_LEAVE = 0.25  # seconds that those of a command that has ended have for a setsid()
 
 AroundRun = Callable[[], AbstractContextManager[object]]
 Outcome = tuple[Status, str, str]  # status, note and error
@@ -4107,8 +4108,9 @@ def run_command(task: Task, run: LiveRun) -> str:
     """Run a task's command, its output going to the run and line by line to the log.
 
     Asked to stop, its process group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves
-    behind in its group when it ends is killed; what it leaves in a session of its own is named in
-    the text that is returned.  Raises CommandFailed when it exits with anything but 0.
+    behind in its group when it ends is killed 0.25 s later; what is in a session of its own by
+    then is named in the text that is returned, and in the note of a run that was stopped.  Raises
+    CommandFailed when it exits with anything but 0.
     """
     command = CommandProcess(task, run)
     forget: Callable[[], object] = int
@@ -4125,6 +4127,8 @@ def run_command(task: Task, run: LiveRun) -> str:
         run.kill = None
         forget()
     left, code = _left_behind(run.id, command.group), command.process.returncode
+    if run.cancelled:
+        run.note = "; ".join(filter(None, (run.note, left)))
     if code != 0:
         words = how_it_ended(code, command.last_lines)
         raise CommandFailed("; ".join(filter(None, (words, left))), code)
@@ -4204,6 +4208,14 @@ class CommandProcess:
 
     def end(self) -> None:
         """Kill what is left of the group, and wait for the command itself."""
+        clock = self._run.clock
+        until = clock.monotonic() + TIME_TO_LEAVE
+        # What `setsid x &` has started may not have come to its setsid() when the shell is gone.
+        while not self._run.cancelled and self.process.poll() is not None:
+            self._group_lives = signal_group(self.group, 0)
+            if not self._group_lives or clock.monotonic() >= until:
+                break
+            clock.wait(threading.Event(), 0.005)
         if self._group_lives:
             signal_group(self.group, signal.SIGKILL)
         self.process.wait()
