@@ -318,14 +318,15 @@ GIVE_UP_AFTER = timedelta(days=50 * 366)
 WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall-clock time has no zone
 
 LOCALTIME = "/etc/localtime"
-# What people write for the zone of a place.
-ABBREVIATIONS = {
-    "PST": "America/Los_Angeles",
-    "CST": "America/Chicago",
-    "BST": "Europe/London",
-    "CEST": "Europe/Berlin",
-    "IST": "Asia/Kolkata",
-}
+# What people write for the zone of a place, and a name or a city that has it.
+ABBREVIATIONS = dict(
+    re.findall(
+        r"(\w+)=(\S+)",
+        "Z=UTC EDT=New_York CST=Chicago CDT=Chicago MDT=Denver PST=Los_Angeles PDT=Los_Angeles"
+        " BRT=Sao_Paulo BST=London CEST=Berlin EEST=Athens MSK=Moscow SAST=Johannesburg"
+        " IST=Kolkata SGT=Asia/Singapore HKT=Hong_Kong KST=Seoul JST=Tokyo AEST=Sydney",
+    )
+)
 known_zones = functools.cache(available_timezones)
 
 
@@ -347,20 +348,24 @@ def zone_named(name: object) -> tzinfo:
         if meant := zone_meant(name):
             hint = f"write {meant!r}"
         elif known := known_zones():
-            hint = did_you_mean(name, known, "write a name such as 'Europe/Berlin'")
+            # What is near to a few letters, or to an offset, is another zone.
+            near = known if re.fullmatch(r"\D{6,}", name) else ()
+            hint = did_you_mean(name, near, "write a name such as 'Europe/Berlin'")
         else:
             hint = "this machine has no zone database; install it with `pip install tzdata`"
         raise ConfigurationError(f"timezone {name!r} is not known; {hint}") from error
 
 
 def zone_meant(text: str) -> str:
-    """Return the IANA name that a text in any case, an offset or an abbreviation means, or ""."""
+    """Return the name that a text in any case, a city, an offset or letters mean, or ""."""
     wanted = text.strip().upper()
     if offset := re.fullmatch("(?:UTC|GMT)?([+-])0?([0-9]{1,2})(?::?00)?", wanted):
         # POSIX counts the hours to UTC, and people those from it.
         wanted = f"ETC/GMT{'-' if offset[1] == '+' else '+'}{offset[2]}"
-    names = {each.upper(): each for each in (*known_zones(), "UTC")}
-    return names.get(wanted) or names.get(ABBREVIATIONS.get(wanted, "").upper(), "")
+    names = {each.upper(): each for each in (*known_zones(), "UTC", "local")}
+    wanted = ABBREVIATIONS.get(wanted, wanted).upper()
+    cities = [names[name] for name in names if name.endswith(f"/{wanted}")]
+    return names.get(wanted) or (cities[0] if len(cities) == 1 else "")
 
 
 def zone_name(name: str) -> str:
@@ -374,10 +379,13 @@ def local_zone_name() -> str:
 
     The process looks once.  Raises ConfigurationError when the zone has no name.
     """
-    name = os.environ.get("TZ", LOCALTIME).strip().removeprefix(":") or "UTC"
+    name = re.sub("^:?(posix/|right/)?", "", os.environ.get("TZ", LOCALTIME).strip()) or "UTC"
     if name.startswith("/"):
         name = _zone_of_file(name)
-    if name in ("UTC", "Etc/UTC", "UTC0"):
+    if posix := re.fullmatch("(?:[A-Za-z]{3,}|<[^>]+>)([+-]?)0?([0-9]{1,2})(?::00)*", name):
+        # POSIX counts the hours to UTC, and so do these names.
+        name = f"Etc/GMT{posix[1] or '+'}{posix[2]}"
+    if name in ("UTC", "Etc/UTC", "Etc/GMT+0", "Etc/GMT-0"):
         return "UTC"
     try:
         zone_named(name)
@@ -633,10 +641,10 @@ class CronField(NamedTuple):
             if values != "*":
                 low = self.number(first)
                 high = self.number(end) if dash else max(low, high) if slash else low
-            elif slash and int(step) > self.size and f"{self.name}s" in UNITS:
+            if slash and int(step) > self.size and f"{self.name}s" in UNITS:
                 raise ConfigurationError(
-                    f"{self.name} {part!r} is {self.low} alone, as there are {self.size};"
-                    f" write schedule=timedelta({self.name}s={int(step)})"
+                    f"{self.name} {part!r} is {low} alone, as there are {self.size}; write {low},"
+                    f" or for a length of time schedule=timedelta({self.name}s={int(step)})"
                 )
             high += self.size if high < low else 0
             steps = range(low, high + 1, int(step or "1"))
@@ -685,13 +693,30 @@ def read_cron(expression: str, hash_key: str) -> list[str]:
         )
     text = expression.strip(" \t\r\n")
     if text.startswith("@") and text.lower() not in ALIASES:
-        known = did_you_mean(text.lower(), ALIASES, f"known are {', '.join(ALIASES)}")
+        # A slip keeps the first letter, and brings in one other at most.
+        near = [each for each in ALIASES if text[:2].lower() == each[:2]]
+        near = [each for each in near if len(set(text.lower()) - set(each)) < 2]
+        known = did_you_mean(text.lower(), near, f"known are {', '.join(ALIASES)}")
         raise ConfigurationError(f"{text} is no alias here; {known}")
     texts = re.findall("[^ \t]+", ALIASES.get(text.lower(), text).upper())
     if len(texts) not in (5, 6):
         raise ConfigurationError(f"it has {len(texts)} fields; 5, or 6 with seconds first")
     fields = CRON_FIELDS[-len(texts) :]
     return [unhashed(*each, hash_key) for each in zip(fields, texts, strict=True)]
+
+
+def without_chance(text: str) -> str:
+    """Return a cron text with ``H`` for cronie's ``10~20`` and croniter's ``R``: drawn anew."""
+    found, texts = [], text.split()
+    for each, part in zip(CRON_FIELDS[-len(texts) :], texts, strict=False):
+        part = re.sub(r"^R(?=$|[(/])", "H", part, flags=re.IGNORECASE)
+        if chance := re.fullmatch(r"([0-9]*|\*)~([0-9]*|\*)(/[0-9]+)?", part):
+            low, high = chance[1].strip("*") or each.low, chance[2].strip("*") or each.high
+            # A bare H is no day after the 28th.
+            bare = f"{low}-{high}" == f"{each.low}-{each.high}" != "1-31"
+            part = f"{'H' if bare else f'H({low}-{high})'}{chance[3] or ''}"
+        found.append(part)
+    return " ".join([*found, *texts[len(CRON_FIELDS) :]])
 
 
 def unhashed(field: CronField, text: str, hash_key: str) -> str:
@@ -850,60 +875,119 @@ class CronTrigger(Trigger):
         raise ValueError("no day in 50 years is meant")
 
 
-# What other schedulers take: why it is refused here, how it looks, and which part is the schedule.
-# A named group is another option of the task.
-CRON_TEXT = r"^(@\w+|(?:\S+\s+){4}\S+(?:\s+(?:[\d*?L#,/-]|SUN|MON|TUE|WED|THU|FRI|SAT)+)?)\s+"
+# What other schedulers take: why it is refused here, and how it looks; the schedule is one group.
+# Each is taken off what those above it have left.  The other groups are options of the task; the
+# user, who must be no program; and a program, which must be one.
+FIELDS = (
+    r"(?P<schedule>@\w+|(?:\S+\s+){4}\S+?"
+    r"(?:\s+(?![#,/-])(?:[\d*?L#,/-]|SUN|MON|TUE|WED|THU|FRI|SAT)+)?)\s+"
+)
 # Quartz counts weekdays from Sunday, the 1: where it writes a number, no advice would be right.
-NOT_QUARTZ = r"^(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)"
+NOT_QUARTZ = r"(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)(?P<schedule>"
+STARTERS = (
+    r"(?:exec|env|time|timeout|nohup|nice|ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh"
+    r"|(?:python|php|node|perl|ruby)[\d.]*)"
+)
+STARTED = rf"""(?:["']?(?:~|\.\.?)?/\w|\$[\w{{(]|\[\s|{STARTERS}\s)"""
+COMMAND = rf"(?:{STARTED}|[A-Z]\S*(?:\.(?:sh|py|php|pl|rb|js)\b|\s+(?:-|\S*[/.$])))"
 HINTS = (
-    ("a blank ends a field", r"\s*,\s*", ","),
-    ("it would differ between processes, H does not", r"(?<!\S)[R~](?=[(/\s]|$)", "H"),
-    ("it would differ between processes, H does not", r"([0-9]+)~([0-9]+)", r"H(\1-\2)"),
-    ("an alias begins with @", r"^(?=[A-Z]+$)", "@"),
-    ("a comment stands behind it", r"\s+#.*$", ""),
-    ("no schedule has a year", NOT_QUARTZ + r"(.+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*$", r"\1"),
-    ("no schedule has a year", NOT_QUARTZ + r"(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", r"\1"),
-    ("a zone stands before it", r"^(?:(?:CRON_)?TZ=)?(?P<timezone>[A-Z]\S+)\s+(.+)$", r"\2"),
-    ("a zone stands behind it", CRON_TEXT + r"(?P<timezone>[A-Z]\S+)(?:\s+#.*)?$", r"\1"),
+    ("it is in quotes", r"""["'`](?P<schedule>.*)["'`]"""),
     (
-        "a command stands behind it",
-        CRON_TEXT + r"(?:root\s+)?(?P<command>(?=\S*[./~\s])(?:[A-Z/~]|\.\.?/).*)$",
-        r"\1",
+        # Not POSIX's UTC-2, which counts the hours the other way round.
+        "a zone stands before it",
+        r"""(?:(?:CRON_)?TZ=["']?:?(?!\w+[+-]?\d))?(?P<timezone>[A-Z][^\s"']*)["']?\s+"""
+        r"(?P<schedule>.+)",
     ),
+    ("a zone stands behind it", FIELDS + r"(?P<timezone>(?:[A-Z]|[+-]\d\d)\S*)(?P<rest>\s.*|)"),
+    ("a comment stands behind it", FIELDS + r"(?:#|//|;).*"),
+    ("a comment stands behind it", r"(?P<schedule>.+\*)#(?!\d).*"),
+    (
+        "the user {user} and a command stand behind it",
+        rf"{FIELDS}(?P<user>root|(?!{STARTERS}\s)[\w-]+(?=\s+{STARTED}))\s+(?P<command>.+)",
+    ),
+    ("a command stands behind it", rf"{FIELDS}(?P<command>{COMMAND}.*)"),
+    ("a command stands behind it", FIELDS + r"(?P<command>(?P<program>\S+).*)"),
+    ("no schedule has a year", NOT_QUARTZ + r".+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*"),
+    ("no schedule has a year", NOT_QUARTZ + r".*\?.*|(?:[\w*]\S*\s+){5}[\w*]\S*)\s+\*(?:/\d+)?"),
 )
 # Each blank has one place in it, so that no text takes long to refuse.
-LENGTH = r"(?:([0-9]{1,5}) ?)?([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
+UNIT = r"([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
+LENGTH = rf"(?:([0-9]{{1,5}}(?:\.[0-9]{{1,3}})?) ?)?{UNIT}"
+# Seconds, and the cron text of so many of them.
+EVENLY = {86400: "@daily", 3600: "0 */{} * * *", 60: "*/{} * * * *", 1: "*/{} * * * * *"}
+PEERS_WORDS = {each[1:]: each for each in ALIASES} | {
+    "minutely": "* * * * *",
+    "weekday": "0 0 * * 1-5",
+    "weekend": "0 0 * * 0,6",
+    "quarterly": "0 0 1 1,4,7,10 *",
+    "semiannually": "0 0 1 1,7 *",
+    "fortnightly": "every 2 weeks",
+}
 
 
 def advice_on(expression: str, reason: str) -> str:
     """Return why an expression is refused and, where another scheduler takes it, what to write."""
-    text = expression.strip()
-    for why, pattern, schedule in HINTS:
-        match = re.search(pattern, text, re.IGNORECASE)
-        options = {"schedule": re.sub(pattern, schedule, text, flags=re.IGNORECASE)}
-        options |= match.groupdict() if match else {}
-        if zone := options.get("timezone"):
-            options["timezone"] = zone_meant(zone)
-        if match and all(options.values()) and _accepted(options["schedule"]):
-            return f"{why}; write {', '.join(f'{key}={options[key]!r}' for key in options)}"
-    every = re.fullmatch(f"@?every ((?:{LENGTH})+)", " ".join(text.lower().split()))
-    lengths = {
-        next(each for each in UNITS if each.startswith(unit[0])): int(number or "1")
-        for number, unit in re.findall(LENGTH, every[1] if every else "")
-    }
-    if SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
-        length = ", ".join(f"{unit}={number}" for unit, number in lengths.items())
-        return f"a length of time is a timedelta; write schedule=timedelta({length})"
-    return reason
+    text, options = expression.strip(), ""
+    if meant := _schedule_meant(text):
+        return f"{reason.partition('; ')[0]}; write {meant}"
+    for why, pattern in HINTS:
+        if not (parts := _parts_meant(re.fullmatch(pattern, text, re.IGNORECASE))):
+            continue
+        text = parts.pop("schedule") + parts.pop("rest", "")
+        why = why.format(user=parts.pop("user", ""))
+        options += "".join(f", {key}={parts[key]!r}" for key in parts)
+        if meant := _schedule_meant(text):
+            return f"{why}; write {meant}{options}"
+    return _refusal(text) if options else reason
 
 
-def _accepted(text: str) -> bool:
+def _parts_meant(match: re.Match[str] | None) -> dict[str, str]:
+    """Return a match's named groups; none when one of them is not what its name says."""
+    from shutil import which
+
+    parts = match.groupdict() if match else {}
+    if zone := parts.get("timezone"):
+        parts["timezone"] = zone_meant(zone)
+    user, program = parts.get("user", ""), parts.pop("program", "")
+    wrong = (user and which(user)) or (program and not which(program))
+    return {} if wrong or parts.get("timezone") == "" else parts
+
+
+def _schedule_meant(text: str) -> str:
+    """Return the option of a task that has the ticks of a text, or ""."""
+    words = " ".join(text.lower().replace("_", " ").split())
+    words = PEERS_WORDS.get(words.strip("@").removesuffix("s"), words)
+    text = words if words in PEERS_WORDS.values() else text
+    for each in (text, re.sub(r"\s*([,/-])\s*(?=\w)", r"\1", text), without_chance(text)):
+        if not _refusal(each):
+            return f"schedule={each!r}"
+    return "startup=True" if words == "@reboot" else _length_meant(words)
+
+
+def _length_meant(text: str) -> str:
+    """Return the option for a text such as ``every 5 minutes``, or ""."""
+    every = re.fullmatch(f"@?every ((?:{LENGTH})+)", text)
+    lengths: dict[str, float] = defaultdict(float)
+    for number, unit in re.findall(LENGTH, every[1]) if every else ():
+        lengths[next(each for each in UNITS if each.startswith(unit[0]))] += float(number or "1")
+    seconds = timedelta(**lengths) / SECOND
+    for size, cron in EVENLY.items():
+        whole = min(60 * size, 86400)
+        if 0 < seconds <= whole and not seconds % size and not whole % seconds:
+            return f"schedule={cron.format(int(seconds // size)).replace('*/1 ', '* ')!r}"
+    if seconds % 1 or not SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
+        return ""
+    return f"schedule=timedelta({', '.join(f'{unit}={lengths[unit]:.15g}' for unit in lengths)})"
+
+
+def _refusal(text: str) -> str:
+    """Return why a text is no cron expression, without advice; "" when it is one."""
     try:
         normal_form(read_cron(text, ""))  # First: it gives no advice in turn.
         CronTrigger(text)
-    except ConfigurationError:
-        return False
-    return True
+    except ConfigurationError as error:
+        return str(error)
+    return ""
 
 
 class IntervalTrigger(Trigger):
@@ -4211,11 +4295,9 @@ class CommandProcess:
         clock = self._run.clock
         until = clock.monotonic() + TIME_TO_LEAVE
         # What `setsid x &` has started may not have come to its setsid() when the shell is gone.
-        while not self._run.cancelled and self.process.poll() is not None:
+        while self._group_lives and self.process.poll() is not None and clock.monotonic() < until:
             self._group_lives = signal_group(self.group, 0)
-            if not self._group_lives or clock.monotonic() >= until:
-                break
-            clock.wait(threading.Event(), 0.005)
+            clock.wait(threading.Event(), 0.005 if self._group_lives else 0)
         if self._group_lives:
             signal_group(self.group, signal.SIGKILL)
         self.process.wait()
@@ -10025,7 +10107,6 @@ CRON_USER = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*\$?)[ \t]+([^\s-].*)")
 CRON_VARIABLE = re.compile(
     r"""(?:"([^"=]+)"|'([^'=]+)'|([^\s"'=][^\s=]*))\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'].*|))"""
 )
-CRON_ENDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 # They are for cron's mail, or cron sets them itself.
 NOT_FOR_COMMANDS = re.compile("MAILTO|MAILFROM|CONTENT_(TYPE|TRANSFER_ENCODING)|LOGNAME|USER")
 # Column heads, rules, and lines that are switched off describe no task.
@@ -10033,8 +10114,7 @@ NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*
 # A task is named after the first command of its line that is no guard, without what starts it.
 GUARD = re.compile(r"\[+|\.|case|cd|command|echo|exit|export|for|if|set|sleep|test|true|while")
 STARTER = re.compile(
-    r"[-!({].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?(exec|env|time|timeout"
-    r"|nohup|nice|ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh|(python|php|node|perl)[\d.]*)"
+    rf"[-!({{].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?{STARTERS}"
 )
 # Redirections, and options with a value, such as `sudo -u NAME` and `nice -n 19`.
 NOISE = re.compile(r"[&\d]*[<>]+[&|]?\s*[^\s;|&]*|\s-[gnu]\s+[^\s-]\S*")
@@ -10228,18 +10308,11 @@ def _without_percents(command: str) -> tuple[str, list[str]]:
 
 def _cron_schedule(when: str) -> str:
     """Return a schedule in Housekeeper's words; raises ConfigurationError."""
-    fields = when.split()
-    for index, text in enumerate(fields if len(fields) == 5 else []):
+    for each, text in zip(CRON_FIELDS[-5:], when.split(), strict=False):
         if single := re.search(r"(?:^|,)(\w+)(/\w+)", text):
-            hint = f"write {single[1]}-{CRON_ENDS[index][1]}{single[2]}"
+            hint = f"write {single[1]}-{each.high}{single[2]}"
             raise ConfigurationError(f"cron knows no step without a range, as in {text!r}; {hint}")
-        if random := re.fullmatch(r"(\d*)~(\d*)(/\d+)?", text, re.ASCII):
-            low, high = CRON_ENDS[index]
-            ends = f"{random[1] or low}-{random[2] or high}"
-            # A bare H is no day after the 28th.
-            plain = ends == f"{low}-{high}" and high != 31
-            fields[index] = f"{'H' if plain else f'H({ends})'}{random[3] or ''}"
-    return " ".join(fields)
+    return without_chance(when)
 
 
 def _name_after(line: str) -> str:
