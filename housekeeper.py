@@ -644,7 +644,7 @@ class CronField(NamedTuple):
             if slash and int(step) > self.size and f"{self.name}s" in UNITS:
                 raise ConfigurationError(
                     f"{self.name} {part!r} is {low} alone, as there are {self.size}; write {low},"
-                    f" or for a length of time schedule=timedelta({self.name}s={int(step)})"
+                    f" or schedule=timedelta({self.name}s={int(step)})"
                 )
             high += self.size if high < low else 0
             steps = range(low, high + 1, int(step or "1"))
@@ -10109,8 +10109,13 @@ CRON_VARIABLE = re.compile(
 )
 # They are for cron's mail, or cron sets them itself.
 NOT_FOR_COMMANDS = re.compile("MAILTO|MAILFROM|CONTENT_(TYPE|TRANSFER_ENCODING)|LOGNAME|USER")
-# Column heads, rules, and lines that are switched off describe no task.
-NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
+# Lines that are switched off leave a task without a description; it begins below heads and rules.
+OFF_LINE = re.compile(r"\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
+COLUMN_HEADS = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)")
+# What is no shell's & in a line, and what is one.
+QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|\s)#.*""")
+LIVES_ON = "It goes on when its run is over, as with cron; its output is kept nowhere."
+BACKGROUND = re.compile(r"(?<![&<>|])&(?![&>])")
 # A task is named after the first command of its line that is no guard, without what starts it.
 GUARD = re.compile(r"\[+|\.|case|cd|command|echo|exit|export|for|if|set|sleep|test|true|while")
 STARTER = re.compile(
@@ -10142,16 +10147,21 @@ class Adopted(NamedTuple):
 
 
 def adopt(
-    text: str, *, system: bool | None = None, name: str = "crontab", user: str = "root"
+    text: str,
+    *,
+    system: bool | None = None,
+    name: str = "crontab",
+    user: str = "root",
+    taken: Iterable[str] = (),
 ) -> Adopted:
     """Make a task file of a crontab; nothing in its text is evaluated.
 
     A system crontab names a user in the sixth column; None guesses.  `user` is the one who runs
-    the scheduler: tasks of others start with runuser.
+    the scheduler: tasks of others start with runuser.  No task gets a name that is taken.
     """
-    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
     system = _names_users(lines) if system is None else system
-    adoption = Adoption(user if system else None)
+    adoption = Adoption(user if system else None, taken)
     for number, line in enumerate(lines, start=1):
         try:
             adoption.read(line)
@@ -10176,8 +10186,9 @@ def _names_users(lines: Iterable[str]) -> bool:
 class Adoption:
     """One walk down a crontab: a variable counts for the lines below it, as in cron."""
 
-    def __init__(self, user: str | None) -> None:
+    def __init__(self, user: str | None, taken: Iterable[str]) -> None:
         self.tasks: list[str] = []
+        self._taken = set(taken)
         self.left_out: dict[int, str] = {}
         self._own = user  # None: the lines name no user.
         self._blocks: list[str] = []
@@ -10240,7 +10251,7 @@ class Adoption:
         line, stdin = _without_percents(command)
         base = _name_after(line)
         names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
-        name = next(each for each in names if each not in self.tasks)
+        name = next(each for each in names if each not in self._taken.union(self.tasks))
         schedule = None if when == "@reboot" else _cron_schedule(when)
         zone = "UTC" if self._zone == "local" else self._zone
         try:  # The task itself tells what is wrong with it.
@@ -10258,9 +10269,13 @@ class Adoption:
             f"timezone={_literal(self._zone)}" if schedule else "",
             f"description={_literal(description)}" if description else "",
         ]
-        told = [] if schedule else ["At each start of the scheduler, not of the host."]
+        told = (
+            "" if schedule else "At each start of the scheduler, not of the host.",
+            f"In the crontab: {when}" if schedule and schedule != " ".join(when.split()) else "",
+            _told_of_background(line),
+        )
         code = [f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"]
-        self.add(*told, code=code)
+        self.add(*filter(None, told), code=code)
         self.tasks.append(name)
 
     def _add_env(self) -> None:
@@ -10270,14 +10285,24 @@ class Adoption:
             self._written_env = dict(self._env)
 
     def _take_description(self) -> str:
-        if any(map(NO_DESCRIPTION.match, self._comments)):
+        comments = self._comments
+        if any(map(OFF_LINE.match, comments)):
             return ""
-        description = " ".join(self._comments)
-        self._comments.clear()
+        while comments and re.fullmatch(r"\W*", comments[-1]):
+            comments.pop()
+        first = max(
+            (n for n, each in enumerate(comments, 1) if COLUMN_HEADS.match(each)), default=0
+        )
+        description = " ".join(comments[first:])
+        del comments[first:]
         return description
 
     def _command(self, user: str | None, line: str, stdin: Sequence[str]) -> list[str]:
         shell, home = self._env.get("SHELL", "").strip() or "/bin/sh", self._env.get("HOME", "")
+        if _told_of_background(line) == LIVES_ON:
+            # Of a session of its own, and with an output that does not end with the run.
+            line = f"setsid -f {shlex.quote(shell)} -c {shlex.quote(line)} >/dev/null 2>&1"
+            shell = "/bin/sh"
         if stdin:
             line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
             line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
@@ -10298,6 +10323,17 @@ def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
     return [f"{'':{columns}}{item}," for item in items if item]
 
 
+def _told_of_background(line: str) -> str:
+    """Return what is to be told of a & in a shell line: LIVES_ON when the line ends in one."""
+    bare = QUOTED.sub("", line).rstrip()
+    if BACKGROUND.search(bare) and bare.endswith("&"):
+        return LIVES_ON
+    ends = BACKGROUND.search(bare) and not re.search(r"\bwait\b", bare)
+    return (
+        "Its & starts what ends with the line, unlike with cron; setsid keeps it." if ends else ""
+    )
+
+
 def _without_percents(command: str) -> tuple[str, list[str]]:
     """Return a shell line, and the lines that a bare % begins: they are its standard input."""
     line = cast("re.Match[str]", re.match(r"([^\\%]|\\.?)*", command, re.DOTALL))[0]
@@ -10308,11 +10344,16 @@ def _without_percents(command: str) -> tuple[str, list[str]]:
 
 def _cron_schedule(when: str) -> str:
     """Return a schedule in Housekeeper's words; raises ConfigurationError."""
+    found = []
     for each, text in zip(CRON_FIELDS[-5:], when.split(), strict=False):
         if single := re.search(r"(?:^|,)(\w+)(/\w+)", text):
             hint = f"write {single[1]}-{each.high}{single[2]}"
             raise ConfigurationError(f"cron knows no step without a range, as in {text!r}; {hint}")
-    return without_chance(when)
+        for step in re.finditer(r"(\*|\d+)(?:-\d+)?/(\d{1,9})(?!\d)", text):
+            if int(step[2]) > each.size and f"{each.name}s" in UNITS:
+                text = text.replace(step[0], step[1].replace("*", "0"))
+        found.append(text)
+    return without_chance(" ".join(found)) if len(found) == 5 else when
 
 
 def _name_after(line: str) -> str:
@@ -10340,6 +10381,16 @@ def _literal(text: str) -> str:
     known = {"\\": r"\\", quote: f"\\{quote}"}
     inner = (known.get(x) or (x if x.isprintable() else repr(x)[1:-1]) for x in text)
     return f"{quote}{''.join(inner)}{quote}"
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    """Yield the names that the files of a folder may give to tasks: strings and functions."""
+    for file in folder.glob("*.py"):
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            for node in ast.walk(ast.parse(file.read_bytes())):
+                name = getattr(node, "value", None) or getattr(node, "name", None)
+                if isinstance(name, str):
+                    yield name.strip("_").replace("_", "-")
 
 
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
@@ -11392,7 +11443,8 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
         options.system = True
     own = [each.pw_name for each in pwd.getpwall() if each.pw_uid == os.geteuid()]
     text = data.decode(errors="surrogateescape")
-    adopted = adopt(text, system=options.system, name=path.name, user="".join(own[:1]))
+    user, taken = "".join(own[:1]), _names_in(Path(options.into)) if options.into else ()
+    adopted = adopt(text, system=options.system, name=path.name, user=user, taken=taken)
     told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
     if not adopted.tasks:
         raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))

@@ -929,13 +929,13 @@ ADVICE = [
     ("@every_second", "schedule='* * * * * *'"),
     ("@every 1m", "schedule='* * * * *'"),
     ("@every 1d 12h", "schedule=timedelta(days=1, hours=12)"),
-    ("*/90 * * * *", "0, or for a length of time schedule=timedelta(minutes=90)"),
-    ("0/90 * * * *", "0, or for a length of time schedule=timedelta(minutes=90)"),
-    ("0-59/90 * * * *", "0, or for a length of time schedule=timedelta(minutes=90)"),
-    ("5/90 * * * *", "5, or for a length of time schedule=timedelta(minutes=90)"),
-    ("0 */48 * * *", "0, or for a length of time schedule=timedelta(hours=48)"),
-    ("0 0/48 * * *", "0, or for a length of time schedule=timedelta(hours=48)"),
-    ("*/120 * * * * *", "0, or for a length of time schedule=timedelta(seconds=120)"),
+    ("*/90 * * * *", "0, or schedule=timedelta(minutes=90)"),
+    ("0/90 * * * *", "0, or schedule=timedelta(minutes=90)"),
+    ("0-59/90 * * * *", "0, or schedule=timedelta(minutes=90)"),
+    ("5/90 * * * *", "5, or schedule=timedelta(minutes=90)"),
+    ("0 */48 * * *", "0, or schedule=timedelta(hours=48)"),
+    ("0 0/48 * * *", "0, or schedule=timedelta(hours=48)"),
+    ("*/120 * * * * *", "0, or schedule=timedelta(seconds=120)"),
     # Other words: systemd.time(7), FreeBSD's crontab(5), people.
     ("@minutely", "schedule='* * * * *'"),
     ("@weekdays", "schedule='0 0 * * 1-5'"),
@@ -1064,8 +1064,8 @@ def test_whatever_a_refusal_says_to_write_is_accepted() -> None:
             advice = str(error).removesuffix(")").rpartition("; write ")[2]
             if near := re.search("did you mean ('@.*')[?]", str(error)):
                 advice = f"schedule={near[1]}"
-            if re.search(" or for a length of time ", advice):
-                advice = advice.rpartition(" of time ")[2]
+            if ", or " in advice:
+                advice = advice.rpartition(", or ")[2]
             if re.match(r"\w+=", advice):
                 options = eval(f"dict({advice})", {"timedelta": timedelta})
                 action = {} if "command" in options else {"run": print}
