@@ -348,8 +348,8 @@ def zone_named(name: object) -> tzinfo:
         if meant := zone_meant(name):
             hint = f"write {meant!r}"
         elif known := known_zones():
-            # What is near to a few letters, or to an offset, is another zone.
-            near = known if re.fullmatch(r"\D{6,}", name) else ()
+            # What is near to a few letters, a city or an offset is another zone.
+            near = known if re.fullmatch(r"\D+/\D+", name) else ()
             hint = did_you_mean(name, near, "write a name such as 'Europe/Berlin'")
         else:
             hint = "this machine has no zone database; install it with `pip install tzdata`"
@@ -878,10 +878,8 @@ class CronTrigger(Trigger):
 # What other schedulers take: why it is refused here, and how it looks; the schedule is one group.
 # Each is taken off what those above it have left.  The other groups are options of the task; the
 # user, who must be no program; and a program, which must be one.
-FIELDS = (
-    r"(?P<schedule>@\w+|(?:\S+\s+){4}\S+?"
-    r"(?:\s+(?![#,/-])(?:[\d*?L#,/-]|SUN|MON|TUE|WED|THU|FRI|SAT)+)?)\s+"
-)
+DAYS = r"(?:SUN|MON|TUE|WED|THU|FRI|SAT)(?:[A-Z]*DAY)?"
+FIELDS = rf"(?P<schedule>@\w+|(?:\S+\s+){{4}}\S+?(?:\s+(?![#,/-])(?:[\d*?L#,/-]|{DAYS})+)?)\s+"
 # Quartz counts weekdays from Sunday, the 1: where it writes a number, no advice would be right.
 NOT_QUARTZ = r"(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)(?P<schedule>"
 STARTERS = (
@@ -903,10 +901,9 @@ HINTS = (
     ("a comment stands behind it", r"(?P<schedule>.+\*)#(?!\d).*"),
     (
         "the user {user} and a command stand behind it",
-        rf"{FIELDS}(?P<user>root|(?!{STARTERS}\s)[\w-]+(?=\s+{STARTED}))\s+(?P<command>.+)",
+        rf"{FIELDS}(?P<user>root|(?!(?:{STARTERS}|{DAYS})\s)[A-Z_][\w-]*(?=\s+{STARTED}))\s+(?P<command>.+)",
     ),
-    ("a command stands behind it", rf"{FIELDS}(?P<command>{COMMAND}.*)"),
-    ("a command stands behind it", FIELDS + r"(?P<command>(?P<program>\S+).*)"),
+    ("a command stands behind it", rf"{FIELDS}(?P<command>(?:{COMMAND}|(?P<program>\S+)).*)"),
     ("no schedule has a year", NOT_QUARTZ + r".+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*"),
     ("no schedule has a year", NOT_QUARTZ + r".*\?.*|(?:[\w*]\S*\s+){5}[\w*]\S*)\s+\*(?:/\d+)?"),
 )
@@ -948,7 +945,7 @@ def _parts_meant(match: re.Match[str] | None) -> dict[str, str]:
     parts = match.groupdict() if match else {}
     if zone := parts.get("timezone"):
         parts["timezone"] = zone_meant(zone)
-    user, program = parts.get("user", ""), parts.pop("program", "")
+    user, program = parts.get("user"), parts.pop("program", None)
     wrong = (user and which(user)) or (program and not which(program))
     return {} if wrong or parts.get("timezone") == "" else parts
 
@@ -4337,7 +4334,11 @@ def _groups_of(mark: str) -> dict[int, int]:
     for environ in Path("/proc").glob("[0-9]*/environ"):
         # Not those that may not be read, or have ended.
         with contextlib.suppress(OSError):
-            if mark.encode() in environ.read_bytes():
+            if not (data := environ.read_bytes()):
+                # It is in the midst of an execve(); or it has none, as the kernel's own threads.
+                os.readlink(environ.with_name("exe"))
+                data = next(filter(None, (environ.read_bytes() for _ in range(100))), b"")
+            if mark.encode() in data:
                 pid = int(environ.parent.name)
                 found[pid] = os.getpgid(pid)
     return found
@@ -10115,6 +10116,7 @@ COLUMN_HEADS = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)")
 # What is no shell's & in a line, and what is one.
 QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|\s)#.*""")
 LIVES_ON = "It goes on when its run is over, as with cron; its output is kept nowhere."
+ENDS_WITH_LINE = "Unlike with cron, what & starts here ends with the line; setsid lets it live on."
 BACKGROUND = re.compile(r"(?<![&<>|])&(?![&>])")
 # A task is named after the first command of its line that is no guard, without what starts it.
 GUARD = re.compile(r"\[+|\.|case|cd|command|echo|exit|export|for|if|set|sleep|test|true|while")
@@ -10174,13 +10176,11 @@ def adopt(
 
 def _names_users(lines: Iterable[str]) -> bool:
     """Tell whether the sixth column holds names only, and root or none but users of this host."""
-    import pwd
-
     entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
     found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
     users = {each[1] for each in found if each}
-    known = {each.pw_name for each in pwd.getpwall()}
-    return bool(found) and all(found) and ("root" in users or users <= known)
+    known = all(os.path.expanduser(f"~{each}") != f"~{each}" for each in users)
+    return bool(found) and all(found) and ("root" in users or known)
 
 
 class Adoption:
@@ -10299,14 +10299,14 @@ class Adoption:
 
     def _command(self, user: str | None, line: str, stdin: Sequence[str]) -> list[str]:
         shell, home = self._env.get("SHELL", "").strip() or "/bin/sh", self._env.get("HOME", "")
-        if _told_of_background(line) == LIVES_ON:
-            # Of a session of its own, and with an output that does not end with the run.
-            line = f"setsid -f {shlex.quote(shell)} -c {shlex.quote(line)} >/dev/null 2>&1"
+        alone = _told_of_background(line) == LIVES_ON
+        if alone or stdin:
+            # Alone it has a session of its own, and an output that does not end with the run.
+            start, end = ("setsid -f ", " >/dev/null 2>&1") if alone else ("", "")
+            line = f"{start}{shlex.quote(shell)} -c {shlex.quote(line)}{end}"
             shell = "/bin/sh"
         if stdin:
-            line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
             line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
-            shell = "/bin/sh"
         folder = f"cwd={_literal(home)}" if home else "cwd=Path.home()"
         if user != self._own:
             words = [str(user), line, *([shell, home] if home or shell != "/bin/sh" else [])]
@@ -10326,12 +10326,10 @@ def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
 def _told_of_background(line: str) -> str:
     """Return what is to be told of a & in a shell line: LIVES_ON when the line ends in one."""
     bare = QUOTED.sub("", line).rstrip()
-    if BACKGROUND.search(bare) and bare.endswith("&"):
-        return LIVES_ON
-    ends = BACKGROUND.search(bare) and not re.search(r"\bwait\b", bare)
-    return (
-        "Its & starts what ends with the line, unlike with cron; setsid keeps it." if ends else ""
-    )
+    if not BACKGROUND.search(bare):
+        return ""
+    waits = re.search(r"\bwait\b", bare)
+    return LIVES_ON if bare.endswith("&") else "" if waits else ENDS_WITH_LINE
 
 
 def _without_percents(command: str) -> tuple[str, list[str]]:

@@ -1953,7 +1953,7 @@ def test_what_has_not_come_to_its_setsid_when_its_command_ends_lives_on(make) ->
             run = ended(start(housekeeper, Task(f"leaves-{number}", command=command)))
             pids += pids_in(run.output)
             assert len(pids) == number + 1
-            os.kill(pids[-1], 0)
+            assert hk.birth_of(pids[-1]), "it was killed"
             assert run.note == f"it left process {pids[-1]} running, in a session of its own"
     finally:
         for pid in pids:

@@ -976,6 +976,8 @@ ADVICE = [
     ("0 2 * * * php /x.php", "schedule='0 2 * * *', command='php /x.php'"),
     ("0 2 * * * ls /tmp", "schedule='0 2 * * *', command='ls /tmp'"),
     ("TZ=UTC 0 2 * * * root /x", "schedule='0 2 * * *', timezone='UTC', command='/x'"),
+    ("0 0 1 1 * 2030 /usr/bin/x", "schedule='0 0 1 1 *', command='/usr/bin/x'"),
+    ("0 0 2 * * monday /x", "schedule='0 0 2 * * monday', command='/x'"),
     ("@weekly python3 sweep.py", "schedule='@weekly', command='python3 sweep.py'"),
     ("0 2 * * * sweep.sh", "schedule='0 2 * * *', command='sweep.sh'"),
     ("0 2 * * * monitor --all", "schedule='0 2 * * *', command='monitor --all'"),
@@ -1124,6 +1126,7 @@ def test_a_wildcard_in_a_gap_of_every_year_never_comes_but_a_fixed_time_does() -
                 "AEST": "Australia/Sydney",
             }.items()
         ),
+        ("Mumbai", "timezone 'Mumbai' is not known; write a name such as 'Europe/Berlin'"),
         ("XYZ", "timezone 'XYZ' is not known; write a name such as 'Europe/Berlin'"),
         ("ACST", "timezone 'ACST' is not known; write a name such as 'Europe/Berlin'"),
         ("UTC+15", "timezone 'UTC+15' is not known; write a name such as 'Europe/Berlin'"),
