@@ -337,14 +337,15 @@ GIVE_UP_AFTER = timedelta(days=50 * 366)
 WALL_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall-clock time has no zone
 
 LOCALTIME = "/etc/localtime"
-# What people write for the zone of a place.
-ABBREVIATIONS = {
-    "PST": "America/Los_Angeles",
-    "CST": "America/Chicago",
-    "BST": "Europe/London",
-    "CEST": "Europe/Berlin",
-    "IST": "Asia/Kolkata",
-}
+# What people write for the zone of a place, and a name or a city that has it.
+ABBREVIATIONS = dict(
+    re.findall(
+        r"(\w+)=(\S+)",
+        "Z=UTC EDT=New_York CST=Chicago CDT=Chicago MDT=Denver PST=Los_Angeles PDT=Los_Angeles"
+        " BRT=Sao_Paulo BST=London CEST=Berlin EEST=Athens MSK=Moscow SAST=Johannesburg"
+        " IST=Kolkata SGT=Asia/Singapore HKT=Hong_Kong KST=Seoul JST=Tokyo AEST=Sydney",
+    )
+)
 known_zones = functools.cache(available_timezones)
 
 
@@ -366,20 +367,24 @@ def zone_named(name: object) -> tzinfo:
         if meant := zone_meant(name):
             hint = f"write {meant!r}"
         elif known := known_zones():
-            hint = did_you_mean(name, known, "write a name such as 'Europe/Berlin'")
+            # What is near to a few letters, a city or an offset is another zone.
+            near = known if re.fullmatch(r"\D+/\D+", name) else ()
+            hint = did_you_mean(name, near, "write a name such as 'Europe/Berlin'")
         else:
             hint = "this machine has no zone database; install it with `pip install tzdata`"
         raise ConfigurationError(f"timezone {name!r} is not known; {hint}") from error
 
 
 def zone_meant(text: str) -> str:
-    """Return the IANA name that a text in any case, an offset or an abbreviation means, or ""."""
+    """Return the name that a text in any case, a city, an offset or letters mean, or ""."""
     wanted = text.strip().upper()
     if offset := re.fullmatch("(?:UTC|GMT)?([+-])0?([0-9]{1,2})(?::?00)?", wanted):
         # POSIX counts the hours to UTC, and people those from it.
         wanted = f"ETC/GMT{'-' if offset[1] == '+' else '+'}{offset[2]}"
-    names = {each.upper(): each for each in (*known_zones(), "UTC")}
-    return names.get(wanted) or names.get(ABBREVIATIONS.get(wanted, "").upper(), "")
+    names = {each.upper(): each for each in (*known_zones(), "UTC", "local")}
+    wanted = ABBREVIATIONS.get(wanted, wanted).upper()
+    cities = [names[name] for name in names if name.endswith(f"/{wanted}")]
+    return names.get(wanted) or (cities[0] if len(cities) == 1 else "")
 
 
 def zone_name(name: str) -> str:
@@ -393,10 +398,13 @@ def local_zone_name() -> str:
 
     The process looks once.  Raises ConfigurationError when the zone has no name.
     """
-    name = os.environ.get("TZ", LOCALTIME).strip().removeprefix(":") or "UTC"
+    name = re.sub("^:?(posix/|right/)?", "", os.environ.get("TZ", LOCALTIME).strip()) or "UTC"
     if name.startswith("/"):
         name = _zone_of_file(name)
-    if name in ("UTC", "Etc/UTC", "UTC0"):
+    if posix := re.fullmatch("(?:[A-Za-z]{3,}|<[^>]+>)([+-]?)0?([0-9]{1,2})(?::00)*", name):
+        # POSIX counts the hours to UTC, and so do these names.
+        name = f"Etc/GMT{posix[1] or '+'}{posix[2]}"
+    if name in ("UTC", "Etc/UTC", "Etc/GMT+0", "Etc/GMT-0"):
         return "UTC"
     try:
         zone_named(name)
@@ -652,10 +660,10 @@ class CronField(NamedTuple):
             if values != "*":
                 low = self.number(first)
                 high = self.number(end) if dash else max(low, high) if slash else low
-            elif slash and int(step) > self.size and f"{self.name}s" in UNITS:
+            if slash and int(step) > self.size and f"{self.name}s" in UNITS:
                 raise ConfigurationError(
-                    f"{self.name} {part!r} is {self.low} alone, as there are {self.size};"
-                    f" write schedule=timedelta({self.name}s={int(step)})"
+                    f"{self.name} {part!r} is {low} alone, as there are {self.size}; write {low},"
+                    f" or schedule=timedelta({self.name}s={int(step)})"
                 )
             high += self.size if high < low else 0
             steps = range(low, high + 1, int(step or "1"))
@@ -704,13 +712,30 @@ def read_cron(expression: str, hash_key: str) -> list[str]:
         )
     text = expression.strip(" \t\r\n")
     if text.startswith("@") and text.lower() not in ALIASES:
-        known = did_you_mean(text.lower(), ALIASES, f"known are {', '.join(ALIASES)}")
+        # A slip keeps the first letter, and brings in one other at most.
+        near = [each for each in ALIASES if text[:2].lower() == each[:2]]
+        near = [each for each in near if len(set(text.lower()) - set(each)) < 2]
+        known = did_you_mean(text.lower(), near, f"known are {', '.join(ALIASES)}")
         raise ConfigurationError(f"{text} is no alias here; {known}")
     texts = re.findall("[^ \t]+", ALIASES.get(text.lower(), text).upper())
     if len(texts) not in (5, 6):
         raise ConfigurationError(f"it has {len(texts)} fields; 5, or 6 with seconds first")
     fields = CRON_FIELDS[-len(texts) :]
     return [unhashed(*each, hash_key) for each in zip(fields, texts, strict=True)]
+
+
+def without_chance(text: str) -> str:
+    """Return a cron text with ``H`` for cronie's ``10~20`` and croniter's ``R``: drawn anew."""
+    found, texts = [], text.split()
+    for each, part in zip(CRON_FIELDS[-len(texts) :], texts, strict=False):
+        part = re.sub(r"^R(?=$|[(/])", "H", part, flags=re.IGNORECASE)
+        if chance := re.fullmatch(r"([0-9]*|\*)~([0-9]*|\*)(/[0-9]+)?", part):
+            low, high = chance[1].strip("*") or each.low, chance[2].strip("*") or each.high
+            # A bare H is no day after the 28th.
+            bare = f"{low}-{high}" == f"{each.low}-{each.high}" != "1-31"
+            part = f"{'H' if bare else f'H({low}-{high})'}{chance[3] or ''}"
+        found.append(part)
+    return " ".join([*found, *texts[len(CRON_FIELDS) :]])
 
 
 def unhashed(field: CronField, text: str, hash_key: str) -> str:
@@ -869,60 +894,116 @@ class CronTrigger(Trigger):
         raise ValueError("no day in 50 years is meant")
 
 
-# What other schedulers take: why it is refused here, how it looks, and which part is the schedule.
-# A named group is another option of the task.
-CRON_TEXT = r"^(@\w+|(?:\S+\s+){4}\S+(?:\s+(?:[\d*?L#,/-]|SUN|MON|TUE|WED|THU|FRI|SAT)+)?)\s+"
+# What other schedulers take: why it is refused here, and how it looks; the schedule is one group.
+# Each is taken off what those above it have left.  The other groups are options of the task; the
+# user, who must be no program; and a program, which must be one.
+DAYS = r"(?:SUN|MON|TUE|WED|THU|FRI|SAT)(?:[A-Z]*DAY)?"
+FIELDS = rf"(?P<schedule>@\w+|(?:\S+\s+){{4}}\S+?(?:\s+(?![#,/-])(?:[\d*?L#,/-]|{DAYS})+)?)\s+"
 # Quartz counts weekdays from Sunday, the 1: where it writes a number, no advice would be right.
-NOT_QUARTZ = r"^(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)"
+NOT_QUARTZ = r"(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)(?P<schedule>"
+STARTERS = (
+    r"(?:exec|env|time|timeout|nohup|nice|ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh"
+    r"|(?:python|php|node|perl|ruby)[\d.]*)"
+)
+STARTED = rf"""(?:["']?(?:~|\.\.?)?/\w|\$[\w{{(]|\[\s|{STARTERS}\s)"""
+COMMAND = rf"(?:{STARTED}|[A-Z]\S*(?:\.(?:sh|py|php|pl|rb|js)\b|\s+(?:-|\S*[/.$])))"
 HINTS = (
-    ("a blank ends a field", r"\s*,\s*", ","),
-    ("it would differ between processes, H does not", r"(?<!\S)[R~](?=[(/\s]|$)", "H"),
-    ("it would differ between processes, H does not", r"([0-9]+)~([0-9]+)", r"H(\1-\2)"),
-    ("an alias begins with @", r"^(?=[A-Z]+$)", "@"),
-    ("a comment stands behind it", r"\s+#.*$", ""),
-    ("no schedule has a year", NOT_QUARTZ + r"(.+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*$", r"\1"),
-    ("no schedule has a year", NOT_QUARTZ + r"(.*\?.*|(?:\S+\s+){5}\S+)\s+\*$", r"\1"),
-    ("a zone stands before it", r"^(?:(?:CRON_)?TZ=)?(?P<timezone>[A-Z]\S+)\s+(.+)$", r"\2"),
-    ("a zone stands behind it", CRON_TEXT + r"(?P<timezone>[A-Z]\S+)(?:\s+#.*)?$", r"\1"),
+    ("it is in quotes", r"""["'`](?P<schedule>.*)["'`]"""),
     (
-        "a command stands behind it",
-        CRON_TEXT + r"(?:root\s+)?(?P<command>(?=\S*[./~\s])(?:[A-Z/~]|\.\.?/).*)$",
-        r"\1",
+        # Not POSIX's UTC-2, which counts the hours the other way round.
+        "a zone stands before it",
+        r"""(?:(?:CRON_)?TZ=["']?:?(?!\w+[+-]?\d))?(?P<timezone>[A-Z][^\s"']*)["']?\s+"""
+        r"(?P<schedule>.+)",
     ),
+    ("a zone stands behind it", FIELDS + r"(?P<timezone>(?:[A-Z]|[+-]\d\d)\S*)(?P<rest>\s.*|)"),
+    ("a comment stands behind it", FIELDS + r"(?:#|//|;).*"),
+    ("a comment stands behind it", r"(?P<schedule>.+\*)#(?!\d).*"),
+    (
+        "the user {user} and a command stand behind it",
+        rf"{FIELDS}(?P<user>root|(?!(?:{STARTERS}|{DAYS})\s)[A-Z_][\w-]*(?=\s+{STARTED}))\s+(?P<command>.+)",
+    ),
+    ("a command stands behind it", rf"{FIELDS}(?P<command>(?:{COMMAND}|(?P<program>\S+)).*)"),
+    ("no schedule has a year", NOT_QUARTZ + r".+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*"),
+    ("no schedule has a year", NOT_QUARTZ + r".*\?.*|(?:[\w*]\S*\s+){5}[\w*]\S*)\s+\*(?:/\d+)?"),
 )
 # Each blank has one place in it, so that no text takes long to refuse.
-LENGTH = r"(?:([0-9]{1,5}) ?)?([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
+UNIT = r"([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
+LENGTH = rf"(?:([0-9]{{1,5}}(?:\.[0-9]{{1,3}})?) ?)?{UNIT}"
+# Seconds, and the cron text of so many of them.
+EVENLY = {86400: "@daily", 3600: "0 */{} * * *", 60: "*/{} * * * *", 1: "*/{} * * * * *"}
+PEERS_WORDS = {each[1:]: each for each in ALIASES} | {
+    "minutely": "* * * * *",
+    "weekday": "0 0 * * 1-5",
+    "weekend": "0 0 * * 0,6",
+    "quarterly": "0 0 1 1,4,7,10 *",
+    "semiannually": "0 0 1 1,7 *",
+    "fortnightly": "every 2 weeks",
+}
 
 
 def advice_on(expression: str, reason: str) -> str:
     """Return why an expression is refused and, where another scheduler takes it, what to write."""
-    text = expression.strip()
-    for why, pattern, schedule in HINTS:
-        match = re.search(pattern, text, re.IGNORECASE)
-        options = {"schedule": re.sub(pattern, schedule, text, flags=re.IGNORECASE)}
-        options |= match.groupdict() if match else {}
-        if zone := options.get("timezone"):
-            options["timezone"] = zone_meant(zone)
-        if match and all(options.values()) and _accepted(options["schedule"]):
-            return f"{why}; write {', '.join(f'{key}={options[key]!r}' for key in options)}"
-    every = re.fullmatch(f"@?every ((?:{LENGTH})+)", " ".join(text.lower().split()))
-    lengths = {
-        next(each for each in UNITS if each.startswith(unit[0])): int(number or "1")
-        for number, unit in re.findall(LENGTH, every[1] if every else "")
-    }
-    if SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
-        length = ", ".join(f"{unit}={number}" for unit, number in lengths.items())
-        return f"a length of time is a timedelta; write schedule=timedelta({length})"
-    return reason
+    text, options = expression.strip(), ""
+    if meant := _schedule_meant(text):
+        return f"{reason.partition('; ')[0]}; write {meant}"
+    for why, pattern in HINTS:
+        if not (parts := _parts_meant(re.fullmatch(pattern, text, re.IGNORECASE))):
+            continue
+        text = parts.pop("schedule") + parts.pop("rest", "")
+        why = why.format(user=parts.pop("user", ""))
+        options += "".join(f", {key}={parts[key]!r}" for key in parts)
+        if meant := _schedule_meant(text):
+            return f"{why}; write {meant}{options}"
+    return _refusal(text) if options else reason
 
 
-def _accepted(text: str) -> bool:
+def _parts_meant(match: re.Match[str] | None) -> dict[str, str]:
+    """Return a match's named groups; none when one of them is not what its name says."""
+    from shutil import which
+
+    parts = match.groupdict() if match else {}
+    if zone := parts.get("timezone"):
+        parts["timezone"] = zone_meant(zone)
+    user, program = parts.get("user"), parts.pop("program", None)
+    wrong = (user and which(user)) or (program and not which(program))
+    return {} if wrong or parts.get("timezone") == "" else parts
+
+
+def _schedule_meant(text: str) -> str:
+    """Return the option of a task that has the ticks of a text, or ""."""
+    words = " ".join(text.lower().replace("_", " ").split())
+    words = PEERS_WORDS.get(words.strip("@").removesuffix("s"), words)
+    text = words if words in PEERS_WORDS.values() else text
+    for each in (text, re.sub(r"\s*([,/-])\s*(?=\w)", r"\1", text), without_chance(text)):
+        if not _refusal(each):
+            return f"schedule={each!r}"
+    return "startup=True" if words == "@reboot" else _length_meant(words)
+
+
+def _length_meant(text: str) -> str:
+    """Return the option for a text such as ``every 5 minutes``, or ""."""
+    every = re.fullmatch(f"@?every ((?:{LENGTH})+)", text)
+    lengths: dict[str, float] = defaultdict(float)
+    for number, unit in re.findall(LENGTH, every[1]) if every else ():
+        lengths[next(each for each in UNITS if each.startswith(unit[0]))] += float(number or "1")
+    seconds = timedelta(**lengths) / SECOND
+    for size, cron in EVENLY.items():
+        whole = min(60 * size, 86400)
+        if 0 < seconds <= whole and not seconds % size and not whole % seconds:
+            return f"schedule={cron.format(int(seconds // size)).replace('*/1 ', '* ')!r}"
+    if seconds % 1 or not SECOND <= timedelta(**lengths) <= GIVE_UP_AFTER:
+        return ""
+    return f"schedule=timedelta({', '.join(f'{unit}={lengths[unit]:.15g}' for unit in lengths)})"
+
+
+def _refusal(text: str) -> str:
+    """Return why a text is no cron expression, without advice; "" when it is one."""
     try:
         normal_form(read_cron(text, ""))  # First: it gives no advice in turn.
         CronTrigger(text)
-    except ConfigurationError:
-        return False
-    return True
+    except ConfigurationError as error:
+        return str(error)
+    return ""
 
 
 class IntervalTrigger(Trigger):
@@ -3959,6 +4040,7 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
 # ================================================================================================
 
 TERM_TO_KILL = 10.0  # seconds that a command's processes have between SIGTERM and SIGKILL
+TIME_TO_LEAVE = 0.25  # seconds that those of a command that has ended have for a setsid()
 
 AroundRun = Callable[[], AbstractContextManager[object]]
 Outcome = tuple[Status, str, str]  # status, note and error
@@ -4243,8 +4325,9 @@ def run_command(task: Task, run: LiveRun) -> str:
     """Run a task's command, its output going to the run and line by line to the log.
 
     Asked to stop, its process group gets SIGTERM, and SIGKILL 10 s later.  What the command leaves
-    behind in its group when it ends is killed; what it leaves in a session of its own is named in
-    the text that is returned.  Raises CommandFailed when it exits with anything but 0.
+    behind in its group when it ends is killed 0.25 s later; what is in a session of its own by
+    then is named in the text that is returned, and in the note of a run that was stopped.  Raises
+    CommandFailed when it exits with anything but 0.
     """
     command = CommandProcess(task, run)
     forget: Callable[[], object] = int
@@ -4261,6 +4344,8 @@ def run_command(task: Task, run: LiveRun) -> str:
         run.kill = None
         forget()
     left, code = _left_behind(run.id, command.group), command.process.returncode
+    if run.cancelled:
+        run.note = "; ".join(filter(None, (run.note, left)))
     if code != 0:
         words = how_it_ended(code, command.last_lines)
         raise CommandFailed("; ".join(filter(None, (words, left))), code)
@@ -4340,6 +4425,12 @@ class CommandProcess:
 
     def end(self) -> None:
         """Kill what is left of the group, and wait for the command itself."""
+        clock = self._run.clock
+        until = clock.monotonic() + TIME_TO_LEAVE
+        # What `setsid x &` has started may not have come to its setsid() when the shell is gone.
+        while self._group_lives and self.process.poll() is not None and clock.monotonic() < until:
+            self._group_lives = signal_group(self.group, 0)
+            clock.wait(threading.Event(), 0.005 if self._group_lives else 0)
         if self._group_lives:
             signal_group(self.group, signal.SIGKILL)
         self.process.wait()
@@ -4379,7 +4470,11 @@ def _groups_of(mark: str) -> dict[int, int]:
     for environ in Path("/proc").glob("[0-9]*/environ"):
         # Not those that may not be read, or have ended.
         with contextlib.suppress(OSError):
-            if mark.encode() in environ.read_bytes():
+            if not (data := environ.read_bytes()):
+                # It is in the midst of an execve(); or it has none, as the kernel's own threads.
+                os.readlink(environ.with_name("exe"))
+                data = next(filter(None, (environ.read_bytes() for _ in range(100))), b"")
+            if mark.encode() in data:
                 pid = int(environ.parent.name)
                 found[pid] = os.getpgid(pid)
     return found
@@ -10314,16 +10409,20 @@ CRON_USER = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*\$?)[ \t]+([^\s-].*)")
 CRON_VARIABLE = re.compile(
     r"""(?:"([^"=]+)"|'([^'=]+)'|([^\s"'=][^\s=]*))\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'].*|))"""
 )
-CRON_ENDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 # They are for cron's mail, or cron sets them itself.
 NOT_FOR_COMMANDS = re.compile("MAILTO|MAILFROM|CONTENT_(TYPE|TRANSFER_ENCODING)|LOGNAME|USER")
-# Column heads, rules, and lines that are switched off describe no task.
-NO_DESCRIPTION = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)|\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
+# Lines that are switched off leave a task without a description; it begins below heads and rules.
+OFF_LINE = re.compile(r"\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
+COLUMN_HEADS = re.compile(r"\W|$|(m|min|minute)\W+(h|hour)")
+# What is no shell's & in a line, and what is one.
+QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|\s)#.*""")
+LIVES_ON = "It goes on when its run is over, as with cron; its output is kept nowhere."
+ENDS_WITH_LINE = "Unlike with cron, what & starts here ends with the line; setsid lets it live on."
+BACKGROUND = re.compile(r"(?<![&<>|])&(?![&>])")
 # A task is named after the first command of its line that is no guard, without what starts it.
 GUARD = re.compile(r"\[+|\.|case|cd|command|echo|exit|export|for|if|set|sleep|test|true|while")
 STARTER = re.compile(
-    r"[-!({].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?(exec|env|time|timeout"
-    r"|nohup|nice|ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh|(python|php|node|perl)[\d.]*)"
+    rf"[-!({{].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?{STARTERS}"
 )
 # Redirections, and options with a value, such as `sudo -u NAME` and `nice -n 19`.
 NOISE = re.compile(r"[&\d]*[<>]+[&|]?\s*[^\s;|&]*|\s-[gnu]\s+[^\s-]\S*")
@@ -10351,16 +10450,21 @@ class Adopted(NamedTuple):
 
 
 def adopt(
-    text: str, *, system: bool | None = None, name: str = "crontab", user: str = "root"
+    text: str,
+    *,
+    system: bool | None = None,
+    name: str = "crontab",
+    user: str = "root",
+    taken: Iterable[str] = (),
 ) -> Adopted:
     """Make a task file of a crontab; nothing in its text is evaluated.
 
     A system crontab names a user in the sixth column; None guesses.  `user` is the one who runs
-    the scheduler: tasks of others start with runuser.
+    the scheduler: tasks of others start with runuser.  No task gets a name that is taken.
     """
-    lines = [line.strip(" \t\r") for line in text.split("\n")]
+    lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
     system = _names_users(lines) if system is None else system
-    adoption = Adoption(user if system else None)
+    adoption = Adoption(user if system else None, taken)
     for number, line in enumerate(lines, start=1):
         try:
             adoption.read(line)
@@ -10373,20 +10477,19 @@ def adopt(
 
 def _names_users(lines: Iterable[str]) -> bool:
     """Tell whether the sixth column holds names only, and root or none but users of this host."""
-    import pwd
-
     entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
     found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
     users = {each[1] for each in found if each}
-    known = {each.pw_name for each in pwd.getpwall()}
-    return bool(found) and all(found) and ("root" in users or users <= known)
+    known = all(os.path.expanduser(f"~{each}") != f"~{each}" for each in users)
+    return bool(found) and all(found) and ("root" in users or known)
 
 
 class Adoption:
     """One walk down a crontab: a variable counts for the lines below it, as in cron."""
 
-    def __init__(self, user: str | None) -> None:
+    def __init__(self, user: str | None, taken: Iterable[str]) -> None:
         self.tasks: list[str] = []
+        self._taken = set(taken)
         self.left_out: dict[int, str] = {}
         self._own = user  # None: the lines name no user.
         self._blocks: list[str] = []
@@ -10449,7 +10552,7 @@ class Adoption:
         line, stdin = _without_percents(command)
         base = _name_after(line)
         names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
-        name = next(each for each in names if each not in self.tasks)
+        name = next(each for each in names if each not in self._taken.union(self.tasks))
         schedule = None if when == "@reboot" else _cron_schedule(when)
         zone = "UTC" if self._zone == "local" else self._zone
         try:  # The task itself tells what is wrong with it.
@@ -10467,9 +10570,13 @@ class Adoption:
             f"timezone={_literal(self._zone)}" if schedule else "",
             f"description={_literal(description)}" if description else "",
         ]
-        told = [] if schedule else ["At each start of the scheduler, not of the host."]
+        told = (
+            "" if schedule else "At each start of the scheduler, not of the host.",
+            f"In the crontab: {when}" if schedule and schedule != " ".join(when.split()) else "",
+            _told_of_background(line),
+        )
         code = [f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"]
-        self.add(*told, code=code)
+        self.add(*filter(None, told), code=code)
         self.tasks.append(name)
 
     def _add_env(self) -> None:
@@ -10479,18 +10586,28 @@ class Adoption:
             self._written_env = dict(self._env)
 
     def _take_description(self) -> str:
-        if any(map(NO_DESCRIPTION.match, self._comments)):
+        comments = self._comments
+        if any(map(OFF_LINE.match, comments)):
             return ""
-        description = " ".join(self._comments)
-        self._comments.clear()
+        while comments and re.fullmatch(r"\W*", comments[-1]):
+            comments.pop()
+        first = max(
+            (n for n, each in enumerate(comments, 1) if COLUMN_HEADS.match(each)), default=0
+        )
+        description = " ".join(comments[first:])
+        del comments[first:]
         return description
 
     def _command(self, user: str | None, line: str, stdin: Sequence[str]) -> list[str]:
         shell, home = self._env.get("SHELL", "").strip() or "/bin/sh", self._env.get("HOME", "")
-        if stdin:
-            line = f"{shlex.quote(shell)} -c {shlex.quote(line)}"
-            line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
+        alone = _told_of_background(line) == LIVES_ON
+        if alone or stdin:
+            # Alone it has a session of its own, and an output that does not end with the run.
+            start, end = ("setsid -f ", " >/dev/null 2>&1") if alone else ("", "")
+            line = f"{start}{shlex.quote(shell)} -c {shlex.quote(line)}{end}"
             shell = "/bin/sh"
+        if stdin:
+            line = f"printf '%s\\n' {' '.join(map(shlex.quote, stdin))} | {line}"
         folder = f"cwd={_literal(home)}" if home else "cwd=Path.home()"
         if user != self._own:
             words = [str(user), line, *([shell, home] if home or shell != "/bin/sh" else [])]
@@ -10507,6 +10624,15 @@ def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
     return [f"{'':{columns}}{item}," for item in items if item]
 
 
+def _told_of_background(line: str) -> str:
+    """Return what is to be told of a & in a shell line: LIVES_ON when the line ends in one."""
+    bare = QUOTED.sub("", line).rstrip()
+    if not BACKGROUND.search(bare):
+        return ""
+    waits = re.search(r"\bwait\b", bare)
+    return LIVES_ON if bare.endswith("&") else "" if waits else ENDS_WITH_LINE
+
+
 def _without_percents(command: str) -> tuple[str, list[str]]:
     """Return a shell line, and the lines that a bare % begins: they are its standard input."""
     line = cast("re.Match[str]", re.match(r"([^\\%]|\\.?)*", command, re.DOTALL))[0]
@@ -10517,18 +10643,16 @@ def _without_percents(command: str) -> tuple[str, list[str]]:
 
 def _cron_schedule(when: str) -> str:
     """Return a schedule in Housekeeper's words; raises ConfigurationError."""
-    fields = when.split()
-    for index, text in enumerate(fields if len(fields) == 5 else []):
+    found = []
+    for each, text in zip(CRON_FIELDS[-5:], when.split(), strict=False):
         if single := re.search(r"(?:^|,)(\w+)(/\w+)", text):
-            hint = f"write {single[1]}-{CRON_ENDS[index][1]}{single[2]}"
+            hint = f"write {single[1]}-{each.high}{single[2]}"
             raise ConfigurationError(f"cron knows no step without a range, as in {text!r}; {hint}")
-        if random := re.fullmatch(r"(\d*)~(\d*)(/\d+)?", text, re.ASCII):
-            low, high = CRON_ENDS[index]
-            ends = f"{random[1] or low}-{random[2] or high}"
-            # A bare H is no day after the 28th.
-            plain = ends == f"{low}-{high}" and high != 31
-            fields[index] = f"{'H' if plain else f'H({ends})'}{random[3] or ''}"
-    return " ".join(fields)
+        for step in re.finditer(r"(\*|\d+)(?:-\d+)?/(\d{1,9})(?!\d)", text):
+            if int(step[2]) > each.size and f"{each.name}s" in UNITS:
+                text = text.replace(step[0], step[1].replace("*", "0"))
+        found.append(text)
+    return without_chance(" ".join(found)) if len(found) == 5 else when
 
 
 def _name_after(line: str) -> str:
@@ -10556,6 +10680,16 @@ def _literal(text: str) -> str:
     known = {"\\": r"\\", quote: f"\\{quote}"}
     inner = (known.get(x) or (x if x.isprintable() else repr(x)[1:-1]) for x in text)
     return f"{quote}{''.join(inner)}{quote}"
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    """Yield the names that the files of a folder may give to tasks: strings and functions."""
+    for file in folder.glob("*.py"):
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            for node in ast.walk(ast.parse(file.read_bytes())):
+                name = getattr(node, "value", None) or getattr(node, "name", None)
+                if isinstance(name, str):
+                    yield name.strip("_").replace("_", "-")
 
 
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
@@ -11609,7 +11743,8 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
         options.system = True
     own = [each.pw_name for each in pwd.getpwall() if each.pw_uid == os.geteuid()]
     text = data.decode(errors="surrogateescape")
-    adopted = adopt(text, system=options.system, name=path.name, user="".join(own[:1]))
+    user, taken = "".join(own[:1]), _names_in(Path(options.into)) if options.into else ()
+    adopted = adopt(text, system=options.system, name=path.name, user=user, taken=taken)
     told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
     if not adopted.tasks:
         raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import pwd
 import random
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import pytest
 import housekeeper as hk
 from tests import cron_oracle
 from tests.environment import environment
+from tests.waiting import eventually
 
 FILE = Path(hk.__file__).resolve()
 ROOT = os.geteuid() == 0
@@ -73,6 +76,7 @@ CORPUS = r"""
     run | @midnight | 2026-01-02 00:00, 2026-01-03 00:00
 @reboot /home/pi/start-camera.sh &
     start-camera | at startup | -
+    setsid -f /bin/sh -c '/home/pi/start-camera.sh &' >/dev/null 2>&1
 @reboot sleep 60 && /usr/bin/screen -dmS bot python3 /home/pi/bot.py
     screen | at startup | -
 0 1 * * * pg_dump shop | gzip > /backup/shop-$(date +\%F).sql.gz
@@ -138,8 +142,9 @@ CORPUS = r"""
     echo | 5 5 * * * | 2026-01-01 05:05, 2026-01-02 05:05
 12 3 * * * tmpreaper --protect '/tmp/{a,b}/*' 7d /tmp
     tmpreaper | 12 3 * * * | 2026-01-01 03:12, 2026-01-02 03:12
-*/2 * * * * pgrep -f worker.py > /dev/null || nohup python3 /srv/worker.py &
+*/2 * * * * pgrep -f worker.py || nohup python3 /srv/worker.py &
     pgrep | */2 * * * * | 2026-01-01 00:02, 2026-01-01 00:04
+    setsid -f /bin/sh -c 'pgrep -f worker.py || nohup python3 /srv/worker.py &' >/dev/null 2>&1
 3 3 * * * R CMD BATCH /srv/r/model.R
     r-cmd | 3 3 * * * | 2026-01-01 03:03, 2026-01-02 03:03
 6 6 * * 0-6 sudo -u www-data php /var/www/site/bin/console cache:clear
@@ -153,6 +158,12 @@ CORPUS = r"""
     printf '%s\n' 's\n'"'"' done' | /bin/sh -c 'MAILTO=x printf '"'"''
 0~59 3 * * * /opt/random/minute
     minute | H 3 * * * | -
+*/90 * * * * /opt/long/step
+    step | 0 * * * * | 2026-01-01 01:00, 2026-01-01 02:00
+0 */48 * * * /opt/long/hours
+    hours | 0 0 * * * | 2026-01-02 00:00, 2026-01-03 00:00
+10-20/90,5 * * * * /opt/long/list
+    list | 10,5 * * * * | 2026-01-01 00:05, 2026-01-01 00:10
 ~ ~ * * * /opt/random/anywhen
     anywhen | H H * * * | -
 20 8~11 ~ * * /opt/random/hour-and-day
@@ -357,6 +368,63 @@ def test_a_comment_above_a_line_is_its_description_and_column_heads_are_not() ->
     assert (
         "# PATH=/usr/local/sbin:/usr/local/bin:/sbin:/bin:/usr/sbin:/usr/bin\n" in adopted.source
     )
+
+
+@pytest.mark.parametrize(
+    "comments",
+    [
+        ["# ---- backups ----", "# Save all."],
+        ["#", "# Save all.", "#"],
+        ["##########", "# Save all.", "##########"],
+        ["# m h  dom mon dow   command", "# Save all."],
+    ],
+)
+def test_a_ruler_or_head_above_a_description_does_not_hide_it(comments: list[str]) -> None:
+    assert only("\n".join([*comments, "0 6 * * * /bin/save"])).description == "Save all."
+
+
+def test_a_step_that_cron_reads_as_one_number_is_told() -> None:
+    source = hk.adopt("*/90 * * * * x\n0~59 1 * * * y\n0  1 * * * z\n", system=False).source
+    assert "# In the crontab: */90 * * * *\nx_task = Task(" in source
+    assert "# In the crontab: 0~59 1 * * *\ny_task = Task(" in source
+    assert source.count("In the crontab") == 2
+
+
+def test_a_byte_order_mark_is_dropped() -> None:
+    assert only("\ufeff0 6 * * * /bin/new\n").name == "new"
+
+
+BACKGROUND = {
+    "prog &": True,
+    "a; b && c &": True,
+    "prog >x 2>&1&": True,
+    "(a & wait) &": True,
+    "prog & # watch": True,
+    "prog & echo $! > pid": False,
+    "(prog &)": False,
+    "a & b & wait": None,
+    "a && b": None,
+    "a >& x 2>&1 &> y": None,
+    "echo 'a &' \"b & c\" \\&": None,
+    "a | b # & c": None,
+}
+
+
+@pytest.mark.parametrize("line", BACKGROUND)
+def test_what_a_line_starts_in_the_background_lives_on_or_is_told(line: str) -> None:
+    source = hk.adopt(f"@daily {line}\n", system=False).source
+    (task,) = load(source)
+    assert str(task.command).startswith("setsid -f /bin/sh -c ") is (BACKGROUND[line] is True)
+    assert ("# It goes on when its run is over" in source) is (BACKGROUND[line] is True)
+    assert ("# Unlike with cron, what & starts" in source) is (BACKGROUND[line] is False)
+
+
+def test_a_line_in_the_background_keeps_its_shell_its_input_and_its_user() -> None:
+    task = only("SHELL=/bin/bash\n@daily cat > x &%in\n")
+    started = "setsid -f /bin/bash -c 'cat > x &' >/dev/null 2>&1"
+    assert task.command == f"printf '%s\\n' in | {started}"
+    task = only("0 1 * * * daemon prog &\n", system=True)
+    assert list(task.command or ())[-1] == "setsid -f /bin/sh -c 'prog &' >/dev/null 2>&1"
 
 
 def test_a_line_that_is_switched_off_stays_a_comment() -> None:
@@ -725,6 +793,52 @@ def test_what_is_adopted_passes_check_and_runs(tmp_path: Path) -> None:
     assert (tmp_path / "three").read_text() == "1 2 3 /bin/bash\n"
     failed = housekeeper(tmp_path, "--tasks", "tasks", "run", "exit", code=1)
     assert "exited with 7" in failed.stderr + failed.stdout
+
+
+@pytest.mark.skipif(not shutil.which("setsid"), reason="needs setsid of util-linux")
+@pytest.mark.parametrize("start", ["sleep 33 &", "nohup sleep 33 >log 2>&1 &"])
+def test_what_an_adopted_line_starts_in_the_background_lives_on(
+    tmp_path: Path, start: str
+) -> None:
+    crontab = f"0 5 * * * {{ echo $$ > pid; exec {start.removesuffix(' &')}; }} &\n"
+    housekeeper(tmp_path, "adopt", "-", "--into", "tasks", stdin=crontab)
+    in_utc(tmp_path / "tasks/crontab.py")
+    checked = housekeeper(tmp_path, "--tasks", "tasks", "check").stdout
+    assert "all is well" in checked
+    (name,) = re.findall("1 task: (.*)", checked)
+    done = housekeeper(tmp_path, "--tasks", "tasks", "run", name)
+    eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    groups = {os.getpgid(pid): pid for pid in sleepers(tmp_path)}
+    try:
+        assert len(groups) == 1, done.stdout + done.stderr
+    finally:
+        for group in groups:
+            os.killpg(group, signal.SIGKILL)
+
+
+def sleepers(folder: Path) -> list[int]:
+    """Return the processes that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append(int(process.name))
+    return found
+
+
+def test_two_crontabs_of_a_folder_share_no_names(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    code = "from housekeeper import task\n\n\n@task()\ndef save_all():\n    pass\n"
+    (tmp_path / "tasks/own.py").write_text(code)
+    (tmp_path / "tasks/broken.py").write_text("def (:\n")
+    for name in ("one.tab", "two.tab"):
+        (tmp_path / name).write_text("0 5 * * * /opt/backup\n0 6 * * * save-all\n")
+        housekeeper(tmp_path, "adopt", name, "--into", "tasks")
+        in_utc(tmp_path / f"tasks/{name[:3]}.py")
+    (tmp_path / "tasks/broken.py").unlink()
+    checked = housekeeper(tmp_path, "--tasks", "tasks", "check").stdout
+    assert "5 tasks: backup, backup-2, save-all, save-all-2, save-all-3" in checked
+    assert "all is well" in checked
 
 
 @pytest.mark.skipif(not shutil.which("run-parts"), reason="needs Debian's run-parts")

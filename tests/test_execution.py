@@ -1989,6 +1989,42 @@ def test_what_a_command_leaves_in_a_session_of_its_own_lives_on_and_the_note_say
         os.kill(pid, signal.SIGKILL)
 
 
+def test_what_has_not_come_to_its_setsid_when_its_command_ends_lives_on(make) -> None:
+    housekeeper, pids = make(), []
+    try:
+        for number in range(30):
+            command = "setsid sleep 33 >/dev/null 2>&1 & echo pid $!"
+            run = ended(start(housekeeper, Task(f"leaves-{number}", command=command)))
+            pids += pids_in(run.output)
+            assert len(pids) == number + 1
+            assert hk.birth_of(pids[-1]), "it was killed"
+            assert run.note == f"it left process {pids[-1]} running, in a session of its own"
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_what_stays_in_the_group_of_a_command_is_killed_and_not_named(make) -> None:
+    run = ended(start(make(), Task("stays", command="sleep 33 >/dev/null 2>&1 & echo pid $!")))
+    assert (run.status, run.note) == (Status.SUCCEEDED, "")
+    assert_gone(*pids_in(run.output))
+
+
+def test_a_run_that_timed_out_names_what_it_has_left(make, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    inner = "echo $$ > pid; echo up > pipe; exec sleep 1000 >/dev/null 2>&1"
+    command = f"setsid sh -c '{inner}' & read word < pipe; exec sleep 1000"
+    run = ended(start(make(), Task("forks", command=command, cwd=tmp_path, timeout=2)))
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        os.kill(pid, 0)
+        assert run.status is Status.TIMED_OUT
+        assert run.note.endswith(f"; it left process {pid} running, in a session of its own")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_a_command_ends_although_no_thread_can_be_started(monkeypatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -792,6 +792,9 @@ REFUSED: list[tuple[object, str]] = [
     ("0 0 12 ? * 6L 2030", "(it has 7 fields; 5, or 6 with seconds first)"),
     ("* * * * *" + " " * 248, "has 257 characters; the limit is 256"),
     ("@foo", "@foo is no alias here; known are @yearly, @annually"),
+    ("@dayly", "@dayly is no alias here; did you mean '@daily'?"),
+    ("@montly", "@montly is no alias here; did you mean '@monthly'?"),
+    ("@Anually", "@Anually is no alias here; did you mean '@annually'?"),
     ("@daily *", "@daily * is no alias here"),
     ("@every monday", "@every monday is no alias here"),
     # Numbers out of range, one for each field and end.
@@ -904,39 +907,98 @@ ADVICE = [
     ("0 0 1 1 * * 2030", "schedule='0 0 1 1 * *'"),
     ("* * * * * * *", "schedule='* * * * * *'"),
     ("0 12 1 1 * 2030", "schedule='0 12 1 1 *'"),
-    # Lengths: robfig/cron (Go, Kubernetes operators), people.
-    ("@every 5m", "schedule=timedelta(minutes=5)"),
+    ("0 0 12 1 1 ? */2", "schedule='0 0 12 1 1 ?'"),
+    # Lengths: robfig/cron (Go, Kubernetes operators), FreeBSD's cron, people.
+    ("@every 5m", "schedule='*/5 * * * *'"),
     ("@every 1h30m", "schedule=timedelta(hours=1, minutes=30)"),
+    ("@every 1.5h", "schedule=timedelta(hours=1.5)"),
+    ("@every 1h 1h", "schedule='0 */2 * * *'"),
     ("@every 90s", "schedule=timedelta(seconds=90)"),
-    ("@every 2h", "schedule=timedelta(hours=2)"),
-    ("every 5 minutes", "schedule=timedelta(minutes=5)"),
+    ("@every 2h", "schedule='0 */2 * * *'"),
+    ("@every 30s", "schedule='*/30 * * * * *'"),
+    ("every 5 minutes", "schedule='*/5 * * * *'"),
+    ("every 7 minutes", "schedule=timedelta(minutes=7)"),
     ("Every  36 hours", "schedule=timedelta(hours=36)"),
-    ("every hour", "schedule=timedelta(hours=1)"),
-    ("@every 1m", "schedule=timedelta(minutes=1)"),
+    ("every second", "schedule='* * * * * *'"),
+    ("every minute", "schedule='* * * * *'"),
+    ("every hour", "schedule='0 * * * *'"),
+    ("every 60 minutes", "schedule='0 * * * *'"),
+    ("every day", "schedule='@daily'"),
+    ("every 2 days", "schedule=timedelta(days=2)"),
+    ("@every_minute", "schedule='* * * * *'"),
+    ("@every_second", "schedule='* * * * * *'"),
+    ("@every 1m", "schedule='* * * * *'"),
     ("@every 1d 12h", "schedule=timedelta(days=1, hours=12)"),
-    ("*/90 * * * *", "schedule=timedelta(minutes=90)"),
-    ("0 */48 * * *", "schedule=timedelta(hours=48)"),
-    ("*/120 * * * * *", "schedule=timedelta(seconds=120)"),
+    ("*/90 * * * *", "0, or schedule=timedelta(minutes=90)"),
+    ("0/90 * * * *", "0, or schedule=timedelta(minutes=90)"),
+    ("0-59/90 * * * *", "0, or schedule=timedelta(minutes=90)"),
+    ("5/90 * * * *", "5, or schedule=timedelta(minutes=90)"),
+    ("0 */48 * * *", "0, or schedule=timedelta(hours=48)"),
+    ("0 0/48 * * *", "0, or schedule=timedelta(hours=48)"),
+    ("*/120 * * * * *", "0, or schedule=timedelta(seconds=120)"),
+    # Other words: systemd.time(7), FreeBSD's crontab(5), people.
+    ("@minutely", "schedule='* * * * *'"),
+    ("@weekdays", "schedule='0 0 * * 1-5'"),
+    ("@weekends", "schedule='0 0 * * 0,6'"),
+    ("@quarterly", "schedule='0 0 1 1,4,7,10 *'"),
+    ("@semiannually", "schedule='0 0 1 1,7 *'"),
+    ("@fortnightly", "schedule=timedelta(weeks=2)"),
+    ("@reboot", "startup=True"),
+    ("@reboot /usr/bin/x", "startup=True, command='/usr/bin/x'"),
+    ("hourly", "schedule='@hourly'"),
     # A zone: Kubernetes and robfig/cron before, others behind.
     ("CRON_TZ=Europe/Berlin 0 2 * * *", "schedule='0 2 * * *', timezone='Europe/Berlin'"),
+    ('CRON_TZ="Europe/Berlin" 0 2 * * *', "schedule='0 2 * * *', timezone='Europe/Berlin'"),
+    ("CRON_TZ='Europe/Berlin' 0 2 * * *", "schedule='0 2 * * *', timezone='Europe/Berlin'"),
+    ("TZ=:Europe/Berlin 0 2 * * *", "schedule='0 2 * * *', timezone='Europe/Berlin'"),
+    ("TZ=Etc/GMT-2 0 2 * * *", "schedule='0 2 * * *', timezone='Etc/GMT-2'"),
     ("TZ=utc 0 2 * * *", "schedule='0 2 * * *', timezone='UTC'"),
+    ("CRON_TZ=UTC @every 5m", "schedule='*/5 * * * *', timezone='UTC'"),
     ("Asia/Tokyo @daily", "schedule='@daily', timezone='Asia/Tokyo'"),
     ("0 2 * * * Europe/Berlin", "schedule='0 2 * * *', timezone='Europe/Berlin'"),
     ("0 2 * * * europe/berlin # UTC+1", "schedule='0 2 * * *', timezone='Europe/Berlin'"),
     ("0 2 * * * PST", "schedule='0 2 * * *', timezone='America/Los_Angeles'"),
+    ("0 2 * * * PDT", "schedule='0 2 * * *', timezone='America/Los_Angeles'"),
+    ("0 2 * * * EDT", "schedule='0 2 * * *', timezone='America/New_York'"),
+    ("0 2 * * * JST", "schedule='0 2 * * *', timezone='Asia/Tokyo'"),
+    ("0 2 * * * Z", "schedule='0 2 * * *', timezone='UTC'"),
+    ("0 2 * * * local", "schedule='0 2 * * *', timezone='local'"),
+    ("0 2 * * * Berlin", "schedule='0 2 * * *', timezone='Europe/Berlin'"),
+    ("0 2 * * * +02:00", "schedule='0 2 * * *', timezone='Etc/GMT-2'"),
     ("0 2 * * * UTC+2", "schedule='0 2 * * *', timezone='Etc/GMT-2'"),
     ("@daily UTC", "schedule='@daily', timezone='UTC'"),
+    ("0 2 * * * UTC /bin/x", "schedule='0 2 * * *', timezone='UTC', command='/bin/x'"),
     # A command or a comment: a user's and a system's crontab.
     ("0 2 * * * /usr/bin/x  -f", "schedule='0 2 * * *', command='/usr/bin/x  -f'"),
     ("0 2 * * * root /usr/bin/x", "schedule='0 2 * * *', command='/usr/bin/x'"),
+    ("0 2 * * * www-data /usr/bin/x", "schedule='0 2 * * *', command='/usr/bin/x'"),
+    ("0 2 * * * nobody9 php /x.php", "schedule='0 2 * * *', command='php /x.php'"),
+    ("0 2 * * * php /x.php", "schedule='0 2 * * *', command='php /x.php'"),
+    ("0 2 * * * ls /tmp", "schedule='0 2 * * *', command='ls /tmp'"),
+    ("TZ=UTC 0 2 * * * root /x", "schedule='0 2 * * *', timezone='UTC', command='/x'"),
+    ("0 0 1 1 * 2030 /usr/bin/x", "schedule='0 0 1 1 *', command='/usr/bin/x'"),
+    ("0 0 2 * * monday /x", "schedule='0 0 2 * * monday', command='/x'"),
     ("@weekly python3 sweep.py", "schedule='@weekly', command='python3 sweep.py'"),
     ("0 2 * * * sweep.sh", "schedule='0 2 * * *', command='sweep.sh'"),
+    ("0 2 * * * monitor --all", "schedule='0 2 * * *', command='monitor --all'"),
     ("30 0 2 * * * ls -l", "schedule='30 0 2 * * *', command='ls -l'"),
+    ("0 2 * * * ls", "schedule='0 2 * * *', command='ls'"),
+    ("@daily ls", "schedule='@daily', command='ls'"),
+    ("0 2 * * * [ -x a ] && b", "schedule='0 2 * * *', command='[ -x a ] && b'"),
+    ("0 2 * * * $HOME/bin/x", "schedule='0 2 * * *', command='$HOME/bin/x'"),
+    ("0 2 * * * '/x y'", "schedule='0 2 * * *', command=\"'/x y'\""),
     ("0 2 * * * # nightly", "schedule='0 2 * * *'"),
+    ("0 2 * * * // nightly", "schedule='0 2 * * *'"),
+    ("0 2 * * * ; nightly", "schedule='0 2 * * *'"),
+    ("0 2 * * *# nightly", "schedule='0 2 * * *'"),
     ("@daily #nightly", "schedule='@daily'"),
     # cronie's ~ and croniter's R, drawn anew each time.
-    ("0~59 * * * *", "schedule='H(0-59) * * * *'"),
+    ("0~59 * * * *", "schedule='H * * * *'"),
+    ("0~ * * * *", "schedule='H * * * *'"),
+    ("~30 * * * *", "schedule='H(0-30) * * * *'"),
+    ("*~* * * * *", "schedule='H * * * *'"),
     ("~ 3 * * *", "schedule='H 3 * * *'"),
+    ("0 3 ~ * *", "schedule='0 3 H(1-31) * *'"),
     ("0 10~20/5 * * *", "schedule='0 H(10-20)/5 * * *'"),
     ("R * * * *", "schedule='H * * * *'"),
     ("* r(1-5) * * *", "schedule='* H(1-5) * * *'"),
@@ -944,8 +1006,40 @@ ADVICE = [
     # Slips.
     ("0 1, 2 * * *", "schedule='0 1,2 * * *'"),
     ("0 1 * * MON , TUE", "schedule='0 1 * * MON,TUE'"),
+    ("0 9 - 17 * * *", "schedule='0 9-17 * * *'"),
+    ("* / 5 * * * *", "schedule='*/5 * * * *'"),
+    ("'0 2 * * *'", "schedule='0 2 * * *'"),
+    ('"0 2 * * *"', "schedule='0 2 * * *'"),
     ("daily", "schedule='@daily'"),
 ]
+# What nobody can be sure of, and what no hint would mean.
+NO_ADVICE = [
+    "0 2 * * * Pacific Time",
+    "0 2 * * * certbot-of-nobody renew",
+    "TZ=UTC-2 0 2 * * *",
+    "CRON_TZ=JST-9 0 2 * * *",
+    "0 2 * * * UTC+15",
+    "0 2 * * * XYZ",
+    "@always",
+    "@bimonthly",
+    "@biweekly",
+    "@mondays",
+    "0 0 2 * * mony",
+    "*/5 * * *",
+]
+
+
+@pytest.mark.parametrize("text", NO_ADVICE)
+def test_where_no_advice_is_sure_none_is_given(text: str) -> None:
+    with pytest.raises(hk.ConfigurationError) as refused:
+        hk.make_trigger(text, "UTC")
+    assert "write" not in str(refused.value)
+    assert "did you mean" not in str(refused.value)
+
+
+def test_a_user_behind_the_fields_is_named() -> None:
+    with pytest.raises(hk.ConfigurationError, match="the user www-data and a command stand"):
+        hk.make_trigger("0 2 * * * www-data /usr/bin/x", "UTC")
 
 
 @pytest.mark.parametrize(("text", "advice"), ADVICE)
@@ -964,12 +1058,17 @@ def test_whatever_a_refusal_says_to_write_is_accepted() -> None:
     texts += [f"{dice.choice(tails)} {dice.choice(heads)}" for _ in range(100)]
     texts += [f"@every {dice.randint(0, 99999)}{dice.choice('smhdw')}" for _ in range(100)]
     texts += [f"*/{dice.choice([61, 90, 99999, 10**9])} {hour} * * *" for hour in ("*", "*/25")]
+    texts += [f"@{word}" for word in ("dayly", "Anually", "montly", "weekley", "hourl", "midnigt")]
     for text in texts:
         try:
             hk.Task("sweep", print, schedule=text)
         except hk.ConfigurationError as error:
-            _, _, advice = str(error).removesuffix(")").rpartition("; write ")
-            if "=" in advice:
+            advice = str(error).removesuffix(")").rpartition("; write ")[2]
+            if near := re.search("did you mean ('@.*')[?]", str(error)):
+                advice = f"schedule={near[1]}"
+            if ", or " in advice:
+                advice = advice.rpartition(", or ")[2]
+            if re.match(r"\w+=", advice):
                 options = eval(f"dict({advice})", {"timedelta": timedelta})
                 action = {} if "command" in options else {"run": print}
                 assert hk.Task("sweep", **action, **options)
@@ -1010,7 +1109,27 @@ def test_a_wildcard_in_a_gap_of_every_year_never_comes_but_a_fixed_time_does() -
         ("utc", "timezone 'utc' is not known; write 'UTC'"),
         ("PST", "timezone 'PST' is not known; write 'America/Los_Angeles'"),
         ("europe/berlin", "timezone 'europe/berlin' is not known; write 'Europe/Berlin'"),
-        ("Berlin", "timezone 'Berlin' is not known; did you mean 'Europe/Berlin'?"),
+        ("Berlin", "timezone 'Berlin' is not known; write 'Europe/Berlin'"),
+        ("LOCAL", "timezone 'LOCAL' is not known; write 'local'"),
+        *(
+            (letters, f"timezone {letters!r} is not known; write {zone!r}")
+            for letters, zone in {
+                "Z": "UTC",
+                "EDT": "America/New_York",
+                "CDT": "America/Chicago",
+                "CEST": "Europe/Berlin",
+                "EEST": "Europe/Athens",
+                "MSK": "Europe/Moscow",
+                "SGT": "Asia/Singapore",
+                "HKT": "Asia/Hong_Kong",
+                "JST": "Asia/Tokyo",
+                "AEST": "Australia/Sydney",
+            }.items()
+        ),
+        ("Mumbai", "timezone 'Mumbai' is not known; write a name such as 'Europe/Berlin'"),
+        ("XYZ", "timezone 'XYZ' is not known; write a name such as 'Europe/Berlin'"),
+        ("ACST", "timezone 'ACST' is not known; write a name such as 'Europe/Berlin'"),
+        ("UTC+15", "timezone 'UTC+15' is not known; write a name such as 'Europe/Berlin'"),
         (None, "timezone None is not a string"),
         (2, "timezone 2 is not a string"),
         (UTC, "is not a string"),
@@ -1727,6 +1846,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("UTC", "UTC"),
         ("UTC0", "UTC"),
         ("Etc/UTC", "UTC"),
+        # POSIX: the hours to UTC.
+        ("UTC-2", "Etc/GMT-2"),
+        ("UTC+02:00", "Etc/GMT+2"),
+        ("JST-9", "Etc/GMT-9"),
+        ("<+03>-3", "Etc/GMT-3"),
+        ("EST5", "Etc/GMT+5"),
+        ("EST5EDT", "EST5EDT"),
+        ("posix/Europe/Paris", "Europe/Paris"),
+        (":right/Europe/Paris", "Europe/Paris"),
     ],
 )
 def test_the_zone_of_this_host_is_that_of_the_variable_tz(
