@@ -2393,6 +2393,7 @@ class Claim(Enum):
     OVERLAPPED = "another run is going on"
     BLOCKED = "blocked"  # by a run without heartbeat, that may be called crashed soon
     EARLY = "early"  # the tick is ahead of the ledger's clock
+    LOST = "lost"  # the rows that would tell whether it ran: the tables were made anew
 
 
 class Standing(NamedTuple):
@@ -2460,6 +2461,7 @@ class Ledger(Protocol):
 
     url: str  # without a password
     failures: int  # calls that ended in LedgerUnavailable, for the metrics
+    replaced_at: datetime | None  # when this process found that rows may have been lost
     PRUNE_EVERY: float  # seconds
 
     def exists(self) -> bool:
@@ -2644,6 +2646,7 @@ class MemoryLedger:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url, self.failures, self._clock = url, 0, clock
+        self.replaced_at: datetime | None = None
         self.forget()
 
     def exists(self) -> bool:
@@ -2995,6 +2998,8 @@ CONDITIONS = {
     "{rare}": "status NOT IN ('running', 'succeeded')",
     "{paused}": "EXISTS (SELECT 1 FROM housekeeper_tasks"
     " WHERE name = {whole::key} AND paused_at IS NOT NULL)",
+    "{same}": "(:lineage = '' OR EXISTS (SELECT 1 FROM housekeeper_meta"
+    " WHERE name = 'identity' AND value = :lineage))",
     "{later}": "EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
     " AND scheduled_for > :scheduled_for AND scheduled_for <= {now})",
 }
@@ -3022,6 +3027,8 @@ class Database:
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url, self.failures, self._clock = without_password(url), 0, clock
+        self.replaced_at: datetime | None = None
+        self._lineage = ""  # the identity of the ledger in which this process entered its tasks
         self._known: dict[str, tuple[str, tuple[str, ...]]] = {}  # statements in this dialect
         self._start()
 
@@ -3201,12 +3208,14 @@ class SqlLedger(Database):
         return cast(datetime, self._instant(self._rows("SELECT {now}")[0][0]))
 
     def identity(self) -> str:
-        self._write(
-            "INSERT INTO housekeeper_meta (name, value) VALUES ('identity', :fresh)"
-            " ON CONFLICT DO NOTHING",
-            fresh=os.urandom(16).hex(),
-        )
-        return str(self._rows("SELECT value FROM housekeeper_meta WHERE name = 'identity'")[0][0])
+        sql = "SELECT value FROM housekeeper_meta WHERE name = 'identity'"
+        while not (rows := self._rows(sql)):
+            self._write(
+                "INSERT INTO housekeeper_meta (name, value) VALUES ('identity', :fresh)"
+                " ON CONFLICT DO NOTHING",
+                fresh=os.urandom(16).hex(),
+            )
+        return str(rows[0][0])
 
     # Tasks.
 
@@ -3215,6 +3224,7 @@ class SqlLedger(Database):
         for start in range(0, len(entries), self.REGISTERED_AT_ONCE):
             some = entries[start : start + self.REGISTERED_AT_ONCE]
             standings |= self._register_some(some, runner)
+        self._lineage = self.identity()
         return {entry.key: standings[entry.key] for entry in entries}
 
     def _register_some(self, entries: Sequence[Entry], runner: str) -> dict[str, Standing]:
@@ -3307,9 +3317,10 @@ class SqlLedger(Database):
                 " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
                 " SELECT :id, :key, :reason, :scheduled_for, 'running', :runner, {now}, {now}"
                 " WHERE :scheduled_for IS NULL"
-                " OR (:scheduled_for <= {in_1} AND NOT {paused} AND NOT {later})"
+                " OR (:scheduled_for <= {in_1} AND NOT {paused} AND NOT {later} AND {same})"
                 " ON CONFLICT DO NOTHING",
                 run,
+                lineage=self._lineage,
             )
             verdict = Claim.MINE if claimed else self._why_not(run)
             if verdict is not None:
@@ -3329,19 +3340,22 @@ class SqlLedger(Database):
 
     def _why_not(self, run: LiveRun) -> Claim | None:
         """Tell why a claim changed nothing; None when the reason has gone meanwhile."""
-        ((mine, taken, paused, later, early, running, silent),) = self._rows(
+        ((mine, taken, paused, later, same, early, running, silent),) = self._rows(
             "SELECT EXISTS"
             " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
             # Of the same id: another process has called it crashed meanwhile.
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE id = :id OR (task = :key AND scheduled_for = :scheduled_for)),"
-            " {paused}, {later}, :scheduled_for > {in_1},"
+            " {paused}, {later}, {same}, :scheduled_for > {in_1},"
             " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE task = :key AND status = 'running' AND {silent})",
             run,
+            lineage=self._lineage,
         )
         verdict = _verdict(run, mine=mine, taken=taken, paused=paused, early=early, later=later)
+        if verdict is None and run.scheduled_for and not same:
+            return Claim.LOST
         if verdict is None and running:
             return Claim.BLOCKED if silent else Claim.OVERLAPPED
         return verdict
@@ -3682,6 +3696,7 @@ class SqliteLedger(SqlLedger):
             raise FileNotFoundError("its file is gone") from None
         if (status.st_dev, status.st_ino) == self._file and status.st_size > 0:
             return
+        self.replaced_at = self._clock.now()
         log, index = f"{self._place}-wal", f"{self._place}-shm"
         with _one_process_in(os.path.dirname(self._place)):
             # A link that leads elsewhere now has left the old file to others.
@@ -6394,6 +6409,11 @@ class Claims:
         # The host may be ahead by more than grace.
         return late and self._too_late(registration, run.scheduled_for, self.due_until())
 
+    def may_have_run(self, run: LiveRun) -> bool:
+        """Tell whether a tick may have run already, by a claim that the ledger has lost."""
+        tick, replaced_at = run.scheduled_for, self._ledger.replaced_at
+        return tick is not None and replaced_at is not None and tick <= replaced_at + LEAD
+
     def tell_lost(self, registration: Registration, run: LiveRun, verdict: Claim) -> bool:
         """Record and log a lost claim; False when what prevented it has gone meanwhile."""
         tick, beside, note = run.scheduled_for, "", verdict.value
@@ -6676,6 +6696,7 @@ class Runner(Steps):
         self.workers: Workers | None = None
         self.on_live: Action = _nothing  # called when a run begins or is about to
         self.on_blocked: Action = _nothing  # called when a silent run is in a tick's way
+        self.on_lost: Action = _nothing  # called when the ledger's tables were made anew
         # Guards `_waiting` and `stopping` together: what begins to wait is seen by a shutdown.
         self._lock = threading.Lock()
         self._waiting: dict[Hold, tuple[int, Later]] = {}  # with the number on the agenda
@@ -6910,6 +6931,9 @@ class Runner(Steps):
         verdict = self.claims.claim(run)
         late = self.claims.came_too_late(registration, run)
         self._backlog.worked()
+        if verdict is Claim.LOST:
+            self.on_lost()
+            return Later(1.0, self._claim, _nothing)
         if verdict in (Claim.EARLY, Claim.BLOCKED):
             return Later(self._pause_before(run, verdict), self._claim, _nothing)
         # Now, and not when its tick was missed for lack of workers: then it is the first to get
@@ -6919,6 +6943,8 @@ class Runner(Steps):
             self._enter_live(hold, run)
             if late:
                 run.stop(Status.MISSED, "the ledger's answer to its claim came too late")
+            elif self.claims.may_have_run(run):
+                run.stop(Status.MISSED, "it may have run: the ledger was replaced when it came")
             return self._attempt
         if not self.claims.tell_lost(registration, run, verdict):
             return self._claim
@@ -8033,6 +8059,7 @@ class Life:
         if before is not None:
             roster.adopt(before)
         self._runner = Runner(settings, tools)
+        self._runner.on_lost = self._enter_again
         self._upkeep = Upkeep(settings, tools, roster, self._runner)
         self._upkeep.problems = self._discovery_problems
         self._reports = Reports(settings, roster, self._runner)
@@ -8204,8 +8231,11 @@ class Life:
         if jump < 0:
             # The ledger knows up to where ticks are accounted for; those that come a second time
             # are on record already, and lose their claims.
-            self._roster.rebind()
-            self._backlog.soon(self._bind)
+            self._enter_again()
+
+    def _enter_again(self) -> None:
+        self._roster.rebind()
+        self._backlog.soon(self._bind)
 
     # Processes.
 

@@ -7,6 +7,7 @@ within 30 s of the end the ticks go on by themselves.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -597,3 +598,55 @@ def test_runners_that_were_not_seen_for_90_days_are_deleted(shared_url: str) -> 
     assert [row.runner for row in ledger.runners("")] == ["here"]
     assert ledger.runners("shop") == []
     ledger.close()
+
+
+def is_back(ledger: hk.Ledger) -> bool:
+    with contextlib.suppress(LedgerUnavailable):
+        return bool(ledger.now())
+    return False
+
+
+@pytest.mark.parametrize("happens", [truncated, tables_dropped, tables_emptied])
+def test_a_tick_whose_row_was_lost_is_not_claimed_once_more(shared: Place, happens: Any) -> None:
+    tick = hk.SystemClock().now().replace(microsecond=0)
+    first, second = (hk.ledger_from_url(shared.url, Path("/"), hk.SystemClock()) for _ in "ab")
+    entries = [hk.Entry("/work", "* * * * * *", "UTC")]
+    for ledger in (first, second):
+        ledger.register(entries)
+
+    def run() -> hk.LiveRun:
+        made = by_hand("/work")
+        made.reason, made.scheduled_for = hk.Reason.SCHEDULE, tick
+        return made
+
+    assert first.claim(run()) is Claim.MINE
+    if happens is truncated and shared.server is not None:
+        pytest.skip("PostgreSQL has no file to truncate")
+    happens(shared)
+    for ledger in (first, second):  # Whoever comes first makes the tables anew.
+        eventually(functools.partial(is_back, ledger), "a ledger that works")
+    assert second.claim(run()) is Claim.LOST
+    assert second.register(entries)["/work"].since > tick
+    assert second.claim(run()) is Claim.MINE, "which its process does not ask for any more"
+    for ledger in (first, second):
+        ledger.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shared(request: Any) -> Place:
+    """A ledger of each kind."""
+    return request.getfixturevalue(f"{request.param}_place")  # type: ignore[no-any-return]
+
+
+def test_a_tick_that_came_as_the_file_was_replaced_is_recorded_and_not_run(
+    make: Any, ticks: Ticks, sqlite_place: Place
+) -> None:
+    crew = [make(ticks.task(), ledger=sqlite_place.url) for _ in range(2)]
+    ticks.wait_for_more(1)
+    ledger = crew[0].ledger
+    ledger.replaced_at = hk.SystemClock().now() + hk.SECOND * 2
+    crew[1].shutdown()
+    eventually(
+        lambda: any("it may have run" in row.note for row in crew[0].history()), "a missed tick"
+    )
+    ticks.wait_for_more(2)
