@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Housekeeper: cron for Python programs, in one file.
 
-Drop this file into a program, or beside nothing at all, put task files into ``tasks/``, and from
-then on maintenance happens: each tick of a schedule is run once, and every tick is accounted for.
+Put this file into a program, or into a folder of its own, and task files into ``tasks/``.  From
+then on each tick of a schedule is run once, and every tick is accounted for.
 
     # tasks/sweep.py
     from housekeeper import current_run, task
@@ -20,37 +20,37 @@ Run ``python housekeeper.py``, or start it inside an application::
 
 Contents (search for the number and the name):
 
-    1. Errors: what Housekeeper raises on purpose, and what it keeps from doing harm
+    1. Errors: what Housekeeper raises on purpose, and how it contains other errors
     2. Clock: the only place that reads or waits on time
     3. Schedules: text to numbers, triggers, intervals, union
-    4. Tasks: what is to be done
+    4. Tasks: what to do, and when
     5. Runs: one recorded occurrence of a task
     6. Ledger: the store of runs, and the claim that makes a tick run once
     7. Execution: one attempt of a run, on a worker's thread
     8. Sentry: check-ins and events
-    9. Metrics: what one process has counted
+    9. Metrics: the counters of one process
     10. Processes: places and births, servers, forks and the interpreter's exit
     11. Discovery: the files in tasks/
-    12. Timer: instants and callables; it knows nothing of tasks
-    13. Roster: which tasks are here, and their next ticks
+    12. Timer: instants and callables; it knows nothing about tasks
+    13. Roster: the tasks of this process, and their next ticks
     14. Runner: from a due task to a recorded outcome
     15. Upkeep: signs of life, crashed runs, and old rows
-    16. Reports: lists, what became of a tick and why, and health
-    17. Housekeeper: its life, and what users call
+    16. Reports: lists, explanations and health
+    17. Housekeeper: its lifecycle, and its public methods
     18. Page: the dashboard's HTML, style and script
     19. Web: a WSGI application
     20. Adopt: task files from a crontab
     21. Command line: python housekeeper.py
 
 The words (task, schedule, trigger, tick, due, dispatch, run, attempt, claim, ledger, runner,
-agenda, grace) are used in one meaning only; the README explains them.
+agenda, grace) each have one meaning; the README explains them.
 """
 
 from __future__ import annotations
 
 import sys
 
-# Said here, because 3.8 and 3.9 lack what is imported next.
+# Checked first, because 3.8 and 3.9 lack some of the names imported next.
 if sys.version_info < (3, 10):  # noqa: UP036
     WANTED = "housekeeper needs Python 3.10 or later, and this is {}; start it with a newer one"
     if __name__ == "__main__":
@@ -121,8 +121,8 @@ from typing import (
 from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 # argparse, croniter, difflib, hashlib, hmac, http, ipaddress, secrets and shutil are imported
-# where they are used: who needs them not, or not yet, is spared a third of what the import takes.
-# Not ctypes: a run's interrupt could come in the middle of its import, and leave that locked.
+# where they are used, which saves programs that do not need them a third of the import time.
+# ctypes is not: a run's interrupt could come in the middle of its import, and leave it locked.
 if TYPE_CHECKING:
     import argparse
 
@@ -157,7 +157,7 @@ T = TypeVar("T")
 
 
 def _own_logger(name: str) -> logging.Logger:
-    """Return a logger that stays on: dictConfig() disables those that it does not name."""
+    """Return a logger that stays enabled: dictConfig() disables loggers that it does not name."""
     made = logging.getLogger(name)
     stays_on = property(lambda _: False, lambda _, value: None)
     made.__class__ = type("Logger", (type(made),), {"disabled": stays_on})
@@ -184,24 +184,24 @@ class LastResort(logging.StreamHandler):  # type: ignore[type-arg]
 
 LAST_RESORT = LastResort()
 logger = _own_logger("housekeeper")
-# Sentry is told of outcomes as such, and not once more of their lines: see SentryReporter.start().
+# Sentry gets outcomes as events, so their log lines are ignored: see SentryReporter.start().
 outcome_logger = _own_logger("housekeeper.outcome")
 
 # ================================================================================================
-# 1. Errors: what Housekeeper raises on purpose, and what it keeps from doing harm.
+# 1. Errors: what Housekeeper raises on purpose, and how it contains other errors.
 # ================================================================================================
 
 
 class HousekeeperError(Exception):
-    """The root of all errors that Housekeeper raises, SkipRun and the two stop signals aside."""
+    """The base of Housekeeper's errors; SkipRun and the two stop signals are not among them."""
 
 
 class ConfigurationError(HousekeeperError, ValueError):
-    """Something a person wrote is wrong; the text says what, where, and what to do."""
+    """The configuration is wrong; the text says what, where, and what to do."""
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Return a hint at the known name that is nearest to one that is not, or another hint."""
+    """Return a hint: the known name nearest to an unknown one, or else `otherwise`."""
     import difflib
 
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -209,7 +209,7 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
 
 
 class UnknownTask(HousekeeperError, LookupError):
-    """No task of that name is registered; ``name`` is what was asked for."""
+    """No task has that name; ``name`` is the name that was asked for."""
 
     def __init__(self, name: str, known: Iterable[str] = (), why_unloaded: str = "") -> None:
         hint = did_you_mean(name, known, "`list` shows the tasks there are")
@@ -218,7 +218,7 @@ class UnknownTask(HousekeeperError, LookupError):
 
 
 class AlreadyRunning(HousekeeperError):
-    """The task runs already, here or in another process; ``run`` is the live run when known."""
+    """The task is already running, here or in another process; ``run`` is its run, if known."""
 
     def __init__(self, name: str, run: Run | None = None) -> None:
         detail = f" as {run.id} since {run.started_at:%Y-%m-%d %H:%M:%S} UTC" if run else ""
@@ -239,7 +239,7 @@ class CommandFailed(HousekeeperError):
 
 
 class RunFailed(HousekeeperError):
-    """A manual run ended without a result and without an ordinary exception; see ``run``."""
+    """A manual run ended with neither a result nor an ordinary exception; see ``run``."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(
@@ -249,7 +249,7 @@ class RunFailed(HousekeeperError):
 
 
 class SkipRun(Exception):
-    """Raise it in a task that has honestly nothing to do: the run is recorded as skipped."""
+    """Raise it in a task that has nothing to do: the run is recorded as skipped."""
 
 
 class RunCancelled(BaseException):
@@ -258,7 +258,7 @@ class RunCancelled(BaseException):
 
 
 class RunTimedOut(BaseException):
-    """Raised in the thread of a run that has exceeded its timeout.  A BaseException likewise."""
+    """Raised in the thread of a run that exceeded its timeout.  Also a BaseException."""
 
 
 def first_line(words: object) -> str:
@@ -267,7 +267,7 @@ def first_line(words: object) -> str:
 
 
 def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
-    """Call something; what it raises is logged, and nobody else has to care."""
+    """Call something; if it raises, log that and return None."""
     try:
         return work(*args, **options)
     except BaseException:
@@ -276,7 +276,7 @@ def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | Non
 
 
 def tell_defect(words: str, *values: object) -> None:
-    """Log the exception that is handled; a log filter of the application may raise, too."""
+    """Log the exception being handled; drop what a log filter of the application raises."""
     with contextlib.suppress(BaseException):
         logger.exception(words, *values)
 
@@ -296,13 +296,13 @@ class Waitable(Protocol):
 
 
 class Clock(Protocol):
-    """Wall clock, elapsed time and waiting.  Tests replace it, and run years in seconds."""
+    """Wall clock, elapsed time and waiting.  Tests replace it and run years in seconds."""
 
     def now(self) -> datetime:
         """Return the present instant, in UTC."""
 
     def monotonic(self) -> float:
-        """Return seconds that only ever go forward; their origin means nothing."""
+        """Return seconds that never go backwards, counted from an arbitrary origin."""
 
     def wait(self, waitable: Waitable, seconds: float | None) -> None:
         """Wait until notified, at most `seconds` (None: no limit).  May return early."""
@@ -311,8 +311,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    # A suspended machine stops the clock that waiting is measured on, so a long sleep would
-    # overshoot by the time asleep.  It also bounds how late a jump of the wall clock is noticed.
+    # The clock that measures waiting stops while the machine is suspended, so a long wait would
+    # overshoot by that time.  This limit also bounds how late a jump of the wall clock is noticed.
     LONGEST_WAIT = 30.0
 
     def now(self) -> datetime:
@@ -320,7 +320,7 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Return seconds that only ever go forward, but not while the machine is suspended."""
+        """Return seconds that never go backwards; they stop while the machine is suspended."""
         return time.monotonic()
 
     def wait(self, waitable: Waitable, seconds: float | None) -> None:
@@ -352,7 +352,7 @@ known_zones = functools.cache(available_timezones)
 def zone_named(name: object) -> tzinfo:
     """Return the zone of an IANA name such as ``Europe/Berlin``; UTC needs no zone database.
 
-    Raises ConfigurationError for a name that is not one.
+    Raises ConfigurationError for an unknown name.
     """
     if not isinstance(name, str):
         raise ConfigurationError(
@@ -379,7 +379,7 @@ def zone_meant(text: str) -> str:
     """Return the name that a text in any case, a city, an offset or letters mean, or ""."""
     wanted = text.strip().upper()
     if offset := re.fullmatch("(?:UTC|GMT)?([+-])0?([0-9]{1,2})(?::?00)?", wanted):
-        # POSIX counts the hours to UTC, and people those from it.
+        # The sign in Etc/GMT names is that of POSIX, the opposite of the usual one.
         wanted = f"ETC/GMT{'-' if offset[1] == '+' else '+'}{offset[2]}"
     names = {each.upper(): each for each in (*known_zones(), "UTC", "local")}
     wanted = ABBREVIATIONS.get(wanted, wanted).upper()
@@ -396,7 +396,7 @@ def zone_name(name: str) -> str:
 def local_zone_name() -> str:
     """Return the IANA name of this host's zone as cron finds it: from TZ, else /etc/localtime.
 
-    The process looks once.  Raises ConfigurationError when the zone has no name.
+    The result is cached.  Raises ConfigurationError when the zone has no name.
     """
     name = re.sub("^:?(posix/|right/)?", "", os.environ.get("TZ", LOCALTIME).strip()) or "UTC"
     if name.startswith("/"):
@@ -414,11 +414,11 @@ def local_zone_name() -> str:
 
 
 def _zone_of_file(path: str) -> str:
-    """Return the zone that a file is linked to, or whose rules it holds; else the path."""
+    """Return the zone that a file links to, or whose rules it holds, or else the path."""
     if named := re.search("zoneinfo/(?:posix/|right/)?([A-Z].*)", os.path.realpath(path)):
         return named[1]
     if os.name == "posix" and not os.path.exists(path):
-        return "UTC"  # So says the C library, and with it cron.
+        return "UTC"  # The C library says so, and with it cron.
 
     def read(*parts: str) -> bytes:
         with contextlib.suppress(OSError):
@@ -427,7 +427,7 @@ def _zone_of_file(path: str) -> str:
 
     rules = read(path)
     for folder in TZPATH if rules else ():
-        # Several names share their rules; the table has those that are not mere aliases.
+        # Several names share their rules; those in the table come first, as they are no aliases.
         table = read(folder, "zone1970.tab").decode("utf-8", "replace")
         names = sorted(known_zones(), key=lambda name: (f"\t{name}" not in table, name))
         for name in ("UTC", *names):
@@ -437,14 +437,14 @@ def _zone_of_file(path: str) -> str:
 
 
 def offset_at(zone: tzinfo, instant: datetime) -> timedelta:
-    """Return what the zone's wall clock is ahead of UTC at an instant."""
+    """Return how far the zone's wall clock is ahead of UTC at an instant."""
     return instant.astimezone(zone).utcoffset() or timedelta()
 
 
 def first_transition(zone: tzinfo, after: datetime, until: datetime) -> datetime | None:
     """Return the first instant in (after, until] at which the zone's offset changes, or None.
 
-    It probes daily instead of comparing both ends, because some zones come back to the same offset
+    It probes each day instead of comparing both ends, because some zones return to the same offset
     within a month (Casablanca's Ramadan).  No zone has had two transitions within a day since
     1970.
     """
@@ -464,29 +464,29 @@ def first_transition(zone: tzinfo, after: datetime, until: datetime) -> datetime
 
 
 def instant_of(wall: datetime, zone: tzinfo) -> datetime:
-    """Return the instant at which a wall clock first shows `wall`, or the end of the gap over it.
+    """Return the instant at which a wall clock first shows `wall`, or the end of its gap.
 
     Raises OverflowError outside the years 1 to 9999.
     """
     instant = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
     if zone is UTC or instant.astimezone(zone).replace(tzinfo=None) == wall:
         return instant
-    # In a gap, fold=1 reckons with the offset after it and so gives an instant before it.
+    # In a gap, fold=1 uses the offset after the gap, and so gives an instant before it.
     before = wall.replace(tzinfo=zone, fold=1).astimezone(UTC)
     return first_transition(zone, before, instant) or instant
 
 
 def parse_instant(text: str, zone: tzinfo) -> datetime:
-    """Read an instant in ISO 8601; without an offset it is what a clock in the zone shows.
+    """Parse an instant in ISO 8601; without an offset it is a wall-clock time in the zone.
 
     Raises ConfigurationError.
     """
     try:
-        # A final Z is understood from Python 3.11 on.
+        # Python 3.10 does not parse a final Z.
         given = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text.strip()))
         instant = given.astimezone(UTC) if given.tzinfo else instant_of(given, zone)
         if not 1 < instant.year < 9999:
-            raise OverflowError  # So that no zone and no minute beside it leaves the calendar.
+            raise OverflowError  # So that conversions stay inside the calendar.
         return instant
     except (ValueError, OverflowError) as error:
         raise ConfigurationError(
@@ -495,11 +495,11 @@ def parse_instant(text: str, zone: tzinfo) -> datetime:
 
 
 class Trigger:
-    """The ticks of a schedule: whole seconds, the same from any process and any start.
+    """The ticks of a schedule: whole seconds, the same in every process and after every start.
 
-    Clock changes are handled as Debian's cron handles them (crontab(5), and the comments in its
-    cron.c).  A *fixed* schedule walks the wall clock: a time in a gap comes at the gap's end, a
-    time in an overlap at its first occurrence.  Any other walks real time in the current UTC
+    Clock changes are handled as in Debian's cron (crontab(5), and the comments in its cron.c).  A
+    *fixed* schedule follows the wall clock: a time in a gap comes at the gap's end, and a time in
+    an overlap at its first occurrence.  Any other schedule follows real time in the current UTC
     offset.
     """
 
@@ -516,16 +516,16 @@ class Trigger:
         return f"{type(self).__name__}({self.text!r}, timezone={self.timezone!r})"
 
     def next_after(self, instant: datetime) -> datetime | None:
-        """Return the first tick strictly later than an instant, in UTC; None when none is left.
+        """Return the first tick strictly after an instant, in UTC, or None.
 
         Raises ValueError for an instant without a zone.
         """
         if instant.tzinfo is None:
             raise ValueError(f"the instant {instant} has no zone; use an aware datetime")
-        # All ticks are whole seconds, so the fraction decides nothing.
+        # Ticks are whole seconds, so the fraction does not matter.
         if instant.microsecond or instant.tzinfo is not UTC:
             instant = instant.astimezone(UTC).replace(microsecond=0)
-        # The loop, the claim and the release of a tick ask for the same three answers, and so do
+        # The loop, the claim and the release of a tick ask the same three questions, and so do
         # tasks that share a trigger.
         for asked, answer in self._memo:
             if asked == instant:
@@ -538,14 +538,14 @@ class Trigger:
         try:
             return self._next_fixed(instant) if self._fixed else self._next_wildcard(instant)
         except (ValueError, OverflowError):
-            return None  # Nothing before the year 10000, or in 50 years.
+            return None  # No tick before the year 10000, or within 50 years.
 
     def _next_fixed(self, instant: datetime) -> datetime:
         wall = instant.astimezone(self.zone).replace(tzinfo=None)
         while True:
             wall = self._next_wall(wall)
             tick = instant_of(wall, self.zone)
-            # Not later: a second wall time in the same gap, or the overlap's second pass.
+            # Not later for a second wall time in the same gap, or in the overlap's second pass.
             if tick > instant:
                 return tick
 
@@ -558,7 +558,7 @@ class Trigger:
             transition = first_transition(self.zone, known, tick)
             if transition is None:
                 return tick
-            # The transition itself is eligible, and _next_wall() is strictly after.
+            # The transition itself may be a tick, and _next_wall() returns only later times.
             start, known = transition - SECOND, transition
         return None
 
@@ -572,7 +572,7 @@ class Trigger:
     def latest_before(self, instant: datetime, floor: datetime) -> datetime | None:
         """Return the newest tick in (floor, instant], or None.
 
-        It probes 1, 2, 4, ... minutes back and then halves: a long gap costs no walk over it.
+        It probes 1, 2, 4, ... minutes back and then bisects, so that a long gap costs little.
         """
 
         def first_after(start: datetime) -> datetime | None:
@@ -595,14 +595,14 @@ class Trigger:
         return first_after(newest) or newest
 
     def ticks_after(self, instant: datetime) -> Iterator[datetime]:
-        """Yield all ticks after an instant, the first one first."""
+        """Yield the ticks after an instant, in order."""
         tick = self.next_after(instant)
         while tick is not None:
             yield tick
             tick = self.next_after(tick)
 
     def following(self, instant: datetime, number: int) -> list[datetime]:
-        """Return the next ticks after an instant, at most so many."""
+        """Return at most `number` ticks after an instant."""
         return list(itertools.islice(self.ticks_after(instant), number))
 
     def count(self, after: datetime, until: datetime, limit: int = 1000) -> int:
@@ -611,12 +611,12 @@ class Trigger:
         return sum(1 for _ in itertools.islice(inside, limit))
 
 
-# Cron expressions: read_cron() makes fields of a text, normal_form() numbers of times and months
-# for croniter, and days_named() says which days of a month are meant.
+# Cron expressions: read_cron() splits a text into fields, normal_form() turns times and months
+# into numbers for croniter, and days_named() returns the days of a month.
 
 
 class CronField(NamedTuple):
-    """One field of a cron expression: its name, its numbers, its words."""
+    """One field of a cron expression: its name, numbers and words."""
 
     name: str
     low: int
@@ -629,8 +629,8 @@ class CronField(NamedTuple):
         return self.high - self.low + 1
 
     def number(self, text: str) -> int:
-        """Return the number that digits, or three letters or more of a word, stand for."""
-        highest = 7 if self.words is WEEKDAYS else self.high  # Weekday 7 is Sunday once more.
+        """Return the number that digits, or at least three letters of a word, stand for."""
+        highest = 7 if self.words is WEEKDAYS else self.high  # Weekday 7 is Sunday, like 0.
         if re.fullmatch("[0-9]+", text):
             if not self.low <= int(text) <= highest:
                 raise ConfigurationError(f"{self.name} {text} is not in {self.low}-{highest}")
@@ -646,7 +646,7 @@ class CronField(NamedTuple):
     def numbers(self, text: str) -> set[int]:
         """Return the numbers of a list of ``*``, ``a`` and ``a-b``, each with or without a step.
 
-        A range goes round where its end comes before its beginning.
+        A range whose end comes before its start wraps around.
         """
         found: set[int] = set()
         for part in text.split(","):
@@ -671,7 +671,7 @@ class CronField(NamedTuple):
         return found
 
 
-# Not from the calendar module, whose names follow the process's locale.
+# The calendar module's names follow the process's locale, so they are not used.
 MONTHS = (
     *("JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY"),
     *("AUGUST", "SEPTEMBER", "OCTOBER", "NOVEMBER", "DECEMBER"),
@@ -702,7 +702,7 @@ WEEKDAY_OF_MONTH = re.compile("[^L#]+#[1-5]|L[^L#]+|[^L#]+L")
 
 
 def read_cron(expression: str, hash_key: str) -> list[str]:
-    """Return the five or six fields of a cron expression, aliases and ``H`` made concrete.
+    """Return the five or six fields of a cron expression, with aliases and ``H`` replaced.
 
     Raises ConfigurationError that names the field and the value.
     """
@@ -731,7 +731,7 @@ def without_chance(text: str) -> str:
         part = re.sub(r"^R(?=$|[(/])", "H", part, flags=re.IGNORECASE)
         if chance := re.fullmatch(r"([0-9]*|\*)~([0-9]*|\*)(/[0-9]+)?", part):
             low, high = chance[1].strip("*") or each.low, chance[2].strip("*") or each.high
-            # A bare H is no day after the 28th.
+            # A bare H is never a day after the 28th.
             bare = f"{low}-{high}" == f"{each.low}-{each.high}" != "1-31"
             part = f"{'H' if bare else f'H({low}-{high})'}{chance[3] or ''}"
         found.append(part)
@@ -739,11 +739,11 @@ def without_chance(text: str) -> str:
 
 
 def unhashed(field: CronField, text: str, hash_key: str) -> str:
-    """Replace Jenkins' ``H``, ``H/n``, ``H(a-b)``, ``H(a-b)/n`` by what the key makes of them."""
+    """Replace Jenkins' ``H``, ``H/n``, ``H(a-b)``, ``H(a-b)/n`` by values derived from the key."""
     match = re.fullmatch(r"H(?:\(([0-9]+)-([0-9]+)\))?(?:/([0-9]+))?", text)
     if match is None:
         return text
-    # Every month has a day 28.
+    # Every month has a 28th day.
     highest = 28 if field.name == "day of month" else field.high
     low = field.number(match[1]) if match[1] else field.low
     high = field.number(match[2]) if match[2] else highest
@@ -763,35 +763,34 @@ def digest_of(text: str) -> str:
 
 
 def hashed_number(text: str) -> int:
-    """Return a large number that a text has in every process."""
+    """Return a large number derived from a text, the same in every process."""
     return int(digest_of(text)[:16], 16)
 
 
 def normal_form(texts: Sequence[str]) -> str:
-    """Return what croniter is given of the fields: times and months in numbers, and each day.
+    """Return an expression for croniter: times and months in numbers, and every day.
 
-    Which days are meant, days_named() says.  Raises ConfigurationError that names the field and
-    the value.
+    days_named() selects the days.  Raises ConfigurationError that names the field and the value.
     """
     each_day = [*texts[:-3], "*", texts[-2], "*"]
     parts = list(map(_in_numbers, CRON_FIELDS[-len(texts) :], each_day))
     days_named(texts[-3], texts[-1], 2024, 1)
-    # The sixth field is the seconds, whatever the version.
+    # The sixth field is the seconds, in every version of croniter.
     return " ".join([*parts[-5:], *parts[:-5]])
 
 
 @functools.lru_cache(maxsize=256)
 def _in_numbers(field: CronField, text: str) -> str:
-    """Return a field in numbers alone, which all croniters since 1.0 read alike."""
+    """Return a field in numbers only, which all croniters since 1.0 read alike."""
     numbers = field.numbers(text)
     return "*" if len(numbers) == field.size else ",".join(map(str, sorted(numbers)))
 
 
 @functools.lru_cache(maxsize=1024)
 def days_named(day: str, weekday: str, year: int, month: int) -> frozenset[int]:
-    """Return the days of a month that two fields name: the day of month and the weekday.
+    """Return the days of a month that the fields day of month and weekday select.
 
-    Debian's rule (crontab(5)): both have to fit when one of them begins with a star, else either.
+    Debian's rule (crontab(5)): if one of them starts with a star, both must match, else either.
     """
     day, weekday = ("*" if text == "?" else text for text in (day, weekday))
     before = date(year, month, 1).isoweekday() - 1
@@ -803,12 +802,12 @@ def days_named(day: str, weekday: str, year: int, month: int) -> frozenset[int]:
 
 
 def length_of_month(year: int, month: int) -> int:
-    """Return how many days a month has."""
+    """Return the number of days in a month."""
     return calendar.monthrange(year, month)[1]
 
 
 def _days_by_number(text: str, weekdays: dict[int, int]) -> set[int]:
-    """Return which days of a month, given with their weekdays, ``1-7,L,L-3,LW,15W`` names."""
+    """Return the days of a month, given with their weekdays, that ``1-7,L,L-3,LW,15W`` names."""
     field, last, found = CRON_FIELDS[-3], len(weekdays), set()
     working = [day for day, weekday in weekdays.items() if 1 <= weekday <= 5]
     for part in text.split(","):
@@ -820,14 +819,14 @@ def _days_by_number(text: str, weekdays: dict[int, int]) -> set[int]:
             raise ConfigurationError(f"day of month {part!r} is not in L-1 to L-30")
         day = field.number(match["day"]) if match["day"] else last - int(match["before"] or 0)
         if match["nearest"] and day in weekdays:
-            # Never two: a Saturday is nearer to its Friday, a Sunday to its Monday.
+            # Never a tie: a Saturday is nearer to its Friday, a Sunday to its Monday.
             day = min(working, key=lambda each: abs(each - day))
         found.add(day)
     return found & weekdays.keys()
 
 
 def _days_by_weekday(text: str, weekdays: dict[int, int]) -> set[int]:
-    """Return which days of a month, given with their weekdays, ``MON-WED,SAT#2,5L`` names."""
+    """Return the days of a month, given with their weekdays, that ``MON-WED,SAT#2,5L`` names."""
     field, found = CRON_FIELDS[-1], set()
     for part in text.split(","):
         name, _, nth = part.partition("#")
@@ -843,8 +842,8 @@ def _days_by_weekday(text: str, weekdays: dict[int, int]) -> set[int]:
 class CronTrigger(Trigger):
     """The ticks of a cron expression: five fields, or six with seconds first.
 
-    `hash_key` decides what ``H`` stands for.  Raises ConfigurationError for an expression that is
-    not one, or that never comes.
+    `hash_key` determines the value of ``H``.  Raises ConfigurationError for an expression that is
+    invalid or has no ticks.
     """
 
     __slots__ = ("_croniter", "_dates", "_guard")
@@ -881,7 +880,7 @@ class CronTrigger(Trigger):
         while wall.year <= last_year:
             days = days_named(*self._dates, wall.year, wall.month)
             if wall.day not in days:
-                # On to the end of the day before the next one that is meant, or of the month.
+                # Skip to the end of the day before the next selected one, or of the month.
                 end = length_of_month(wall.year, wall.month)
                 day = min((each - 1 for each in days if each > wall.day), default=end)
                 wall = wall.replace(day=day, hour=23, minute=59, second=59)
@@ -899,7 +898,7 @@ class CronTrigger(Trigger):
 # user, who must be no program; and a program, which must be one.
 DAYS = r"(?:SUN|MON|TUE|WED|THU|FRI|SAT)(?:[A-Z]*DAY)?"
 FIELDS = rf"(?P<schedule>@\w+|(?:\S+\s+){{4}}\S+?(?:\s+(?![#,/-])(?:[\d*?L#,/-]|{DAYS})+)?)\s+"
-# Quartz counts weekdays from Sunday, the 1: where it writes a number, no advice would be right.
+# Quartz counts weekdays from Sunday = 1, so no advice would be right where it writes a number.
 NOT_QUARTZ = r"(?!.*\?.*(?<![#\d])\d\S*\s+\S+$)(?P<schedule>"
 STARTERS = (
     r"(?:exec|env|time|timeout|nohup|nice|ionice|sudo|flock|chronic|run-parts|[a-z]{0,2}sh"
@@ -911,22 +910,22 @@ HINTS = (
     ("it is in quotes", r"""["'`](?P<schedule>.*)["'`]"""),
     (
         # Not POSIX's UTC-2, which counts the hours the other way round.
-        "a zone stands before it",
+        "a zone precedes it",
         r"""(?:(?:CRON_)?TZ=["']?:?(?!\w+[+-]?\d))?(?P<timezone>[A-Z][^\s"']*)["']?\s+"""
         r"(?P<schedule>.+)",
     ),
-    ("a zone stands behind it", FIELDS + r"(?P<timezone>(?:[A-Z]|[+-]\d\d)\S*)(?P<rest>\s.*|)"),
+    ("a zone follows it", FIELDS + r"(?P<timezone>(?:[A-Z]|[+-]\d\d)\S*)(?P<rest>\s.*|)"),
     ("a comment stands behind it", FIELDS + r"(?:#|//|;).*"),
     ("a comment stands behind it", r"(?P<schedule>.+\*)#(?!\d).*"),
     (
         "the user {user} and a command stand behind it",
         rf"{FIELDS}(?P<user>root|(?!(?:{STARTERS}|{DAYS})\s)[A-Z_][\w-]*(?=\s+{STARTED}))\s+(?P<command>.+)",
     ),
-    ("a command stands behind it", rf"{FIELDS}(?P<command>(?:{COMMAND}|(?P<program>\S+)).*)"),
+    ("a command follows it", rf"{FIELDS}(?P<command>(?:{COMMAND}|(?P<program>\S+)).*)"),
     ("no schedule has a year", NOT_QUARTZ + r".+?)\s+(?:19|20)[0-9]{2}[0-9,/*-]*"),
     ("no schedule has a year", NOT_QUARTZ + r".*\?.*|(?:[\w*]\S*\s+){5}[\w*]\S*)\s+\*(?:/\d+)?"),
 )
-# Each blank has one place in it, so that no text takes long to refuse.
+# Each blank can match in one place only, so that refusing a text is fast.
 UNIT = r"([smhdw]|(?:sec|second|min|minute|hr|hour|day|week)s?)(?![a-z]) ?"
 LENGTH = rf"(?:([0-9]{{1,5}}(?:\.[0-9]{{1,3}})?) ?)?{UNIT}"
 # Seconds, and the cron text of so many of them.
@@ -999,7 +998,7 @@ def _length_meant(text: str) -> str:
 def _refusal(text: str) -> str:
     """Return why a text is no cron expression, without advice; "" when it is one."""
     try:
-        normal_form(read_cron(text, ""))  # First: it gives no advice in turn.
+        normal_form(read_cron(text, ""))  # First: CronTrigger would ask for advice in turn.
         CronTrigger(text)
     except ConfigurationError as error:
         return str(error)
@@ -1009,10 +1008,10 @@ def _refusal(text: str) -> str:
 class IntervalTrigger(Trigger):
     """The ticks of a timedelta, or of a builder such as ``schedule.every(10).minutes``.
 
-    A timedelta is counted in UTC from an instant that the hash key chooses.  A builder's seconds,
+    A timedelta is counted in UTC from an instant derived from the hash key.  A builder's seconds,
     minutes and hours are counted in UTC from the epoch; days, weeks (from Monday) and ``.at()`` on
-    the wall clock.  So all processes see the same ticks.  Raises ConfigurationError for what the
-    `schedule` library can say and a stateless schedule cannot.
+    the wall clock.  All processes therefore see the same ticks.  Raises ConfigurationError for a
+    builder that a stateless schedule cannot express.
     """
 
     __slots__ = ("_phase", "period")
@@ -1070,7 +1069,7 @@ UNION = " | "  # between the texts of a union's parts
 
 
 class UnionTrigger(Trigger):
-    """The ticks of several triggers: a tick of any of them is a tick."""
+    """The ticks of several triggers together."""
 
     __slots__ = ("_parts",)
 
@@ -1099,7 +1098,7 @@ def is_hashed(schedule: object) -> bool:
 
 
 def as_written(schedule: Any) -> str:
-    """Return the text of a valid schedule for lists, without what a hash key adds."""
+    """Return a valid schedule as text for lists, without the part that a hash key adds."""
     if isinstance(schedule, list | tuple):
         return UNION.join(map(as_written, schedule))
     if isinstance(schedule, str):
@@ -1119,7 +1118,7 @@ def _every_so(number: int, unit: str) -> str:
     return f"every {number} {unit}" if number > 1 else f"every {unit.removesuffix('s')}"
 
 
-# Kept while a task has one: to make it costs more than all else that a start does for a task.
+# Shared while a task has one: making it costs more than the rest of a task's start.
 _cron_triggers: weakref.WeakValueDictionary[tuple[str, str, str], CronTrigger]
 _cron_triggers = weakref.WeakValueDictionary()
 
@@ -1152,11 +1151,11 @@ def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger
 
 
 # ================================================================================================
-# 4. Tasks: what is to be done.
+# 4. Tasks: what to do, and when.
 # ================================================================================================
 
 TaskFunction = Callable[..., object]
-# Told of each task that is made while task files load.
+# Called with each task that is made while task files load.
 task_made: contextvars.ContextVar[Callable[[Task], None] | None] = contextvars.ContextVar(
     "housekeeper_task_made", default=None
 )
@@ -1207,9 +1206,9 @@ class Task:
     each_host: bool = False
     description: str = ""
     sentry: bool | Mapping[str, object] = True
-    # How `run` takes the application; found out here, because looking costs as much as half a run.
+    # How `run` takes the application; looked up once, because that takes half as long as a run.
     _app_parameter: inspect.Parameter | None = field(default=None, init=False, repr=False)
-    # Kept, so that it is not made once more for the scheduler.
+    # Kept, so that the scheduler need not make it again.
     _trigger: Trigger | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -1250,7 +1249,7 @@ class Task:
             object.__setattr__(self, "startup", self.startup or True)
         if self.timezone is not None:
             zone_named(self.timezone)
-            # From here on it is the same wherever it is shown.
+            # Resolved here, so that it is the same wherever it is shown.
             object.__setattr__(self, "timezone", zone_name(self.timezone))
         if self.schedule is not None:
             trigger = make_trigger(self.schedule, self.timezone or "UTC", hash_key="any will do")
@@ -1259,7 +1258,7 @@ class Task:
     def __call__(self, app: object = NO_APP) -> object:
         """Run the task here and now, without a ledger: for tests and shells.
 
-        Return what the function returns or the command prints; raises what the function raises,
+        Returns the function's result or the command's output; raises what the function raises,
         CommandFailed, and HousekeeperError for a function that needs the application.
         """
         if self.run is None:
@@ -1292,7 +1291,7 @@ TASK_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def _is_flag(value: object) -> bool:
-    return value in (True, False)  # The "0" or "false" of a variable would mean the contrary.
+    return value in (True, False)  # The "0" or "false" of a variable would count as true.
 
 
 def _is_seconds(value: object) -> bool:
@@ -1331,14 +1330,14 @@ def _is_path(value: object) -> bool:
 def _check_environment(value: object) -> bool:
     for name, text in value.items() if isinstance(value, Mapping) else [("", "")]:
         if not _is_text(name) or not name or "=" in name or not _is_text(text):
-            # Its texts may be secrets.
+            # The values may be secrets.
             raise ConfigurationError(
                 f"env= holds something other than names and texts, at {name!r}"
             )
     return True
 
 
-# The most that Sentry takes; margin and runtime are minutes.
+# Sentry's limits; margin and runtime are minutes.
 SENTRY_NUMBERS = {
     "checkin_margin": 40_320,
     "max_runtime": 10_080,
@@ -1367,7 +1366,7 @@ def _check_sentry(options: object) -> bool:
     return isinstance(options, bool | Mapping)
 
 
-# What a value has to be, and the words for one that is not.
+# A check of a value, and the words for a value that fails it.
 Wanted = tuple[Callable[[Any], bool], str]
 IS_FLAG: Wanted = (_is_flag, "is neither True nor False")
 IS_SECONDS: Wanted = (_is_seconds, "is not a number of seconds, 0 or more")
@@ -1394,9 +1393,9 @@ def check_option(name: str, value: object, wanted: Wanted) -> None:
 
 
 def _is_plain(code: CodeType) -> bool:
-    """Tell at a glance that a function takes nothing and runs when called, as most do.
+    """Tell quickly whether a function has no parameters and runs when called, as most do.
 
-    Asking `inspect` is two thirds of what it costs to make a Task.
+    Asking `inspect` takes two thirds of the time to make a Task.
     """
     parameters = code.co_argcount + code.co_kwonlyargcount
     others = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -1405,7 +1404,7 @@ def _is_plain(code: CodeType) -> bool:
 
 
 def _app_parameter_of(function: object) -> inspect.Parameter | None:
-    """Return the function's parameter ``app``, when it has one; raises ConfigurationError."""
+    """Return the function's parameter ``app``, if it has one; raises ConfigurationError."""
     if not callable(function):
         raise ConfigurationError(f"run={function!r} is not a function")
     if isinstance(function, FunctionType) and _is_plain(function.__code__):
@@ -1435,21 +1434,21 @@ def _app_parameter_of(function: object) -> inspect.Parameter | None:
 
 
 def start_command(task: Task, run_id: str = "") -> subprocess.Popen[bytes]:
-    """Start a task's command in a session and a process group of its own.
+    """Start a task's command in its own session and process group.
 
-    All that it starts inherits the run's id in HOUSEKEEPER_RUN.  Raises CommandFailed.
+    Its child processes inherit the run's id in HOUSEKEEPER_RUN.  Raises CommandFailed.
     """
     shell = isinstance(task.command, str)
     arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         raise CommandFailed(
-            "the process ignores SIGCHLD, so nobody would hear how a command ends;"
+            "the process ignores SIGCHLD, which hides the exit codes of commands;"
             " call signal.signal(signal.SIGCHLD, signal.SIG_DFL)",
             127,
         )
     environment = {**os.environ, "HOUSEKEEPER_RUN": run_id}
     environment.pop("HOUSEKEEPER_TOKEN", None)
-    # A thread may block signals, a server's for one, and what it starts would never get them.
+    # A thread, such as a server's, may block signals; its child processes would never get them.
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         return subprocess.Popen(
@@ -1471,7 +1470,7 @@ def start_command(task: Task, run_id: str = "") -> subprocess.Popen[bytes]:
 
 
 def how_it_ended(code: int, last_lines: Iterable[str]) -> str:
-    """Return in a line how a command ended, with its last words."""
+    """Return one line on how a command ended, with its last lines of output."""
     if code < 0:
         names = {known.value: known.name for known in signal.Signals}
         how = f"the command was ended by {names.get(-code, f'signal {-code}')}"
@@ -1512,9 +1511,9 @@ def task(
     description: str = "",
     sentry: bool | Mapping[str, object] = True,
 ) -> Callable[[TaskFunction], Task]:
-    """Make a Task of the function below; see Task for the options.
+    """Make a Task of the decorated function; see Task for the options.
 
-    The name is the function's, with dashes; the description the first line of its docstring.
+    Defaults: the function's name with dashes, and the first line of its docstring as description.
     """
     options: dict[str, Any] = dict(locals())
     if options.pop("function") is not None:
@@ -1522,7 +1521,7 @@ def task(
 
     def make(function: TaskFunction) -> Task:
         own_name = getattr(function, "__name__", "")
-        # Without a name of its own, a partial for example, its docstring is its class's.
+        # A callable without a name, such as a partial, has the docstring of its class.
         first_line = (inspect.getdoc(function) or "").partition("\n")[0] if own_name else ""
         given = {
             "name": name or own_name.strip("_").replace("_", "-"),
@@ -1539,7 +1538,7 @@ def task(
 
 
 class Status(str, Enum):
-    """What became of a run."""
+    """The state or outcome of a run."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -1550,7 +1549,7 @@ class Status(str, Enum):
     MISSED = "missed"
     CRASHED = "crashed"
 
-    # Enum's own is written in Python, and outcomes are counted by it.
+    # Enum's own hash is written in Python, and each outcome that is counted needs it.
     __hash__ = str.__hash__
 
     def __str__(self) -> str:
@@ -1558,7 +1557,7 @@ class Status(str, Enum):
 
 
 class Reason(str, Enum):
-    """Why there is a run."""
+    """Why a run was made."""
 
     SCHEDULE = "schedule"
     STARTUP = "startup"
@@ -1569,7 +1568,7 @@ class Reason(str, Enum):
 
 
 class Progress(NamedTuple):
-    """How far a run has come; `total` is None when nobody knows."""
+    """How far a run has come; `total` is None when it is unknown."""
 
     done: float
     total: float | None = None
@@ -1585,8 +1584,8 @@ class Run:
     """One recorded occurrence of a task.  Instants are UTC.
 
     `scheduled_for` is the tick (None for startup and manual runs).  A skipped or missed row may
-    stand for `count` ticks, of which it names the last.  `note` says in a few words why it ended
-    as it did; `error` holds the traceback.
+    stand for `count` ticks, and names the last of them.  `note` says briefly why the run ended as
+    it did; `error` holds the traceback.
     """
 
     id: str
@@ -1594,7 +1593,7 @@ class Run:
     reason: Reason
     status: Status
     runner: str = ""
-    key: str = field(default="", repr=False)  # the ledger's, of its task
+    key: str = field(default="", repr=False)  # the task's key in the ledger
     scheduled_for: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -1607,18 +1606,18 @@ class Run:
     progress_made: Progress | None = None
     stop_asked_at: datetime | None = None
     stop_reason: str = ""
-    group: str = field(default="", repr=False)  # of its command's processes: see end_group()
+    group: str = field(default="", repr=False)  # its command's process group: see end_group()
 
     @property
     def duration(self) -> float | None:
-        """Seconds from start to end; None while it runs or when it never started."""
+        """Seconds from start to end; None while it runs, or if it never started."""
         if self.started_at is None or self.finished_at is None:
             return None
-        # Never less than none: it may have been stopped between its claim and its tick.
+        # Never negative: the run may have been stopped between its claim and its tick.
         return max(0.0, (self.finished_at - self.started_at).total_seconds())
 
     def as_dict(self) -> dict[str, object]:
-        """Return it as plain values for JSON, instants as RFC 3339."""
+        """Return the run as plain values for JSON, instants as RFC 3339."""
         values = {field.name: getattr(self, field.name) for field in fields(Run)}
         values["progress"] = values.pop("progress_made")
         del values["key"], values["group"]
@@ -1627,7 +1626,7 @@ class Run:
 
 
 def _plain(value: object) -> object:
-    """Return a value as JSON knows it."""
+    """Return a value in a form that JSON can hold."""
     if isinstance(value, Run):
         return value.as_dict()
     if isinstance(value, datetime):
@@ -1638,22 +1637,22 @@ def _plain(value: object) -> object:
 
 
 def storable(text: str) -> str:
-    """Return a text as each database takes it: a plain str, no NUL, no half surrogate pair."""
-    # Not text.encode(): a subclass of str may have one of its own.
+    """Return a text that every database can store: a plain str, no NUL, no lone surrogates."""
+    # Not text.encode(), which a subclass of str may override.
     return str.encode(text, "utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
-# Back to the start of the line, or what erases it.
+# A return to the start of the line, or a sequence that erases it.
 BACK = re.compile(r"\r|\x1b\[[02]?K")
 
 
 def left_of(line: str) -> str:
-    """Return what a line shows in the end that goes back to its start, as progress bars do."""
+    """Return the final text of a line that overwrites itself, as progress bars do."""
     return next(filter(None, reversed(BACK.split(line))), "")
 
 
 class Output:
-    """What a run has printed and logged: the head and the tail of it, with secrets masked."""
+    """The head and the tail of what a run printed and logged, with secrets masked."""
 
     __slots__ = ("_cut", "_head", "_line", "_lock", "_tail")
 
@@ -1661,19 +1660,19 @@ class Output:
     LONGEST = 8192  # characters of a line; the rest of a longer one is dropped
 
     def __init__(self) -> None:
-        # Guards all below: the threads of a task print at once, and others read meanwhile.
+        # Guards all below: the threads of a task print concurrently, and others read meanwhile.
         self._lock = threading.Lock()
-        self._line = ""  # the last line, which has no end yet
+        self._line = ""  # the last line, still incomplete
         self._head = self._tail = ""
         self._cut = 0
 
     def add(self, text: str) -> list[str]:
-        """Add text; return the lines that it has completed, as they are kept."""
+        """Add text; return the lines that it completes, as they are kept."""
         text = storable(text)
         with self._lock:
             *whole, line = (self._line + text).split("\n")
             lines = [self._as_kept(each) for each in whole]
-            # By one more than is kept, to know that there was more.
+            # One character more than is kept shows that the line was longer.
             went_back = line and not BACK.split(line)[-1]
             self._line = left_of(line)[: self.LONGEST + 1] + ("\r" if went_back else "")
             text = "".join(f"{each}\n" for each in lines)
@@ -1685,11 +1684,11 @@ class Output:
             return lines
 
     def end_line(self) -> list[str]:
-        """End the last line, if it has no end yet; return it."""
+        """Complete the last line, if it is incomplete; return it."""
         return self.add("\n") if self._line else []
 
     def text(self) -> str:
-        """Return what was kept, the cut marked."""
+        """Return the kept text, with the cut marked."""
         with self._lock:
             cut = f"\n[... {self._cut:,} characters cut ...]\n" if self._cut else ""
             return self._head + cut + self._tail + self._as_kept(self._line)
@@ -1698,7 +1697,7 @@ class Output:
         line = left_of(line)
         if len(line) <= self.LONGEST:
             return mask_secrets(line)
-        # A password that the cut has parted from its @ is known by what stands before it.
+        # A password that the cut separated from its @ is recognized by the text before it.
         kept = CUT_PASSWORD.sub(r"\1***", mask_secrets(line[: self.LONGEST]))
         return f"{kept} [... line cut ...]"
 
@@ -1714,12 +1713,12 @@ def printable(text: str) -> str:
     return ESCAPES.sub("", text)
 
 
-# Words without which there is nothing to look for, a pattern, and what takes the secret's place.
-# A pattern takes time in proportion to the text, whoever wrote that.
+# Words of which a text must contain one, a pattern, and the replacement for the secret.  Every
+# pattern takes linear time, on any text.
 SECRETS = [
     (words.split(), re.compile(pattern), instead)
     for words, pattern, instead in (
-        # To the last @ of the word; and, with blanks in it, to the first @ that is near.
+        # Up to the last @ of the word; or, with blanks in it, up to the first @ nearby.
         ("@", r"""(://[^\s:/]*:)(?:(?!://|["'][,:)}\]])\S)*@""", r"\1***@"),
         (
             "@",
@@ -1727,14 +1726,14 @@ SECRETS = [
             r"\1***@",
         ),
         ("@", r"(://)[^\s:/@]{20,}@", r"\1***@"),  # a token in the place of a user
-        # What libpq repeats of a URL that it cannot read, and what is a password often enough.
+        # The part of an unreadable URL that libpq quotes, which is often a password.
         (
             '"',
             r"""(?x)((?:percent-encoded\ token | spaces\ found\ in | missing\ "="\ after
                 | (?:integer|port)\ \w+ ):?\ )"[^"\n]*\"""",
             r'\1"***"',
         ),
-        # In libpq's quotes, in those of a shell, of Python or of JSON in JSON, or in none.
+        # In the quotes of libpq, of a shell, of Python or of JSON in JSON, or unquoted.
         (
             "pass pwd secret -- keyid key_id token= token: key= key: "
             """token" token' token\\ key" key' key\\""",
@@ -1765,8 +1764,8 @@ CUT_PASSWORD = re.compile(r"(://[^\s:/]*:)(?!\d*/)[^\s@]*$")
 
 
 def mask_secrets(text: str) -> str:
-    """Return a text in which *** stands for passwords, tokens and keys."""
-    # Most runs have no error and no note.
+    """Return a text with *** in place of passwords, tokens and keys."""
+    # The text is empty for most runs: no error, no note.
     lower = text.lower()
     for words, pattern, instead in SECRETS if text else ():
         if any(word in lower for word in words):
@@ -1775,9 +1774,9 @@ def mask_secrets(text: str) -> str:
 
 
 class Flag:
-    """A threading.Event of which only waiting has a cost: a run has two, and few are waited for.
+    """A threading.Event that costs nothing until a thread waits for it.
 
-    Two events would be a sixth of a run's time (measured).
+    A run has two, and few are waited for; two events would take a sixth of its time (measured).
     """
 
     __slots__ = ("_is_set", "_waiting")
@@ -1787,22 +1786,22 @@ class Flag:
         self._waiting: list[threading.Event] = []
 
     def is_set(self) -> bool:
-        """Tell whether it is set."""
+        """Tell whether the flag is set."""
         return self._is_set
 
     def set(self) -> None:
-        """Set it, and wake who waits."""
-        # Marked before it looks who waits, and wait() looks in the other order.
+        """Set the flag, and wake all waiting threads."""
+        # Set before the waiters are read; wait() works in the other order.
         self._is_set = True
         for event in list(self._waiting):
             event.set()
 
     def clear(self) -> None:
-        """Take it back."""
+        """Clear the flag."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, at most so many seconds; tell whether it is."""
+        """Wait at most `timeout` seconds until the flag is set; tell whether it is."""
         event = threading.Event()
         self._waiting.append(event)
         try:
@@ -1815,21 +1814,21 @@ class Stage(Enum):
     """Where a live run stands between its claim and its end."""
 
     WAITING = "waiting"  # for a worker, or for its retry
-    INSIDE = "inside"  # an attempt
+    INSIDE = "inside"  # in an attempt
     SETTLED = "settled"  # the attempt's outcome is decided: too late to stop it
 
 
-_looking = threading.RLock()  # held so that nobody switches collecting on while another one looks
+_looking = threading.RLock()  # held so that no thread enables collection while another one looks
 _shortened = threading.Lock()  # held while turns are short, so that each one finds the usual
 
 
 @contextlib.contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Keep garbage from being collected while the frames of other threads are looked at.
+    """Disable garbage collection while the frames of other threads are read.
 
-    Some releases of Python 3.10 to 3.12 hold a lock meanwhile that each new thread needs, and hang
-    for ever when garbage is collected in there whose end lets another thread go on, such as an
-    SQLite statement's (python/cpython#106883; on 3.11.7, 3 of 3 tries hung within a second).
+    Some releases of Python 3.10 to 3.12 then hold a lock that each new thread needs.  They hang
+    for ever when garbage is collected there whose end lets another thread go on, such as an SQLite
+    statement's (python/cpython#106883; on 3.11.7, 3 of 3 tries hung within a second).
     """
     with _looking:
         collects = gc.isenabled()
@@ -1861,7 +1860,7 @@ def _short_turns() -> Iterator[None]:
 
 
 def frame_of(thread_id: int | None) -> FrameType | None:
-    """Return what a thread is executing now, or None when it has ended."""
+    """Return the frame that a thread is executing, or None when the thread has ended."""
     with _nothing_collected():
         return sys._current_frames().get(thread_id or 0)
 
@@ -1874,7 +1873,7 @@ def frame_of(thread_id: int | None) -> FrameType | None:
 
 
 def green_threads() -> str:
-    """Name the library that has put its own in the place of threads; "" when none has."""
+    """Return the name of the library that has replaced threads with its own; or ""."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if gevent is not None and gevent.is_module_patched("threading"):
         return "gevent"
@@ -1913,8 +1912,8 @@ def _is_open(frames: list[FrameType]) -> bool:
     return bool(frames) and not any(closed)
 
 
-# An interrupt that breaks into the first ones can leave a lock held which every thread needs; what
-# is raised in a callback of the last ones Python only reports.
+# An interrupt inside the first ones can leave a lock held that every thread needs; inside a
+# callback of the last ones, Python only reports it.
 UNBROKEN = {"logging", "threading", "queue", "importlib", "_frozen_importlib"}
 UNBROKEN |= {"weakref", "_weakrefset"}
 # The first waiter.acquire(), indented less, does not wait: its thread has the condition's lock.
@@ -1923,18 +1922,18 @@ WAITS = re.compile(r"^ {16}.*waiter\.acquire\(|lock\.acquire\(block, timeout\)|_
 
 @functools.cache
 def _waiting_lines() -> set[int]:
-    """Return the lines of `threading` that wait for others, and hold nothing meanwhile.
+    """Return the lines of `threading` that wait for other threads, and hold no lock meanwhile.
 
-    Without them, a task that only ever waits there could never be interrupted.
+    Without them, a task that only waits there could never be interrupted.
     """
     source = linecache.getlines(threading.__file__)
     return {number for number, line in enumerate(source, start=1) if WAITS.search(line)}
 
 
 def _is_interruptible(frames: list[FrameType]) -> bool:
-    """Tell whether a thread in these frames of a task is in nobody's lock."""
+    """Tell whether a thread in these frames of a task holds none of the locks that matter."""
     threads = [each for each in frames if each.f_globals is vars(threading)]
-    # A thread that it starts has its number for a moment, and would get the interrupt.
+    # A thread being started has its starter's id for a moment, and would get the interrupt.
     starts = [each.f_locals["self"] for each in threads if each.f_code.co_name == "start"]
     if not _is_open(frames) or any(thread.ident is None for thread in starts):
         return False
@@ -1947,7 +1946,7 @@ def _is_interruptible(frames: list[FrameType]) -> bool:
 
 
 class LiveRun(Run):
-    """A run that goes on in this process."""
+    """A run in progress in this process."""
 
     def __init__(self, *, definition: Task, clock: Clock, key: str, **values: Any) -> None:
         values = {"task": definition.name, "status": Status.RUNNING, "key": key, **values}
@@ -1961,7 +1960,7 @@ class LiveRun(Run):
         self.exception: BaseException | None = None
         self.ended = Flag()
         self.kill: Callable[[], object] | None = None  # ends a command's processes at once
-        self.on_group: Callable[[LiveRun], object] | None = None  # told when that is known
+        self.on_group: Callable[[LiveRun], object] | None = None  # told when its group is known
         self._stop = Flag()
         self._callbacks: list[Callable[[], object]] = []
         # Guards all below: whether and how the run is asked to stop, and which thread it is in.
@@ -1970,7 +1969,7 @@ class LiveRun(Run):
         self._thread_id: int | None = None
         self._greenlet: Any = None  # that is the thread, where threads are replaced
         self._entry: FrameType | None = None
-        self._interrupt: type[BaseException] | None = None  # what its thread is to be stopped with
+        self._interrupt: type[BaseException] | None = None  # what is to be raised in its thread
         self._sent = False
 
     @property
@@ -2006,7 +2005,7 @@ class LiveRun(Run):
         return forget
 
     def begin_attempt(self, number: int) -> bool:
-        """Go on to an attempt; False when the run was asked to stop before it."""
+        """Enter an attempt; return False when the run was asked to stop before it."""
         with self._guard:
             if self.cancelled:
                 return False
@@ -2015,17 +2014,17 @@ class LiveRun(Run):
             return True
 
     def settle(self) -> bool:
-        """End an attempt: from here on it cannot be stopped.  Tell whether it was asked to."""
+        """End an attempt, which can no longer be stopped; tell whether it was asked to stop."""
         with self._guard:
             self._stage = Stage.SETTLED
-            # Emptied, because a thread may be calling them back; and another list, so that it
-            # calls none of the next attempt's.
+            # Cleared, because a thread may be calling them; and replaced, so that it calls none of
+            # the next attempt's.
             self._callbacks.clear()
             self._callbacks = []
             return self.cancelled
 
     def await_retry(self) -> None:
-        """Make the run one that can be stopped again, after an attempt that failed."""
+        """Make the run stoppable again after a failed attempt."""
         with self._guard:
             self._stage = Stage.WAITING
             self._interrupt, self._sent = None, False
@@ -2036,10 +2035,10 @@ class LiveRun(Run):
     def stop(
         self, reason: Status, note: str, attempt: int | None = None, *, insist: bool = True
     ) -> Callable[[], None] | None:
-        """Ask the run to stop; return a function that sees to it, for a thread of its own.
+        """Ask the run to stop; return a function that carries this out, for a separate thread.
 
-        Insisting, that interrupts the task's function; it logs, and calls the on_cancel callbacks.
-        None when the run was asked before, or when it, or the attempt that is named, is over.
+        It logs, calls the on_cancel callbacks and, with `insist`, interrupts the task's function.
+        None when the run was asked before, or when it or the named attempt is over.
         """
         stack = self.stack()
         with self._guard:
@@ -2058,13 +2057,13 @@ class LiveRun(Run):
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run's thread is not only asked, but made to stop."""
+        """Whether the run's thread is interrupted, not only asked to stop."""
         return self._interrupt is not None
 
     def _see_to_stop(self, note: str, attempt: int, callbacks: list[Callable[[], object]]) -> None:
-        # In its own thread it hears in obey().
+        # The run's own thread is interrupted in obey().
         insists = self._interrupt is not None and self._thread_id != threading.get_ident()
-        # On another thread, because the callbacks may block for as long as they like.
+        # On another thread, because the callbacks may block for any length of time.
         apart = insists and self._interrupt_apart(attempt)
         try:
             logger.warning("Task %s was asked to stop: %s", self.task, note)
@@ -2074,7 +2073,7 @@ class LiveRun(Run):
                 self._await_interrupt(attempt)
 
     def _interrupt_apart(self, attempt: int) -> bool:
-        """Start a thread that interrupts an attempt; tell whether there is one."""
+        """Start a thread that interrupts an attempt; tell whether it started."""
         work, name = self._await_interrupt, "housekeeper-stop"
         try:
             threading.Thread(target=work, args=(attempt,), name=name, daemon=True).start()
@@ -2094,7 +2093,7 @@ class LiveRun(Run):
         try:
             callback()
         except BaseException as error:
-            # In the run's own thread it may be an interrupt, which is meant for the task.
+            # In the run's own thread the error may be an interrupt, which is meant for the task.
             own_thread = self._thread_id == threading.get_ident()
             if own_thread and not isinstance(error, Exception):
                 raise
@@ -2113,18 +2112,18 @@ class LiveRun(Run):
         greenlet = self._greenlet
         return frame_of(self._thread_id) if greenlet is None else greenlet.gr_frame
 
-    # The fence round interrupting: PyThreadState_SetAsyncExc delivers to a thread, not to a run,
-    # and an instant late it would kill the pool's worker.  So it is sent at most once an attempt,
-    # only while the thread id is set, and leave() catches what was sent and has not arrived.
+    # The fence around interrupts: PyThreadState_SetAsyncExc addresses a thread, not a run, and an
+    # interrupt that arrives late would kill the pool's worker.  So at most one is sent per
+    # attempt, only while the thread id is set, and leave() catches one that has not arrived yet.
 
     def enter(self) -> None:
-        """Declare that this thread is now inside the task, whose attempt the caller makes."""
+        """Declare that this thread is now inside the task; the caller makes the attempt."""
         with self._guard:
             self._thread_id, self._entry = threading.get_ident(), sys._getframe(1)
             self._greenlet = sys.modules["greenlet"].getcurrent() if green_threads() else None
 
     def _await_interrupt(self, attempt: int) -> None:
-        """Interrupt an attempt as soon as its thread is in nobody's lock."""
+        """Interrupt an attempt as soon as its thread is outside the locks that matter."""
         interrupted = False
         while not interrupted:
             interrupted = self._interrupt_after(0.01, attempt)
@@ -2158,10 +2157,10 @@ class LiveRun(Run):
             self._greenlet.throw(interrupt)
 
     def obey(self) -> None:
-        """Raise what the task's thread is to be stopped with.
+        """Raise the interrupt of the task's thread, if there is one.
 
-        Called by what a task calls to log, to print and to use Housekeeper: a task that does
-        nothing else may let another thread look only in there, where it is in a lock each time.
+        Logging, printing and Housekeeper's methods call this: a task that does nothing else may
+        let other threads run only inside those calls, where it always holds a lock.
         """
         if self._interrupt is None or self._thread_id != threading.get_ident():
             return
@@ -2237,14 +2236,14 @@ def _raise_at(
 
 
 def _catch_pending_interrupt() -> None:
-    """Let an exception that was sent to this thread arrive here, by sending another over it.
+    """Make an exception that was sent to this thread arrive here, by sending another over it.
 
-    Taking it back with NULL leaves CPython's eval breaker set up to 3.12: every instruction
+    Cancelling it with NULL leaves CPython's eval breaker set, up to 3.12: every instruction
     becomes slower, and under a profiler or a coverage tool the thread hangs.
     """
     with contextlib.suppress(RunTimedOut):
         _raise_in_thread(threading.get_ident(), RunTimedOut)
-        for _ in range(1000):  # It arrives at the first jump back at the latest.
+        for _ in range(1000):  # It arrives at the first backward jump at the latest.
             pass
 
 
@@ -2258,7 +2257,7 @@ def _of_run(name: str, doc: str) -> Any:
 
 
 class CurrentRun:
-    """What a task sees of its run.  Nothing of it can be set; instants are UTC."""
+    """A task's read-only view of its run; instants are UTC."""
 
     __slots__ = ("_run",)
     _run: LiveRun
@@ -2276,25 +2275,25 @@ class CurrentRun:
         self._run = run
 
     def check_cancelled(self) -> None:
-        """Raise RunCancelled, or RunTimedOut after the timeout, when asked to stop."""
+        """Raise RunCancelled, or RunTimedOut after the timeout, if the run was asked to stop."""
         if self.cancelled:
             timed_out = self._run.stop_reason == Status.TIMED_OUT
             raise (RunTimedOut if timed_out else RunCancelled)(self._run.note)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but wake when asked to stop; tell whether it was."""
+        """Sleep, but wake up when the run is asked to stop; tell whether it was."""
         return self._run.wait(seconds)
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call a function, from another thread, when the run is asked to stop.
+        """Call a function, on another thread, when the run is asked to stop.
 
-        At once when it already was; not after the attempt has ended.  Returns a function that
-        takes the callback back.
+        If the run was asked already, the call is made at once, on this thread; after the attempt's
+        end it is not made.  Returns a function that removes the callback.
         """
         return self._run.on_cancel(callback)
 
     def progress(self, done: float, total: float | None = None, unit: str = "") -> None:
-        """Say how far the run has come; shown by `list`, `history` and `run`."""
+        """Report how far the run has come; `list`, `history` and `run` show it."""
         whole = None if total is None else _finite(total)
         self._run.progress_made = Progress(_finite(done), whole, storable(str(unit))[:100])
 
@@ -2305,9 +2304,9 @@ _NO_TASK = Task("none", lambda: None)
 def current_run() -> CurrentRun:
     """Return the run that the calling code belongs to.
 
-    Outside a run it is one of no task, which nobody stops and nothing records, so that a task's
-    function can be called anywhere.  Threads started by a task belong to its run when they are
-    given a copy of its context (``contextvars.copy_context().run``).
+    Outside a run, return one of no task that is never stopped or recorded, so that a task's
+    function can be called anywhere.  A thread that a task starts belongs to its run when it runs
+    in a copy of its context (``contextvars.copy_context().run``).
     """
     run = _current_run.get()
     if run is None:
@@ -2325,13 +2324,13 @@ HEALTH_LIMIT = 2.0  # the same, for a call of health()
 LEASE = 60  # seconds without a heartbeat after which a run may be called crashed
 STARTUP_ONCE_IN = 60  # seconds in which the processes of one start are expected to come up
 AHEAD = 1  # seconds that a tick may be ahead of the ledger's clock
-# How long before a tick it is claimed, so that its run begins with it instead of waiting for the
-# ledger: enough for a disk or a server nearby.  What stands in a tick's way counts when it comes.
+# How long before a tick its claim is made, so that the run starts with the tick instead of waiting
+# for the ledger: enough for a disk or a nearby server.  Obstacles count only at the tick.
 LEAD = timedelta(milliseconds=5)
 KEEP_ROWS, KEEP_DAYS = 1000, 90
 LISTED_PAUSES = 100
-BEAT_EVERY = 60.0  # seconds between two signs of life of a runner
-SEEN_WITHIN = 150.0  # seconds in which a runner that lives has been seen
+BEAT_EVERY = 60.0  # seconds between two beats of a runner
+SEEN_WITHIN = 150.0  # seconds since the last beat within which a runner is alive
 
 _call_limit: contextvars.ContextVar[float] = contextvars.ContextVar(
     "housekeeper_call_limit", default=CALL_LIMIT
@@ -2340,7 +2339,7 @@ _call_limit: contextvars.ContextVar[float] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def ledger_calls_within(seconds: float) -> Iterator[None]:
-    """Give each ledger call of this thread so many seconds instead of CALL_LIMIT."""
+    """Limit each ledger call of this thread to `seconds` instead of CALL_LIMIT."""
     token = _call_limit.set(max(0.0, min(seconds, CALL_LIMIT)))
     try:
         yield
@@ -2359,24 +2358,24 @@ def name_of(key: str) -> str:
 
 
 def whole_of(key: str) -> str:
-    """Return the key of a task on all hosts: the one that a pause is kept under."""
+    """Return the key of a task on all hosts, under which a pause is kept."""
     return key.partition("@")[0]
 
 
 def is_within(key: str, within: str) -> bool:
-    """Tell whether a key is the one asked for, or begins so when that ends with / or @."""
+    """Tell whether a key is `within`, or starts with it when that ends with / or @ or is empty."""
     return key.startswith(within) if within[-1:] in ("", "/", "@") else key == within
 
 
 _sequence = itertools.count()
-_origin = (0, "")  # this process, and what tells its ids from those of all others
+_origin = (0, "")  # this process, and what makes its ids unique
 
 
 def new_id(clock: Clock) -> str:
-    """Return a run's id: unique anywhere, and in the order in which this process made them."""
+    """Return a run's id: unique anywhere, and ordered within this process."""
     global _origin
-    # Drawn once a process: to ask the system for each id lets go of the interpreter's lock, for
-    # which ten busy workers then queue (half of a burst's CPU time, measured).
+    # Drawn once per process: a system call for each id would release the interpreter's lock, and
+    # ten busy workers would queue for it (half of a burst's CPU time, measured).
     if _origin[0] != (pid := os.getpid()):
         _origin = (pid, os.urandom(4).hex())
     milliseconds = int(clock.now().timestamp() * 1000)
@@ -2384,14 +2383,14 @@ def new_id(clock: Clock) -> str:
 
 
 class Claim(Enum):
-    """What came of trying to claim a run."""
+    """The result of claiming a run."""
 
     MINE = "mine"
     TAKEN = "taken"  # the tick is on record already, or the startup run is another process's
     PAUSED = "paused"
     SUPERSEDED = "a later tick is on record already"
     OVERLAPPED = "another run is going on"
-    BLOCKED = "blocked"  # by a run without heartbeat, that may be called crashed soon
+    BLOCKED = "blocked"  # by a silent run, which may be called crashed soon
     EARLY = "early"  # the tick is ahead of the ledger's clock
     LOST = "lost"  # the rows that would tell whether it ran: the tables were made anew
 
@@ -2399,11 +2398,11 @@ class Claim(Enum):
 class Standing(NamedTuple):
     """What the ledger knows of a task's schedule, with instants on the ledger's clock."""
 
-    since: datetime  # the schedule has no past before this
+    since: datetime  # ticks count from here
     newest: datetime | None  # the newest tick on record
     paused_at: datetime | None
-    schedule: str = ""  # as it was entered last, with its zone
-    entered_by: str = ""  # the runner that did
+    schedule: str = ""  # as last entered, with its zone
+    entered_by: str = ""  # the runner that entered it
 
     @property
     def floor(self) -> datetime:
@@ -2422,7 +2421,7 @@ class Entry(NamedTuple):
 class Lasts(NamedTuple):
     """How a task's last runs went."""
 
-    run: Run | None = None  # the newest that was started
+    run: Run | None = None  # the newest that started
     success: datetime | None = None  # the end of the newest that succeeded
     failures: int = 0  # the runs since then that failed; 0 when the newest did not
     failing_since: datetime | None = None  # the tick of the first of them, or its start
@@ -2431,10 +2430,10 @@ class Lasts(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class RunnerRow:
-    """One process that schedules, or did, as the ledger knows it.  Instants are UTC.
+    """One process that schedules or scheduled, as the ledger knows it.  Instants are UTC.
 
     `place` names the machine's boot and its namespace of process ids, `birth` the start of the
-    process as that machine counts: together they tell whether the process still lives.
+    process by that machine's count: together they tell whether the process is still alive.
     """
 
     runner: str
@@ -2452,11 +2451,11 @@ class RunnerRow:
 
 
 class Ledger(Protocol):
-    """What each kind of ledger promises.
+    """The contract of every kind of ledger.
 
-    A task is named by its key.  `within` is a key, or, when it ends with ``/`` or ``@`` or is
-    empty, the beginning of all keys asked for.  Each call raises LedgerUnavailable when it could
-    not be done within its limit; it may then have been done or not, and may be tried again.
+    A key names a task.  `within` is a key or, when it ends with ``/`` or ``@`` or is empty, a
+    prefix of keys.  Each call raises LedgerUnavailable when it cannot finish within its limit; it
+    may or may not have taken effect then, and may be repeated.
     """
 
     url: str  # without a password
@@ -2470,25 +2469,25 @@ class Ledger(Protocol):
     def open(self) -> None:
         """Connect, and make what is missing.
 
-        Raises ConfigurationError when the place itself is wrong.
+        Raises ConfigurationError when the place itself cannot be used.
         """
 
     def close(self) -> None:
-        """Let go of what open() took; the next call takes it again."""
+        """Release what open() acquired; the next call acquires it again."""
 
     def forget(self) -> None:
-        """After a fork: never use or close what is the parent's, or look at its locks."""
+        """Drop the parent's connection and locks after a fork, without using or closing them."""
 
     def now(self) -> datetime:
-        """Return what the ledger's clock shows."""
+        """Return the time on the ledger's clock."""
 
     def identity(self) -> str:
-        """Return what tells this ledger from all others; made once."""
+        """Return the unique id of this ledger, which is made once."""
 
     def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
         """Enter tasks, and return where their schedules stand.
 
-        A task that is new, or whose schedule changed, has no past: its ticks count from now.
+        The ticks of a task that is new, or whose schedule changed, count from now.
         """
 
     def standings(self, within: str) -> dict[str, Standing]:
@@ -2504,32 +2503,32 @@ class Ledger(Protocol):
         """Return the intervals of a task's pauses, newest first; an open one ends in None."""
 
     def claim(self, run: LiveRun) -> Claim:
-        """Try to make a run mine: a tick at most once, and one run of a task at a time.
+        """Try to claim a run: a tick at most once, and one run of a task at a time.
 
-        A startup run is made once by the processes that start together.  One statement decides,
-        never a read and then a write; when it changes nothing, one read tells why.
+        One of the processes that start together wins a startup run.  One statement decides, never
+        a read and then a write; when it changes nothing, one read finds out why.
         """
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
-        """Record the ticks in (after, row.scheduled_for] as one row of so many; once.
+        """Record the ticks in (after, row.scheduled_for] as one row, once.
 
-        False when one of them is on record meanwhile, or when the run `beside` has ended: look
-        again where the record ends.
+        Returns False when one of them is on record already, or when the run `beside` has ended:
+        the caller must look again where the record ends.
         """
 
     def beat(self, run: LiveRun) -> Run | None:
-        """Say that a run is alive, and return its row; None when it is not running any more."""
+        """Record a heartbeat of a run, and return its row; None when it is no longer running."""
 
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        """Mark a running row, in whatever process it runs."""
+        """Mark a running row as asked to stop, whichever process runs it."""
 
     def finish(self, run: LiveRun) -> bool:
-        """Record the outcome of a run that is mine and still running; False when it is not."""
+        """Record the outcome of this runner's run; False when it no longer runs."""
 
     def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
-        """Record a running row as crashed, unless it had a heartbeat since it was read.
+        """Record a running row as crashed, unless it had a heartbeat after it was read.
 
-        Without `dead`, only when its last heartbeat is older than the lease.
+        Without `dead`, only if its last heartbeat is older than the lease.
         """
 
     def runs(
@@ -2554,17 +2553,17 @@ class Ledger(Protocol):
         """Return how the last runs of registered tasks went, by key."""
 
     def prune(self, key: str, *, young: datetime, old: datetime) -> int:
-        """Delete a task's rows that ended before `old`, and more than 1,000; return how many.
+        """Delete a task's rows that ended before `old`, and those beyond 1,000; return how many.
 
-        Counted apart are executed runs and other rows.  Always kept are what ended after `young`
-        and the newest row with a tick, because late ticks are counted from it.
+        Runs and other rows are counted separately.  Rows that ended after `young` are kept, and so
+        is the newest row with a tick, because late ticks are counted from it.
         """
 
     def beat_runner(self, row: RunnerRow) -> None:
-        """Say that a runner lives, or with `stopped_at` that it stops; enter it when it is new."""
+        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new."""
 
     def runners(self, namespace: str) -> list[RunnerRow]:
-        """Return the runners of the last 90 days, the one seen last first."""
+        """Return the runners of the last 90 days, the most recently seen first."""
 
     def prune_runners(self, old: datetime) -> None:
         """Delete the rows of runners that were not seen since `old`."""
@@ -2576,9 +2575,9 @@ def first_of(runs: Sequence[Run]) -> Run | None:
 
 
 def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | None:
-    """Return when a run began that was claimed then: with its tick, if that was to come soon.
+    """Return when a claimed run started: at its claim, or at its tick if that came soon after.
 
-    The host may be ahead of the ledger's clock, and then has waited for no longer than LEAD.
+    A host ahead of the ledger's clock has waited for no longer than LEAD.
     """
     return min(tick, claimed + LEAD) if claimed and tick and claimed < tick else claimed
 
@@ -2586,7 +2585,7 @@ def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | Non
 def _verdict(
     run: LiveRun, *, mine: object, taken: object, paused: object, early: object, later: object
 ) -> Claim | None:
-    """Return why a claim changed nothing, but for another run that is going on."""
+    """Return why a claim changed nothing, apart from another run in progress."""
     if mine:
         return Claim.MINE
     if taken:
@@ -2617,13 +2616,13 @@ class MemoryTask:
     startup: tuple[datetime, str] | None = None  # when the last was won, and by which run
     paused_at: datetime | None = None
     pauses: list[tuple[datetime, datetime | None]] = field(default_factory=list)
-    rows: list[Run] = field(default_factory=list)  # in the order in which they were entered
-    ticks: list[Run] = field(default_factory=list)  # those with a tick, in the order of the ticks
+    rows: list[Run] = field(default_factory=list)  # in the order of entry
+    ticks: list[Run] = field(default_factory=list)  # those with a tick, in tick order
     running: Run | None = None
 
     def position_after(self, instant: datetime) -> int:
-        """Return where in `ticks` those begin that are later than an instant."""
-        if not self.ticks or _tick_of(self.ticks[-1]) <= instant:  # as it mostly is
+        """Return the position in `ticks` of the first tick after an instant."""
+        if not self.ticks or _tick_of(self.ticks[-1]) <= instant:  # the usual case
             return len(self.ticks)
         return bisect.bisect_right(self.ticks, instant, key=_tick_of)
 
@@ -2639,7 +2638,7 @@ class MemoryTask:
 
 
 class MemoryLedger:
-    """A ledger in the memory of one process: it ends with that."""
+    """A ledger in the memory of one process, lost when the process ends."""
 
     # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
     PRUNE_EVERY = 6 * 3600.0
@@ -2754,7 +2753,6 @@ class MemoryLedger:
         return task.startup is not None and task.startup[1] == run.id
 
     def _enter(self, key: str, run: Run, status: Status) -> Run:
-        """Enter a row of what a run is for, and return it."""
         tick = run.scheduled_for and run.scheduled_for.astimezone(UTC)
         row = Run(id=run.id, task=run.task, reason=run.reason, status=status, runner=run.runner)
         row.key, row.scheduled_for = key, tick
@@ -2891,11 +2889,11 @@ class MemoryLedger:
             return sorted(mine, key=lambda row: cast(datetime, row.beat_at), reverse=True)
 
     def prune_runners(self, old: datetime) -> None:
-        pass  # They are this process's, and few.
+        pass  # The rows are this process's, and few.
 
 
 def _is_present(row: Run, now: datetime) -> bool:
-    """Tell whether a row is of the present: a clock that was wrong may have left others."""
+    """Tell whether a row is not dated in the future, as a wrong clock may have left it."""
     latest = row.finished_at or row.started_at
     return latest is None or latest <= now + LEASE * SECOND
 
@@ -2921,9 +2919,9 @@ def _lasts_of(rows: Sequence[Run], now: datetime) -> Lasts:
 
 
 def _is_silent(row: Run, now: datetime) -> bool:
-    """Tell whether a running row's heartbeat is older than the lease.
+    """Tell whether a running row's heartbeat is further than the lease from now, either way.
 
-    Or in the future: it is of a host whose clock was wrong.
+    One in the future comes from a host whose clock was wrong.
     """
     beat = cast(datetime, row.heartbeat_at)
     return abs((now - beat).total_seconds()) > LEASE
@@ -2971,7 +2969,7 @@ CREATE INDEX IF NOT EXISTS housekeeper_runs_rare
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
     ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
-# What a ledger of version 1 lacks.  A pause is kept for the task on all hosts from 2 on.
+# What a ledger of version 1 lacks.  From version 2 on, a pause is kept for all hosts.
 MIGRATION = """
 ALTER TABLE housekeeper_tasks ADD COLUMN entered_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE housekeeper_runs ADD COLUMN process_group TEXT NOT NULL DEFAULT '';
@@ -2981,7 +2979,7 @@ INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)
     ON CONFLICT DO NOTHING;
 """
 TABLES = tuple(f"housekeeper_{name}" for name in ("meta", "tasks", "pauses", "runs", "runners"))
-# The columns of a run that are not named as its attributes are.
+# The columns of a run whose names differ from its attributes.
 COLUMN_OF = {"key": "task", "progress_made": "progress", "group": "process_group"}
 RUN_FIELDS = [each.name for each in fields(Run) if each.name != "task"]
 RUN_INSTANTS = [name for name in RUN_FIELDS if name.endswith(("_at", "_for"))]
@@ -2989,7 +2987,7 @@ RUN_COLUMNS = [COLUMN_OF.get(name, name) for name in RUN_FIELDS]
 RUNNER_COLUMNS = [each.name for each in fields(RunnerRow)]
 # Conditions that several statements share.
 CONDITIONS = {
-    # Not what a clock in the future has left.
+    # Not dated in the future by a wrong clock.
     "{present}": "(finished_at IS NULL OR finished_at <= {in_60})"
     " AND (started_at IS NULL OR started_at <= {in_60})",
     "{silent}": "(heartbeat_at < {ago_60} OR heartbeat_at > {in_60})",
@@ -3012,9 +3010,8 @@ _abandoned: list[object] = []
 class Database:
     """A connection to a database, and its statements; a dialect is a few attributes and methods.
 
-    A kept connection is never trusted: whatever a statement answers that is not about its own
-    rows ends the connection, and the statement is tried once more on a new one, which makes
-    tables that are missing.
+    A kept connection is never trusted: a statement that fails ends it, and is tried once more on a
+    new connection, which makes missing tables.
     """
 
     # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it, `:name` a
@@ -3033,8 +3030,8 @@ class Database:
         self._start()
 
     def _start(self) -> None:
-        # Held for each statement: one kept connection serves the whole process.  It is taken
-        # while no other lock of ours is held, but for a run's.
+        # Held for each statement: one kept connection serves the whole process.  Section 12 gives
+        # the order of locks.
         self.lock = threading.Lock()
         self._connection: Any = None
         self._pid = os.getpid()
@@ -3052,7 +3049,7 @@ class Database:
         raise NotImplementedError
 
     def _failure(self, error: BaseException) -> str | None:
-        """Return what an error of the database says in a line; None for any other error."""
+        """Return a database error's text in one line; None for any other error."""
         raise NotImplementedError
 
     def _instant(self, value: Any) -> datetime | None:
@@ -3074,7 +3071,7 @@ class Database:
         self._start()
 
     def _disconnect(self) -> None:
-        """End the kept connection, when there is one; the lock is held."""
+        """Close the kept connection, if there is one; the lock is held."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
@@ -3085,7 +3082,7 @@ class Database:
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():
-            self.forget()  # Nobody has told of it; the old lock may be held for ever.
+            self.forget()  # Python did not report it; the old lock may be held for ever.
 
     def _busy(self, limit: float) -> LedgerUnavailable:
         self.failures += 1
@@ -3093,7 +3090,7 @@ class Database:
 
     @contextlib.contextmanager
     def _turn(self, until: float = math.inf) -> Iterator[float]:
-        """Wait for this call's turn; yield the monotonic instant at which it must be over."""
+        """Wait for this call's turn; yield its deadline on the monotonic clock."""
         self._notice_fork()
         limit, now = _call_limit.get(), self._clock.monotonic()
         until = min(until, now + limit)
@@ -3108,7 +3105,7 @@ class Database:
             self.lock.release()
 
     def _on_connection(self, until: float, work: Callable[[], T], *, prepare: bool = True) -> T:
-        """Do something on the kept connection; when it fails, once more on a new one.
+        """Do work on the kept connection; if it fails, once more on a new one.
 
         The lock is held.
         """
@@ -3135,7 +3132,7 @@ class Database:
             raise LedgerUnavailable(str(error)) from error
 
     def _run(self, sql: str, row: object, values: Mapping[str, object]) -> tuple[list[Any], int]:
-        """Run one statement with the values that it names: attributes of `row`, or others."""
+        """Run one statement with the values that it names, from `values` or from `row`."""
         if sql not in self._known:
             self._known[sql] = _in_dialect(sql, self)
         sql, names = self._known[sql]
@@ -3153,13 +3150,12 @@ class Database:
         return self._run(sql, row, values)[1]
 
     def _stored(self, value: object) -> object:
-        """Return a value as the database takes it."""
         if isinstance(value, str):
             return value.value if isinstance(value, Enum) else storable(value)
         return json.dumps(value) if isinstance(value, list | Progress) else value
 
     def _version_of(self, found: Sequence[Any] | None) -> int:
-        """Return the schema version of a row of housekeeper_meta; refuse one of the future."""
+        """Return the schema version in a row of housekeeper_meta; refuse a newer one."""
         version = int(found[0]) if found else 1
         if version > SCHEMA_VERSION:
             raise ConfigurationError(
@@ -3169,20 +3165,20 @@ class Database:
         return version
 
     def _script(self, version: int | None) -> str:
-        """Return the statements that make the tables, or bring those of a version up to date."""
+        """Return the statements that make the tables, or update those of an older version."""
         schema = SCHEMA.format(instant=self.INSTANT, version=SCHEMA_VERSION)
         text = (MIGRATION if version == 1 else "") + schema
         return _in_dialect(text, self)[0]
 
 
 def without_password(url: str) -> str:
-    """Return a URL with *** for all that may be of a password, also one of a broken URL."""
+    """Return a URL with *** for anything that may be a password, even in a broken URL."""
     url = re.sub(r"(?s)(://[^:@/?]*):.*@", r"\1:***@", url)
     return mask_secrets(re.sub(r"(?is)(password=).*", r"\1***", url))
 
 
 def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
-    """Return SQL as a dialect has it, and the names of its values."""
+    """Return SQL in a dialect, and the names of its values."""
 
     def shifted(match: re.Match[str]) -> str:
         return dialect.SHIFTED.format(f"{'+' if match[1] == 'in' else '-'}{match[2]} seconds")
@@ -3196,9 +3192,9 @@ def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
 
 
 class SqlLedger(Database):
-    """A ledger in a database, in one path of SQL.
+    """A ledger in a database, with the same SQL for all dialects.
 
-    Losing a claim is silent, because unique violations would fill a database's log.
+    A lost claim is no error, because unique violations would fill the database's log.
     """
 
     PRUNE_EVERY = 86400.0
@@ -3228,7 +3224,7 @@ class SqlLedger(Database):
         return {entry.key: standings[entry.key] for entry in entries}
 
     def _register_some(self, entries: Sequence[Entry], runner: str) -> dict[str, Standing]:
-        # In one order, or two processes could wait for each other's rows for ever.
+        # Sorted, because otherwise two processes could wait for each other's rows for ever.
         ordered = sorted(entries)
         values: dict[str, object] = {"runner": runner}
         for i, entry in enumerate(ordered):
@@ -3245,7 +3241,7 @@ class SqlLedger(Database):
                 " entered_by = excluded.entered_by"
                 " WHERE housekeeper_tasks.schedule <> excluded.schedule"
                 " OR housekeeper_tasks.timezone <> excluded.timezone"
-                # By a clock that stood in the future.
+                # Entered by a clock that was in the future.
                 " OR housekeeper_tasks.since > {in_60}",
                 **values,
             )
@@ -3339,11 +3335,11 @@ class SqlLedger(Database):
         return won == 1 or bool(self._rows(sql, run))
 
     def _why_not(self, run: LiveRun) -> Claim | None:
-        """Tell why a claim changed nothing; None when the reason has gone meanwhile."""
+        """Tell why a claim changed nothing; None when the reason is gone."""
         ((mine, taken, paused, later, same, early, running, silent),) = self._rows(
             "SELECT EXISTS"
             " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
-            # Of the same id: another process has called it crashed meanwhile.
+            # The same id: another process has called the run crashed meanwhile.
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE id = :id OR (task = :key AND scheduled_for = :scheduled_for)),"
             " {paused}, {later}, {same}, :scheduled_for > {in_1},"
@@ -3467,7 +3463,7 @@ class SqlLedger(Database):
         return run
 
     def lasts(self, within: str) -> dict[str, Lasts]:
-        # Each of them is found by an index, among millions of rows.
+        # An index finds each of these among millions of rows.
         one = "(SELECT %s FROM housekeeper_runs WHERE task = name AND %s AND {present}%s)"
         last = one % ("id", "started_at IS NOT NULL", " ORDER BY id DESC LIMIT 1")
         success = one % ("id", "status = 'succeeded'", " ORDER BY id DESC LIMIT 1")
@@ -3544,7 +3540,7 @@ class SqlLedger(Database):
 
 
 def _where(column: str, within: str) -> str:
-    """Return the condition that a key is within what was asked for."""
+    """Return the SQL condition for `within`."""
     if within == "":
         return "1 = 1"
     if within[-1] in "/@":
@@ -3559,8 +3555,8 @@ class PendingWrite:
 
     def __init__(self, sql: str, values: Mapping[str, object]) -> None:
         self.sql, self.values = sql, values
-        self.touched: int | None = None  # how many rows, once it was made
-        self.woken = threading.Lock()  # held until it was made by another, or is the first
+        self.touched: int | None = None  # rows, once the statement was run
+        self.woken = threading.Lock()  # held until another thread ran it, or it is the first
         self.woken.acquire()
 
 
@@ -3572,9 +3568,9 @@ class SqliteLedger(SqlLedger):
     SHIFTED = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '{}')"
     WHOLE = "substr({0}, 1, instr({0} || '@', '@') - 1)"
     INSTANT = "TEXT"
-    # Held while a file is made and connected to, so that nobody connects before it is closed.
+    # Held while a file is made and connected to, so that no thread connects before it is closed.
     connecting = threading.Lock()
-    TOGETHER = 50  # statements in one transaction: others wait for the file meanwhile
+    TOGETHER = 50  # statements in one transaction: other processes wait meanwhile
 
     def __init__(self, url: str, path: str, clock: Clock) -> None:
         self.path = path
@@ -3582,13 +3578,13 @@ class SqliteLedger(SqlLedger):
 
     def _start(self) -> None:
         super()._start()
-        # The parent's may be held for ever.
+        # The parent's lock may be held for ever.
         SqliteLedger.connecting = threading.Lock()
         self._queueing = threading.Lock()  # guards `_pending`; never held over a statement
         self._pending: list[PendingWrite] = []
-        self._file: tuple[int, int] | None = None  # device and inode of the kept connection's
-        self._place = ""  # where that is, when the path is a link
-        self._log: tuple[int, int] | None = None  # as `_file`, of its write-ahead log
+        self._file: tuple[int, int] | None = None  # device and inode of the connected file
+        self._place = ""  # its real path
+        self._log: tuple[int, int] | None = None  # the same of its write-ahead log
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
@@ -3613,9 +3609,9 @@ class SqliteLedger(SqlLedger):
 
     def _connect(self, until: float, *, prepare: bool = True) -> sqlite3.Connection:
         with SqliteLedger.connecting:
-            # Made before SQLite makes it, so that nobody else can ever read it.  Only when it is
-            # not there: closing a file drops all locks that this process has on it, and without
-            # them another process takes away the log that SQLite still writes to
+            # Made before SQLite makes it, so that no other user can ever read it.  Only if it is
+            # missing: closing a file drops all locks of this process on it, and without them
+            # another process removes the log that SQLite still writes to
             # (sqlite.org/howtocorrupt.html, 2.2).
             place = os.path.realpath(self.path)
             if self._file is None:
@@ -3624,9 +3620,9 @@ class SqliteLedger(SqlLedger):
             file = _identity_of(self.path)
             if file is None:
                 raise FileNotFoundError(
-                    "its file is gone; put it back, or start a process anew, which makes another"
+                    "its file is gone; put it back, or restart the process, which makes a new one"
                 )
-            # check_same_thread: the ledger's lock serves one thread at a time instead.
+            # check_same_thread is off, because the ledger's lock admits one thread at a time.
             connection = sqlite3.connect(
                 self.path,
                 timeout=max(0.0, until - self._clock.monotonic()),
@@ -3644,7 +3640,7 @@ class SqliteLedger(SqlLedger):
 
     def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
         _switch_to_wal(connection, self._clock, until)
-        # NORMAL forgets claims on power loss, and a forgotten claim is a tick run twice.
+        # NORMAL forgets claims on power loss, and a tick whose claim is forgotten runs twice.
         connection.execute("PRAGMA synchronous = FULL")
         made = "SELECT name FROM sqlite_master WHERE name LIKE 'housekeeper%'"
         names = {name for (name,) in connection.execute(made)}
@@ -3687,8 +3683,8 @@ class SqliteLedger(SqlLedger):
     def _look_at_file(self) -> None:
         """Raise OSError when the connection's file was deleted, replaced or emptied.
 
-        The file that has its name now is then connected to, and what the old one has left of its
-        log is taken away, which SQLite would read into the new one.
+        The next connection is to the file that has the name now.  The old file's log is deleted
+        first, because SQLite would read it into the new file.
         """
         try:
             status = os.stat(self.path)
@@ -3699,7 +3695,7 @@ class SqliteLedger(SqlLedger):
         self.replaced_at = self._clock.now()
         log, index = f"{self._place}-wal", f"{self._place}-shm"
         with _one_process_in(os.path.dirname(self._place)):
-            # A link that leads elsewhere now has left the old file to others.
+            # If a link was redirected, other processes may still use the old file.
             replaced = os.path.realpath(self.path) == self._place
             if replaced and self._log is not None and _identity_of(log) == self._log:
                 for name in (log, index):
@@ -3707,8 +3703,8 @@ class SqliteLedger(SqlLedger):
                         os.unlink(name)
         raise OSError("its file was replaced")
 
-    # Writes.  A commit waits for the disk, and meanwhile others come to write: the first of them
-    # makes one transaction of all that wait.  Each statement is still a step of its own, but a
+    # Writes.  A commit waits for the disk, and other writes arrive meanwhile: the first of them
+    # puts all that wait into one transaction.  Each statement is still a separate step, but a
     # hundred tasks at midnight do not wait two hundred times for the disk.
 
     def _in_turn(self, sql: str, values: Mapping[str, object]) -> tuple[list[Any], int]:
@@ -3733,7 +3729,7 @@ class SqliteLedger(SqlLedger):
         return [], mine.touched
 
     def _leave_queue(self, mine: PendingWrite) -> None:
-        """Leave; who was first wakes those whose writes it has made, and who is first now."""
+        """Leave the queue; its first wakes those whose writes are made, and the next first."""
         with self._queueing:
             was_first = self._pending[:1] == [mine]
             made = [each for each in self._pending if each.touched is not None and was_first]
@@ -3743,7 +3739,7 @@ class SqliteLedger(SqlLedger):
                     each.woken.release()
 
     def _write_pending(self, until: float) -> None:
-        """Make all writes that wait, if there are several; none when one of them fails."""
+        """Make all waiting writes, if there are several; none of them when one fails."""
         batch = [each for each in self._pending if each.touched is None][: self.TOGETHER]
         if len(batch) < 2 or self._connection is None:
             return
@@ -3763,7 +3759,7 @@ class SqliteLedger(SqlLedger):
         return _instant_text(value) if isinstance(value, datetime) else super()._stored(value)
 
     def _instant(self, value: Any) -> datetime | None:
-        # Without its Z, which Python 3.10 does not read.
+        # Python 3.10 does not parse the Z.
         return datetime.fromisoformat(value[:-1]).replace(tzinfo=UTC) if value else None
 
 
@@ -3778,10 +3774,10 @@ def _identity_of(path: str) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _one_process_in(folder: str) -> Iterator[None]:
-    """Let one process at a time in, of those that look at what was left in a folder."""
+    """Admit one process at a time to what was left in a folder."""
     try:
         import fcntl
-    except ImportError:  # Windows, where nobody can replace an open file.
+    except ImportError:  # Windows, where an open file cannot be replaced.
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -3793,7 +3789,7 @@ def _one_process_in(folder: str) -> Iterator[None]:
 
 
 def _instant_text(instant: datetime) -> str:
-    """Return the one form in which instants are kept, because they are compared as texts.
+    """Return an instant in the one form that is stored, because instants are compared as text.
 
     Not by strftime() and strptime(), which take 1.5 and 5 times as long.
     """
@@ -3805,7 +3801,7 @@ def _is_busy(reason: str) -> bool:
 
 
 def _switch_to_wal(connection: sqlite3.Connection, clock: Clock, until: float) -> None:
-    """Switch to write-ahead logging; many processes at once fail at it despite the timeout."""
+    """Switch to write-ahead logging; retry, as many processes at once fail despite the timeout."""
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -3819,9 +3815,9 @@ def _switch_to_wal(connection: sqlite3.Connection, clock: Clock, until: float) -
 class PostgresLedger(SqlLedger):
     """A ledger in PostgreSQL, for the processes of many hosts.
 
-    It needs no state of a session, so that it works behind PgBouncer in transaction mode.  The
-    connection is an asynchronous one (each statement is its own transaction), because only so can
-    a call be given up in time when the server, or the network, is frozen.
+    It needs no session state, so it works behind PgBouncer in transaction mode.  The connection is
+    asynchronous (each statement is its own transaction), because otherwise a call could not be
+    given up in time when the server or the network is frozen.
     """
 
     NOW = "now()"
@@ -3829,7 +3825,7 @@ class PostgresLedger(SqlLedger):
     WHOLE = "split_part({0}, '@', 1)"
     INSTANT = "TIMESTAMPTZ"
     VALUE = r"%(\1)s"
-    SCHEMA_LOCK = 0x686F757365  # any number, as long as it is the same in all processes
+    SCHEMA_LOCK = 0x686F757365  # any number, the same in all processes
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
@@ -3842,14 +3838,14 @@ class PostgresLedger(SqlLedger):
             ) from error
         self._driver = psycopg2
         try:
-            # What the library says of a broken URL may hold the password.
+            # The library's error for a broken URL may contain the password.
             self._parameters: dict[str, str] = parse(f"postgresql://{_well_formed(url)}")
         except (ValueError, psycopg2.Error):
             raise ConfigurationError(
-                f"ledger {self.url} is not a valid URL; write what is special in a user's name"
-                " or a password in percent-encoding, such as %25 for a % and %2F for a /"
+                f"ledger {self.url} is not a valid URL; percent-encode the special characters"
+                " of a user's name or a password, such as %25 for % and %2F for /"
             ) from None
-        self._prefix = ""  # of each statement: a transaction's isolation, where it is not usual
+        self._prefix = ""  # of each statement: sets the isolation level, where the default differs
 
     def exists(self) -> bool:
         with self._turn() as until:
@@ -3896,13 +3892,13 @@ class PostgresLedger(SqlLedger):
         return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
     def _await(self, connection: Any, until: float) -> None:
-        """Let the connection go on until it has its answer; raises TimeoutError."""
+        """Drive the connection until it has its answer; raises TimeoutError."""
         extensions = self._driver.extensions
         while (state := connection.poll()) != extensions.POLL_OK:
             event = (
                 selectors.EVENT_READ if state == extensions.POLL_READ else selectors.EVENT_WRITE
             )
-            # Anew each time, because the socket changes while several hosts are tried.
+            # A new one each time, because the socket changes while several hosts are tried.
             with _selector() as selector:
                 selector.register(connection.fileno(), event)
                 left = until - self._clock.monotonic()
@@ -3967,8 +3963,8 @@ def _well_formed(url: str) -> str:
 
 
 def _selector() -> selectors.BaseSelector:
-    # poll() takes one call of the system, and epoll() four; Windows has neither, and gevent takes
-    # it away: so it is looked for each time.
+    # poll() takes one system call, and epoll() four.  Looked up each time, because Windows lacks
+    # poll(), and gevent removes it.
     made: type[selectors.BaseSelector] = getattr(
         selectors, "PollSelector", selectors.DefaultSelector
     )
@@ -3976,10 +3972,10 @@ def _selector() -> selectors.BaseSelector:
 
 
 def _addresses_of(parameters: Mapping[str, str], clock: Clock, until: float) -> dict[str, str]:
-    """Return the parameters that spare libpq the look-up of names; raises TimeoutError, OSError.
+    """Return parameters with addresses for host names; raises TimeoutError, OSError.
 
-    It would hold the interpreter's lock meanwhile, and stop the whole process for as long as a
-    name server is silent.
+    libpq's own look-up holds the interpreter's lock, and so stops the whole process for as long as
+    a name server is silent.
     """
     hosts = (parameters.get("host") or os.environ.get("PGHOST", "")).split(",")
     if "hostaddr" in parameters or all(not host or host[0] in "/@" for host in hosts):
@@ -3998,7 +3994,7 @@ def _addresses_of(parameters: Mapping[str, str], clock: Clock, until: float) -> 
 
 
 def _look_up(host: str, clock: Clock, until: float) -> list[str]:
-    """Return the addresses of a host; on a thread of its own, which may hang on a name server."""
+    """Return a host's addresses; a separate thread asks, as it may hang on a name server."""
     answers: list[list[str] | OSError] = []
     answered = threading.Event()
 
@@ -4024,9 +4020,9 @@ POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 
 
 def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
-    """Return the ledger that a URL names, without touching it; relative paths begin at `base`.
+    """Return the ledger that a URL names, without touching it; relative paths start at `base`.
 
-    Raises ConfigurationError for a URL that is not one.
+    Raises ConfigurationError for an invalid URL.
     """
     if not isinstance(url, str):
         raise ConfigurationError(f"ledger {url!r} is not a URL such as 'sqlite:///housekeeper.db'")
@@ -4037,7 +4033,7 @@ def ledger_from_url(url: object, base: Path, clock: Clock) -> Ledger:
     if scheme == "sqlite" and rest.startswith("/") and name and name != ":memory:":
         if "?" in name:
             raise ConfigurationError(
-                f"ledger {url!r} has parameters, which the ledger's file takes none of; leave out"
+                f"ledger {url!r} has parameters, which an SQLite ledger does not take; leave out"
                 f" {'?' + name.partition('?')[2]!r}"
             )
         path = str(base / rest[1:])
@@ -4062,10 +4058,10 @@ Outcome = tuple[Status, str, str]  # status, note and error
 
 
 def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | None) -> None:
-    """Call a task once, and set the run's status, note and error by what came of it.
+    """Call a task once, and set the run's status, note and error by the outcome.
 
-    Never raises, and always sets them to texts that a ledger can store, whatever the task raises,
-    SystemExit and KeyboardInterrupt included.
+    Never raises, whatever the task raises, SystemExit and KeyboardInterrupt included, and always
+    sets texts that a ledger can store.
     """
     outer = _current_run.get()
     outcome: Outcome = Status.FAILED, "what it ended with could not be put into words", ""
@@ -4097,7 +4093,7 @@ def _attempt(
         finally:
             run.leave()
     except BaseException as error:
-        # It may be an interrupt that came while leave() waited for its guard: leave for good.
+        # It may be an interrupt that came while leave() waited for its guard: leave again.
         run.leave()
         return error, None
 
@@ -4152,10 +4148,10 @@ def _call(task: Task, run: LiveRun, app: object) -> object:
 
 
 def end_forked(error: BaseException | None) -> NoReturn:
-    """End a process that a task forked and that came back from the task's function.
+    """End a forked process that has returned from the task's function.
 
-    With the exit code that it would have as a program, but without anybody's exit handlers: what
-    they would end is the process that runs the task.
+    It exits with the code that it would have as a program, but runs no exit handlers, which would
+    act on the process that runs the task.
     """
     code = 0 if error is None else 1
     try:
@@ -4177,7 +4173,7 @@ ENDS = {
 
 
 def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
-    """Return what became of an attempt; from here on it cannot be stopped."""
+    """Return the outcome of an attempt, which can no longer be stopped."""
     if run.clock.monotonic() > run.ends_by:
         # The timer may be held up, by a call in C that keeps the interpreter's lock for example.
         run.stop(Status.TIMED_OUT, run.timeout_note, insist=False)
@@ -4185,12 +4181,12 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
     run.exception = error
     trace = worded(_traceback_of, error) if error is not None else ""
     if asked_to_stop:
-        # Whatever it raised or returned on being asked to stop.
+        # No matter what it raised or returned after it was asked to stop.
         stopped = Status(run.stop_reason)
         return stopped, storable(run.note), storable(f"{run.error}\n{trace}".strip()[-16384:])
     if error is None:
         return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
-    # By its type: isinstance() would ask the error, which may raise on being asked.
+    # By type: isinstance() reads an attribute of the error, which may raise.
     status = next((ENDS[kind] for kind in ENDS if issubclass(type(error), kind)), Status.FAILED)
     return status, _in_a_line(error), trace[-16384:]
 
@@ -4198,9 +4194,9 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
 def worded(
     words: Callable[[T], str], value: T, otherwise: str = "its text cannot be shown"
 ) -> str:
-    """Return what a function says of a value: storable, without secrets; or else other words.
+    """Return a function's text for a value, storable and without secrets, or else `otherwise`.
 
-    Never raises: what is worded may be of the task's own making, and do anything on being asked.
+    Never raises: the value may be the task's own, and do anything when it is read.
     """
     try:
         return storable(mask_secrets(storable(words(value))))
@@ -4209,7 +4205,7 @@ def worded(
 
 
 def _in_a_line(error: BaseException) -> str:
-    """Return an error's type and text in a line, as a note; never raises."""
+    """Return an error's type and text in one line, as a note; never raises."""
     kind = type(error)
     text = worded(_text_of, error)
     if not issubclass(kind, (SkipRun, CommandFailed, SystemExit)):
@@ -4225,7 +4221,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    """Return an error's traceback from the task's own code on; none when that has not failed."""
+    """Return an error's traceback from the task's own code on; empty for SkipRun and the like."""
     if issubclass(type(error), (SkipRun, CommandFailed)):
         return ""
     try:
@@ -4234,12 +4230,12 @@ def _traceback_of(error: BaseException) -> str:
         del trace.stack[: own[0] if own else 0]
         return "".join(trace.format())
     except BaseException:
-        # A SyntaxError with a text of bytes, a __cause__ that is none: where it was will do.
+        # A SyntaxError with a text of bytes, a __cause__ that is none: its place is enough.
         return f"{''.join(traceback.format_tb(error.__traceback__))}{_in_a_line(error)}\n"
 
 
 def _note_of(result: object) -> str:
-    """Return what a task's result says in a line; empty when it is no text, number or few."""
+    """Return a task's result in one line; empty unless it is a text, number or small dict."""
     if isinstance(result, dict) and len(result) <= 10:
         pairs = [(key, _note_of(value)) for key, value in result.items()]
         said = ", ".join(f"{key}={text}" for key, text in pairs if isinstance(key, str) and text)
@@ -4253,11 +4249,11 @@ _making_record = threading.local()
 
 
 def capture_logging() -> None:
-    """Keep in a run's output what is logged inside it, whatever handlers the application has.
+    """Keep what is logged inside a run in its output, whatever handlers the application has.
 
-    It stands in the record factory: a handler on the root logger would keep Flask and
+    This uses the record factory: a handler on the root logger would keep Flask and
     logging.basicConfig() from setting up theirs.  Called before each attempt, because an
-    application may set a factory of its own at any time.
+    application may set its own factory at any time.
     """
     existing = logging.getLogRecordFactory()
     if getattr(existing, "keeps_output", False):
@@ -4285,7 +4281,7 @@ KEPT = logging.Formatter()
 
 
 def _keep_record(run: LiveRun, record: logging.LogRecord) -> None:
-    """Keep a log record's line in a run's output; the record stays as it is."""
+    """Keep a log record's line in a run's output; the record is not changed."""
     if not isinstance(record.name, str) or not isinstance(record.levelno, int):
         return  # Some libraries make records only to format something.
     at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6]
@@ -4298,7 +4294,7 @@ def _keep_record(run: LiveRun, record: logging.LogRecord) -> None:
 
 
 class LogFormatter(logging.Formatter):
-    """Says of what is logged inside a run which task it is of, without a change to the record."""
+    """Adds the task's name to what is logged inside a run, without changing the record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line of a record."""
@@ -4314,7 +4310,7 @@ class LogFormatter(logging.Formatter):
 
 
 def capture_prints() -> None:
-    """Keep in a run's output what is printed inside it: for a process of Housekeeper's own."""
+    """Keep what is printed inside a run in its output, in a process of Housekeeper's own."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not hasattr(stream.write, "keeps_output"):
             _keep_writes(stream)
@@ -4368,7 +4364,7 @@ def run_command(task: Task, run: LiveRun) -> str:
 
 
 class CommandProcess:
-    """A task's command from its start to its end, which needs no thread but the run's."""
+    """A task's command from start to end; it needs no thread but the run's."""
 
     def __init__(self, task: Task, run: LiveRun) -> None:
         self.process = start_command(task, run.id)
@@ -4377,19 +4373,19 @@ class CommandProcess:
         self._run = run
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
         self._kill_at: float | None = None
-        self._group_lives = True  # A number that nobody has any more may be another group's soon.
+        self._group_lives = True  # Once free, the number may soon be another group's.
 
     def attend(self) -> None:
         """Read the output until the command has exited.
 
-        Not until the pipe is at its end: what has left the group may hold it open for ever.
+        It does not wait for the pipe's end: a process outside the group may hold it open for ever.
         """
         with contextlib.ExitStack() as stack:
             pipe = stack.enter_context(cast(IO[bytes], self.process.stdout))
             selector = stack.enter_context(selectors.DefaultSelector())
             os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
-            with contextlib.suppress(AttributeError, OSError):  # Not on each system.
+            with contextlib.suppress(AttributeError, OSError):  # Not on every system.
                 exited = os.pidfd_open(self.group)
                 stack.callback(os.close, exited)
                 selector.register(exited, selectors.EVENT_READ)
@@ -4405,12 +4401,11 @@ class CommandProcess:
         self._log(self._run.buffer.end_line())
 
     def _goes_on(self) -> bool:
-        """Tell whether there is something to wait for."""
         if not self._run.cancelled:
             return not _has_exited(self.process)
         now = self._run.clock.monotonic()
         self._kill_at = self._kill_at or now + TERM_TO_KILL
-        # A shell that was asked to stop is gone at once; what it started has its time as well.
+        # A shell that is asked to stop ends at once; its children have their time as well.
         if self.process.poll() is not None:
             self._group_lives = signal_group(self.group, 0)
         if not self._group_lives:
@@ -4420,7 +4415,7 @@ class CommandProcess:
         return now < self._kill_at
 
     def _read(self, pipe: IO[bytes]) -> bytes | None:
-        """Take a piece of output, empty at the end of the pipe; None when there is none now."""
+        """Return a chunk of output, empty at the end of the pipe; None when there is none now."""
         try:
             chunk = os.read(pipe.fileno(), 65536)
         except BlockingIOError:
@@ -4434,8 +4429,8 @@ class CommandProcess:
     def _log(self, lines: list[str]) -> None:
         for line in lines:
             self.last_lines.append(line[:200])
-            # Outside the run's context, which would add it to the output once more.
-            with contextlib.suppress(Exception):  # A filter that raises ends no command.
+            # Outside the run's context, which would add the line to the output again.
+            with contextlib.suppress(Exception):  # A filter that raises must not end the command.
                 contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, line)
 
     def end(self) -> None:
@@ -4452,7 +4447,7 @@ class CommandProcess:
 
 
 def _has_exited(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a process has exited, without letting its number be used again."""
+    """Tell whether a process has exited, without freeing its pid."""
     try:
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, process.pid, flags) is not None
@@ -4470,9 +4465,9 @@ def signal_group(group: int, number: int) -> bool:
 
 
 def birth_of(pid: int) -> str:
-    """Return when a process began, in ticks since the boot; empty when it has ended."""
+    """Return the start of a process in clock ticks since the boot; empty when it has ended."""
     try:
-        # Behind its name: state, parent, group, session, ...
+        # After its name: state, parent, group, session, ...
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""
@@ -4480,10 +4475,10 @@ def birth_of(pid: int) -> str:
 
 
 def _groups_of(mark: str) -> dict[int, int]:
-    """Return the groups of the processes that have inherited a text in their environment."""
+    """Return the process groups, by pid, of processes with a text in their environment."""
     found = {}
     for environ in Path("/proc").glob("[0-9]*/environ"):
-        # Not those that may not be read, or have ended.
+        # Skips those that may not be read, or have ended.
         with contextlib.suppress(OSError):
             if not (data := environ.read_bytes()):
                 # It is in the midst of an execve(); or it has none, as the kernel's own threads.
@@ -4496,7 +4491,7 @@ def _groups_of(mark: str) -> dict[int, int]:
 
 
 def _left_behind(run_id: str, group: int) -> str:
-    """Return in words which processes of a run's command go on in a session of their own."""
+    """Say which processes of a run's command are still running in their own sessions."""
     groups = _groups_of(f"HOUSEKEEPER_RUN={run_id}\0")
     pids = [str(pid) for pid in groups if groups[pid] != group]
     what = "process" if len(pids) == 1 else "processes"
@@ -4504,10 +4499,10 @@ def _left_behind(run_id: str, group: int) -> str:
 
 
 def end_group(group: str, clock: Clock) -> bool:
-    """End the processes that a command of a scheduler that died has left; tell whether there were.
+    """End the processes that a dead scheduler's command left; tell whether there were any.
 
-    `group` is what LiveRun.group said on this machine since it was started.  Nothing is sent to
-    processes that are not provably the same.  They get SIGTERM, and SIGKILL after 10 s.
+    `group` is LiveRun.group, from this machine since its boot.  The processes get SIGTERM, and
+    SIGKILL after 10 s; nothing is sent unless they are provably the same.
     """
     number, _, birth = group.partition(":")
     if not number.isdigit() or not birth or not _is_same_group(int(number), birth):
@@ -4523,7 +4518,7 @@ def end_group(group: str, clock: Clock) -> bool:
 
 
 def _is_same_group(group: int, birth: str) -> bool:
-    """Tell whether a group lives whose leader was born then."""
+    """Tell whether a group is alive whose leader was born then."""
     leader = birth_of(group)
     if leader and leader != birth:
         return False  # The number is another process's by now.
@@ -4535,7 +4530,7 @@ def _is_same_group(group: int, birth: str) -> bool:
 # 8. Sentry: check-ins and events.
 # ================================================================================================
 
-SENTRY_RUNTIME = 30  # minutes that Sentry gives a run without a timeout; heartbeats prolong it
+SENTRY_RUNTIME = 30  # minutes that Sentry gives a run without a timeout; heartbeats extend it
 
 
 class Monitor(NamedTuple):
@@ -4557,8 +4552,8 @@ def make_monitor(task: Task, key: str, trigger: Trigger) -> Monitor:
     options = dict(task.sentry) if isinstance(task.sentry, Mapping) else {}
     ticks = trigger.following(datetime(2024, 1, 1, tzinfo=UTC), 5)
     gaps = [(later - tick).total_seconds() for tick, later in itertools.pairwise(ticks)]
-    # However long its grace, a tick no longer runs when the next one has come.  Sentry counts
-    # whole minutes: one more than the seconds need, and two for a run, whose start it rounds down.
+    # Whatever its grace, a tick no longer runs once the next one has come.  Sentry counts whole
+    # minutes: one more than the seconds need, and two for a run, whose start it rounds down.
     margin = int(min([task.grace, *gaps]) // 60) + 1
     runtime = SENTRY_RUNTIME if task.timeout is None else int(min(task.timeout, 1e6) // 60) + 2
     config: dict[str, object] = {
@@ -4572,9 +4567,9 @@ def make_monitor(task: Task, key: str, trigger: Trigger) -> Monitor:
 
 
 def sentry_slug(key: str) -> str:
-    """Return the slug of a task's key: its name if Sentry keeps that as it is, else with a hash.
+    """Return the slug of a task's key: its name if Sentry keeps that unchanged, else with a hash.
 
-    Sentry cuts slugs at 50 characters, lowers and collapses them, and refuses bare numbers.
+    Sentry cuts slugs at 50 characters, lowercases and collapses them, and refuses bare numbers.
     """
     namespace, _, name = key.partition("/")
     lasting = re.fullmatch("[a-z0-9]+([_-][a-z0-9]+)*", name) and not name.isdigit()
@@ -4585,9 +4580,9 @@ def sentry_slug(key: str) -> str:
 
 
 def sentry_schedule(trigger: Trigger) -> dict[str, object]:
-    """Return the schedule of a trigger in Sentry's words; its server parses them with cronsim.
+    """Return a trigger's schedule in Sentry's form; its server parses it with cronsim.
 
-    Raises ConfigurationError with the reason when they cannot say it.
+    Raises ConfigurationError with the reason when the form cannot express it.
     """
     if isinstance(trigger, UnionTrigger):
         raise ConfigurationError(f"Sentry knows one schedule a monitor, not {trigger.text!r}")
@@ -4604,7 +4599,7 @@ def sentry_schedule(trigger: Trigger) -> dict[str, object]:
 
 
 def _in_cronsim(field: CronField, text: str) -> str:
-    """Write a field as cronsim takes it: numbers, ranges that run upwards, ``5L``."""
+    """Write a field as cronsim takes it: numbers, ascending ranges, ``5L``."""
     parts = "*" if text == "?" else text
     return ",".join(_part_in_cronsim(field, part) for part in parts.split(","))
 
@@ -4625,7 +4620,7 @@ def _part_in_cronsim(field: CronField, part: str) -> str:
 
 
 def import_sentry_sdk() -> Any:
-    """Return the package; raises ConfigurationError when it is not installed."""
+    """Import sentry_sdk; raises ConfigurationError when it is not installed."""
     try:
         return importlib.import_module("sentry_sdk")
     except ImportError as error:
@@ -4636,11 +4631,11 @@ def import_sentry_sdk() -> Any:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What Sentry is told of one run: one check-in and at most one event, in one trace."""
+    """The report of one run to Sentry: one check-in and at most one event, in one trace."""
 
     id: str  # of the check-in, and of the trace
     monitor: Monitor | None
-    scope: Any  # Sentry's isolation scope of the run, of which each attempt gets a fork
+    scope: Any  # the run's isolation scope in Sentry; each attempt gets a fork of it
     context: contextvars.Context  # the latest attempt's, in which Sentry finds that fork
     beat_at: float = 0.0  # when the check-in of a long run is due again
 
@@ -4659,11 +4654,11 @@ def unharmed(method: Callable[P, None]) -> Callable[P, None]:
 
 
 class SentryReporter:
-    """Tells Sentry of runs, one report after the other, on a thread of its own.
+    """Reports runs to Sentry, one after the other, on its own thread.
 
-    An application's before_send may block or raise, and so may the SDK: the methods only put work
-    into a queue.  The thread works in the context of the run's attempt, because the SDK keeps the
-    scope with its tags and trace there, and the exception that it reported last.
+    An application's before_send may block or raise, and so may the SDK: the methods only queue
+    work.  The thread works in the context of the run's attempt, where the SDK keeps the scope with
+    its tags and trace, and the exception that it last reported.
     """
 
     QUEUED = 1000  # reports that may wait; further ones are dropped, with a warning
@@ -4682,9 +4677,9 @@ class SentryReporter:
     def start(self) -> None:
         """Start the thread; raises ConfigurationError without the package or a DSN.
 
-        The application may call sentry_sdk.init() later, when SENTRY_DSN says that it will.  With
-        an SDK older than 2.0, or otherwise unknown, nothing is reported here: its own logging
-        integration sends the failures that are logged.
+        With SENTRY_DSN set, the application may call sentry_sdk.init() later.  With an SDK that is
+        older than 2.0 or unknown, nothing is reported here: the SDK's own logging integration
+        sends logged failures.
         """
         try:
             sdk = import_sentry_sdk()
@@ -4694,7 +4689,7 @@ class SentryReporter:
                     " initialize(), or set SENTRY_DSN"
                 )
             self._scopes = importlib.import_module("sentry_sdk.scope")
-            # The logging integration would make a second event of an outcome's line.
+            # The logging integration would send an outcome's line as a second event.
             logs = importlib.import_module("sentry_sdk.integrations.logging")
             logs.ignore_logger(outcome_logger.name)
         except ConfigurationError:
@@ -4732,9 +4727,9 @@ class SentryReporter:
         self._check_in(report, "in_progress")
 
     def _report(self, run: Run, monitor: Monitor | None) -> Report:
-        # Made of the run's id: a process that finds it crashed ends this check-in, in this trace.
+        # From the run's id: a process that finds it crashed ends this check-in, in this trace.
         name = digest_of(run.id)[:32]
-        # Not a fork of the current scope, which may be of the request that started this process.
+        # Not a fork of the current scope: it may be of the request that started this process.
         scope = self._scopes.Scope()
         scope.generate_propagation_context({"sentry-trace": f"{name}-{name[:16]}"})
         scope.set_tag("housekeeper.task", run.task)
@@ -4754,7 +4749,7 @@ class SentryReporter:
         monitor = report.monitor
         if monitor is None:
             return
-        # Three times within what Sentry lets a run take.
+        # Three times within the runtime that Sentry allows.
         every = cast(int, monitor.config["max_runtime"]) * 60 / 3
         report.beat_at = self._clock.monotonic() + every
         send = functools.partial(
@@ -4771,7 +4766,7 @@ class SentryReporter:
         try:
             self._queue.put_nowait((context, work))
         except queue.Full:
-            self._warn_once("Sentry does not keep up, reports are dropped")
+            self._warn_once("Sentry does not keep up; reports are dropped")
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:
@@ -4797,7 +4792,7 @@ class SentryReporter:
 
     @unharmed
     def beat(self, runs: Iterable[LiveRun]) -> None:
-        """Prolong the check-ins of long runs; report those that their timeout could not end."""
+        """Extend the check-ins of long runs; report runs that their timeout could not end."""
         for run in runs:
             report = self._reports.get(run.id)
             if report is None:
@@ -4807,7 +4802,7 @@ class SentryReporter:
                     self._check_in(report, "in_progress")
             elif run.stop_reason == Status.TIMED_OUT and run.attempt > run.definition.retries:
                 asked = (self._clock.now() - run.stop_asked_at).total_seconds()
-                # A run that hangs for ever would never be reported.
+                # Otherwise a run that hangs for ever would never be reported.
                 if asked > TERM_TO_KILL:
                     self._end(run, "did not end after its timeout")
 
@@ -4819,7 +4814,7 @@ class SentryReporter:
         elif run.status in (Status.FAILED, Status.TIMED_OUT):
             self._end(run, run.status.value, run.exception)
         else:
-            # A cancelled run's work was not done, so its check-in is an error; but somebody asked
+            # A cancelled run did not do its work, so its check-in is an error; but someone asked
             # for that, so there is no event.
             self._end(run, "", failed=run.status not in (Status.SUCCEEDED, Status.SKIPPED))
 
@@ -4844,7 +4839,7 @@ class SentryReporter:
     def _send_event(
         self, report: Report, run: Run, event: str, exception: BaseException | None = None
     ) -> None:
-        # The SDK cuts the end of a text over 1,024 characters, where a stack says most.
+        # The SDK cuts texts after 1,024 characters, and a stack says most at its end.
         facts = {**self._facts(run), "error": run.error[-1000:]}
 
         def send() -> None:
@@ -4857,19 +4852,19 @@ class SentryReporter:
         self._put(report.context, send)
 
     def forget(self, run: LiveRun) -> None:
-        """Report no end of a run that another process has found crashed and reported."""
+        """Drop a run that another process has found crashed and reported."""
         self._reports.pop(run.id, None)
 
     @unharmed
     def missed(self, key: str, row: Run) -> None:
-        """Report ticks that nobody ran."""
+        """Report missed ticks."""
         monitor = self._monitors.get(key)
         if monitor is not None:
             self._check_in(self._report(row, monitor), "error")
 
     @unharmed
     def crashed(self, key: str, run: Run) -> None:
-        """Report a run whose process has died, unless it was a task of another host alone."""
+        """Report a run whose process has died, unless its task belongs to another host only."""
         if key in self._monitors:
             monitor = self._monitors[key] if run.reason is Reason.SCHEDULE else None
             report = self._report(run, monitor)
@@ -4877,7 +4872,7 @@ class SentryReporter:
             self._check_in(report, "error")
 
     def close(self, limit: float) -> None:
-        """Send what waits, within `limit` seconds, and end the thread."""
+        """Send the queued reports within `limit` seconds, and end the thread."""
         if self._sdk is None:
             return
         sent, until = threading.Event(), self._clock.monotonic() + limit
@@ -4899,7 +4894,7 @@ class SentryReporter:
             number += 1
             try:
                 if _transport(self._sdk) is None:
-                    self._warn_once("Sentry is enabled, and nobody has called sentry_sdk.init()")
+                    self._warn_once("Sentry is enabled, but sentry_sdk.init() was not called")
                 context.run(work)
                 if number % self.BURST == 0:
                     self._sdk.flush(timeout=10.0)
@@ -4908,19 +4903,19 @@ class SentryReporter:
 
 
 def _transport(sdk: Any) -> object:
-    """Return what the SDK sends with; None before sentry_sdk.init(), and without a DSN."""
+    """Return the SDK's transport; None before sentry_sdk.init() or without a DSN."""
     return getattr(sdk.get_client(), "transport", None)
 
 
 # ================================================================================================
-# 9. Metrics: what one process has counted.
+# 9. Metrics: the counters of one process.
 # ================================================================================================
 
 
 class Histogram:
-    """How often a number of seconds was at most each bound, as Prometheus counts it.
+    """A histogram of seconds, as Prometheus counts them.
 
-    The bounds are in order, and the last is infinite.
+    The bounds ascend, and the last one is infinite.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -4931,7 +4926,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one number."""
+        """Count one duration."""
         self.counts[bisect.bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
@@ -4979,7 +4974,7 @@ class Metric(NamedTuple):
 
 
 class Tally:
-    """The outcomes of one task's runs.  Its lock guards it."""
+    """The outcomes of one task's runs."""
 
     DURATIONS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, math.inf)  # seconds
     DELAYS = (0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, math.inf)  # seconds
@@ -4995,10 +4990,10 @@ class Tally:
 
 
 class Metrics:
-    """What came of the runs of this process, since its start."""
+    """The outcomes of the runs of this process since its start."""
 
     def __init__(self) -> None:
-        # With a lock for each task, or workers would queue for one at the end of each run.
+        # One lock per task, because workers would queue for a single one at the end of each run.
         self._tallies: dict[str, Tally] = {}
 
     def ended(self, run: Run) -> None:
@@ -5013,7 +5008,7 @@ class Metrics:
                     tally.lateness.observe(max(0.0, late))
 
     def read(self) -> list[Metric]:
-        """Return what was counted."""
+        """Return the counts as metrics."""
         outcomes: list[Sample] = []
         seconds: list[Sample] = []
         lateness = Histogram(Tally.DELAYS)
@@ -5029,7 +5024,7 @@ class Metrics:
         return [
             Metric("housekeeper_runs_total", "counter", "Ended runs by outcome.", outcomes),
             Metric("housekeeper_run_seconds", kind, "Durations of runs.", seconds),
-            Metric("housekeeper_lateness_seconds", kind, "Starts after ticks.", late),
+            Metric("housekeeper_lateness_seconds", kind, "Delays of starts.", late),
         ]
 
 
@@ -5038,13 +5033,13 @@ class Metrics:
 # ================================================================================================
 
 
-OFF = ("0", "false", "no", "off")  # what a variable says that switches something off
+OFF = ("0", "false", "no", "off")  # values of a variable that switch something off
 
 
 def variable(name: str) -> str:
-    """Return an environment variable as it was meant.
+    """Return an environment variable without what secrets and env files may add.
 
-    Secrets and env files may add blanks, a line end, or quotes round the whole of it.
+    That is blanks, a line end, or quotes around the whole of it.
     """
     text = os.environ.get(name, "").strip()
     if len(text) > 1 and text[0] in "'\"" and text.find(text[0], 1) == len(text) - 1:
@@ -5061,8 +5056,8 @@ def threads_of_this_process() -> tuple[int, str]:
 def place_of_this_process() -> str:
     """Return a text that identifies this boot of the machine, and its namespace of process ids.
 
-    The same host name may be another container, and the same pid another process.  "" where there
-    is no /proc.
+    Another container may have the same host name, and another process the same pid.  "" where
+    there is no /proc.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -5092,19 +5087,19 @@ def is_alive(row: RunnerRow, now: datetime) -> bool:
 
 
 def lives_here(row: RunnerRow) -> bool:
-    """Tell whether a runner's process lives, whether or not the ledger hears of it."""
+    """Tell whether a runner's process is alive, whether or not it reaches the ledger."""
     return row.stopped_at is None and is_here(row) and not is_dead(row)
 
 
 def was_there(row: RunnerRow, instant: datetime) -> bool:
-    """Tell whether a runner was at work at an instant, as far as its beats tell."""
+    """Tell whether a runner was at work at an instant, judging by its beats."""
     begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
     end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
     return begun <= instant and (instant <= end or lives_here(row))
 
 
 def absence_at(rows: Iterable[RunnerRow], instant: datetime) -> str:
-    """Say from when to when no scheduler was there, around an instant; "" when one was."""
+    """Say between which times no scheduler was there, around an instant; "" when one was."""
     known = list(rows)
     if any(was_there(row, instant) for row in known):
         return ""
@@ -5119,18 +5114,18 @@ def absence_at(rows: Iterable[RunnerRow], instant: datetime) -> str:
 
 
 def silence_of(row: RunnerRow) -> str:
-    """Say of a runner that lives that the ledger does not hear of it."""
+    """Say that a runner is alive, but does not reach the ledger."""
     since = f"{row.beat_at:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{row.runner} lives, and has given the ledger no sign of life since {since}."
+    return f"{row.runner} is alive, but has given the ledger no sign of life since {since}."
 
 
 # Releases.
 
 
 def release_folder_warning(path: str) -> str:
-    """Return a warning when a file lies in a release's folder, as Capistrano makes them; or "".
+    """Return a warning when a file lies in a release folder, as Capistrano makes it; or "".
 
-    The next deployment has another folder, behind the same link, and so another file.
+    The next deployment has another folder behind the same link, and so another file.
     """
     for folder in Path(path).resolve().parents if path else ():
         is_release = folder.parent.name == "releases" or re.fullmatch("[0-9]{8,}.*", folder.name)
@@ -5164,18 +5159,18 @@ def watch_process(watched: Life) -> None:
             after_in_parent=_after_fork_in_parent,
             after_in_child=_after_fork_in_child,
         )
-    # concurrent.futures joins its threads, without limit, in a callback registered here as well;
-    # the last registered is called first, and the module is imported above.
+    # concurrent.futures registers a callback here as well, which joins its threads without limit;
+    # the last one registered runs first, and that module is imported above.
     register = getattr(threading, "_register_atexit", atexit.register)
     register(leave_process)
     atexit.register(leave_process)  # Where threading's own are not called: by eventlet.
 
 
 def leave_process() -> None:
-    """Shut every Housekeeper down, and let the interpreter exit although a worker hangs.
+    """Shut down every Housekeeper, and let the interpreter exit even if a worker hangs.
 
-    The pools' threads are daemons, because the timer thread made them, so that only the join of
-    concurrent.futures would wait for them; it takes them from this private mapping.
+    The pools' threads are daemons, because the timer thread made them.  Only concurrent.futures
+    would join them; it takes them from this private mapping.
     """
     for watched in list(_alive):
         guarded(watched.shutdown)
@@ -5202,9 +5197,9 @@ def holding_back() -> Iterator[None]:
 
 
 def held_back() -> bool:
-    """Tell whether the application is only imported, and not to be started.
+    """Tell whether the application is only imported and must not start.
 
-    A process that multiprocessing has spawned imports the main program for the sake of its names.
+    A process spawned by multiprocessing imports the main program only for its names.
     """
     spawned = sys.modules.get("multiprocessing.process")
     return _held_back or (
@@ -5212,26 +5207,26 @@ def held_back() -> bool:
     )
 
 
-# The variable in which a process that schedules names itself to what is started from it: a task's
-# command that imports the application, and initializes it, is not to be a scheduler of its own.
-# It decides nothing else: who runs a tick is decided by its claim.
+# A scheduling process names itself to its children in this variable: a task's command that imports
+# and initializes the application must not become a scheduler.  The variable decides nothing else:
+# which process runs a tick is decided by its claim.
 SCHEDULER = "HOUSEKEEPER_SCHEDULER"
-# Read once: what this process sets is meant for others.  Forks share it, and are not affected.
+# Read once: what this process sets is for its children.  Forks share it, and are not affected.
 _told_by_parent = os.environ.get(SCHEDULER, "")
 
 
 def scheduling_parent() -> int | None:
-    """Return the process that has started this one, schedules, and lives; or None."""
+    """Return the pid of a live scheduler that started this process; or None."""
     number, _, reloaded = _told_by_parent.partition(":")
     pid = int(number) if re.fullmatch("[1-9][0-9]{0,8}", number) else os.getpid()
     if pid == os.getpid() or not _lives(pid):
         return None
-    # A reloader's child schedules, although the process that waits for it was initialized as well.
+    # A reloader's child schedules, although the waiting parent was initialized as well.
     return None if _is_reloaded() and not reloaded else pid
 
 
 def tell_children() -> None:
-    """Name this process to what it starts from now on: it schedules, or runs a task by hand."""
+    """Name this process to its future children: it schedules, or runs a task by hand."""
     os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
@@ -5248,10 +5243,10 @@ def _is_reloaded() -> bool:
 
 
 def _lives(pid: int) -> bool:
-    if os.name == "nt":  # There os.kill() would send Ctrl-C.
+    if os.name == "nt":  # On Windows os.kill() would send Ctrl-C.
         return pid == os.getppid()
     if os.path.exists("/proc/self/stat"):
-        return birth_of(pid) != ""  # A zombie does not live.
+        return birth_of(pid) != ""  # A zombie is dead.
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -5260,9 +5255,9 @@ def _lives(pid: int) -> bool:
 
 
 def waits_for_reloaded_child() -> bool:
-    """Tell whether this process only waits for the one that a development server has started.
+    """Tell whether this process only waits for the child of a development server's reloader.
 
-    It keeps the code that it was started with.  Werkzeug and Django wait in functions of one name.
+    It has the code that it started with.  Werkzeug and Django wait in functions of the same name.
     """
     if sys.modules.keys().isdisjoint(("werkzeug._reloader", "django.utils.autoreload")):
         return False
@@ -5287,7 +5282,7 @@ def start_put_off() -> str:
         frame = frame.f_back
     if frame is None:
         return ""
-    # A worker has its arbiter on its stack too, with another pid; before it starts it has none.
+    # A worker also has its arbiter on its stack, with another pid; one not started yet has none.
     pid = getattr(frame.f_locals.get("self"), "pid", None)
     return (
         "in gunicorn's arbiter, but in each of its workers" if pid in (None, os.getpid()) else ""
@@ -5319,7 +5314,7 @@ def _start_put_off_by_uwsgi(uwsgi: Any) -> str:
 def _after_uwsgi_fork(uwsgi: Any, earlier: Callable[[], object] | None) -> None:
     if earlier is not None:
         earlier()
-    if uwsgi.worker_id() != 0:  # Mules and spoolers are forked as well.
+    if uwsgi.worker_id() != 0:  # Mules and spoolers are forked too.
         _wake_all("after uWSGI's fork")
 
 
@@ -5334,9 +5329,9 @@ def _wake_all(how: str) -> None:
 
 
 def _before_fork() -> None:
-    """Wait for the end of the ledgers' statements: SQLite has locks of its own, in C.
+    """Wait until the ledgers' statements have ended: SQLite has its own locks, in C.
 
-    One that is held at the fork stays held in the child for ever, whose first statement then hangs
+    A lock held at the fork stays held in the child for ever, and the child's first statement hangs
     (seen within 25 forks beside a busy ledger in 4 of 8 tries).
     """
     # A set, because several may share a ledger.
@@ -5344,7 +5339,7 @@ def _before_fork() -> None:
     for ledger in ledgers:
         if ledger.lock.acquire(timeout=CALL_LIMIT):
             _held_for_fork.append(ledger.lock)
-    _looking.acquire()  # Else the child could be without garbage collection for good.
+    _looking.acquire()  # Otherwise the child could lose garbage collection for good.
 
 
 def _after_fork_in_parent() -> None:
@@ -5356,9 +5351,9 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global noticing_fork, _looking
     _held_for_fork.clear()
-    # The parent's may be held for ever.
+    # The parent's locks may be held for ever.
     noticing_fork, _looking = threading.Lock(), threading.RLock()
-    forker = sys._getframe(1)  # whose call of os.fork() this is
+    forker = sys._getframe(1)  # the frame that called os.fork()
     module = forker.f_globals.get("__name__")
     # One forks for a function, the other for a single request.
     worker = module not in ("multiprocessing.popen_fork", "socketserver")
@@ -5369,7 +5364,7 @@ def _after_fork_in_child() -> None:
 
 
 def _after_gunicorn_fork(worker: Any) -> None:
-    """Start gunicorn's worker once it is set up, and has given up root's rights."""
+    """Start in gunicorn's worker once it is set up, and has given up root's rights."""
     earlier = worker.cfg.post_worker_init
 
     def post_worker_init(worker: object) -> None:
@@ -5383,38 +5378,38 @@ def _after_gunicorn_fork(worker: Any) -> None:
 # 11. Discovery: the files in tasks/.
 # ================================================================================================
 
-# Task files and their helpers are modules of this package, whose path is the tasks folder.  It is
-# not on sys.path, so that no task file hides a module of the application or of a library.
+# Task files and their helpers are modules of this package, whose path is the tasks folder.  That
+# is not on sys.path, so that no task file hides a module of the application or of a library.
 PACKAGE = "housekeeper_tasks"
 OURS = re.compile(rf"{PACKAGE}(_[0-9]+)?(\..+)?")
-# Names the folders to processes that multiprocessing spawns and sends functions of task files to.
+# Tells processes spawned by multiprocessing, which may get task files' functions, the folders.
 FOLDERS = "HOUSEKEEPER_TASK_FOLDERS"
 
 
 @dataclass(slots=True)
 class Discovered:
-    """What a folder of task files holds: tasks by name with their files, and what is wrong."""
+    """The contents of a tasks folder: tasks by name with their files, and problems."""
 
     tasks: dict[str, tuple[Task, Path]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     broken: set[Path] = field(default_factory=set)  # the files that did not load
-    unreadable: bool = False  # the folder itself: nothing is known of its files
+    unreadable: bool = False  # the folder itself; its files are unknown
     stamps: dict[str, int] = field(default_factory=dict)  # see stamps_of()
 
     def reason(self, name: str) -> str | None:
-        """Return why the file that is named like a task did not load; None when it did."""
+        """Return why the file with a task's name did not load; None when it did."""
         stem = name.replace("-", "_")
         files = [str(path) for path in self.broken if path.stem.replace("-", "_") == stem]
         return next((text for text in self.problems if text.startswith(tuple(files))), None)
 
 
 def discover_tasks(folder: Path) -> Discovered:
-    """Load the task files of a folder; files that begin with ``_`` or ``.`` are helpers.
+    """Load the task files of a folder; files whose names start with ``_`` or ``.`` are helpers.
 
-    Each Task that a file's own code makes while it loads counts, wherever the file keeps it (the
-    base of a `dataclasses.replace` as well), and each that it imports, unless from a task file.
+    Each Task counts that a file's own code makes while it loads, wherever the file keeps it (even
+    the base of a `dataclasses.replace`), or that it imports, unless from a task file.
 
-    Whatever is wrong with a file is a problem on the list, with file and line; the others load.
+    A file that does not load is a problem on the list, with file and line; the others load.
     """
     found, folder = Discovered(stamps=stamps_of(folder)), folder.absolute()
     try:
@@ -5442,7 +5437,7 @@ def discover_tasks(folder: Path) -> Discovered:
         for name, path in modules.items():
             _load_into(found, name, modules, makers)
             if path in found.broken and name in before:
-                # Its tasks go on as they were, in the module that they came from.
+                # Its tasks stay as they were, in their old module.
                 sys.modules.setdefault(name, before[name])
     finally:
         task_made.reset(token)
@@ -5450,7 +5445,7 @@ def discover_tasks(folder: Path) -> Discovered:
 
 
 def stamps_of(folder: Path) -> dict[str, int]:
-    """Return when each Python file of a folder, helpers included, was changed last."""
+    """Return the modification time of each Python file of a folder, helpers included."""
     with contextlib.suppress(OSError):
         return {each.name: each.stat().st_mtime_ns for each in folder.glob("*.py")}
     return {}
@@ -5460,12 +5455,12 @@ def _is_of_another_program(path: Path) -> bool:
     try:
         source = path.read_bytes()
     except OSError:
-        return False  # The import tells what is wrong with it.
+        return False  # The import reports what is wrong.
     return b"import" in source and b"housekeeper" not in source
 
 
 def importable_as_housekeeper() -> None:
-    """Let ``import housekeeper`` in task files mean this very module, whatever it was imported as.
+    """Make ``import housekeeper`` in task files return this very module, whatever its name.
 
     Raises ConfigurationError when another module has that name.
     """
@@ -5480,9 +5475,9 @@ def importable_as_housekeeper() -> None:
 
 
 def _make_package(folder: Path) -> tuple[str, dict[str, ModuleType]]:
-    """Make a folder's package anew; return its name and the modules that it had."""
+    """Make a folder's package again; return its name and its old modules."""
     place, name, numbers = [str(folder)], PACKAGE, itertools.count(2)
-    # Another Housekeeper of this process may have a folder of its own.
+    # Another Housekeeper of this process may have its own folder.
     while name in sys.modules and getattr(sys.modules[name], "__path__", None) != place:
         name = f"{PACKAGE}_{next(numbers)}"
     before = {each: sys.modules[each] for each in list(sys.modules) if each.startswith(f"{name}.")}
@@ -5504,9 +5499,9 @@ def _folders() -> list[str]:
 
 
 class _TaskFinder:
-    """Finds what lies in tasks folders; the last finder, what lies beside them and nowhere else.
+    """Finds modules in tasks folders and, as the last finder, those found only beside them.
 
-    As root it refuses what a task imports from there and others can write.
+    As root it refuses modules there that a task imports and others can write.
     """
 
     def __init__(self, *, beside: bool = False) -> None:
@@ -5515,7 +5510,7 @@ class _TaskFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return what ``sys.meta_path`` asks for; raises ConfigurationError."""
+        """Return a module's spec, for ``sys.meta_path``; raises ConfigurationError."""
         spec, ours = None, path is not None and OURS.fullmatch(name)
         for_a_task = task_made.get() is not None or _current_run.get() is not None
         if self._beside and path is None:
@@ -5537,11 +5532,11 @@ class _TaskFinder:
 class _TaskLoader(SourceFileLoader):
     """Loads a module of a tasks folder from its source.
 
-    A compiled copy is compared with its source by second and size only, and misses a quick edit.
+    A compiled copy is compared with its source only by second and size, and misses a quick edit.
     """
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the module, with ``import _helper`` meaning what ``from . import`` does."""
+        """Compile the module, reading ``import _helper`` as ``from . import _helper``."""
         tree, package = ast.parse(self.get_data(self.path), self.path), fullname.partition(".")[0]
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -5552,7 +5547,7 @@ class _TaskLoader(SourceFileLoader):
 
 
 def _qualify(alias: ast.alias, package: str) -> list[ast.alias]:
-    """Return what imports a folder's module under the name that `alias` binds."""
+    """Return the imports of a folder's module under the name that `alias` binds."""
     if not _is_in(package, alias.name):
         return [alias]
     top = alias.name.partition(".")[0]
@@ -5563,7 +5558,7 @@ def _qualify(alias: ast.alias, package: str) -> list[ast.alias]:
 
 
 def _is_in(package: str, name: str) -> bool:
-    """Tell whether a plain name means a module of the folder: a helper, or one known only here."""
+    """Tell whether a plain name means a module of the folder: a helper, or one found only here."""
     top = name.partition(".")[0]
     place = os.path.join(sys.modules[package].__path__[0], top)
     if not os.path.isfile(f"{place}.py") and not os.path.isdir(place):
@@ -5603,7 +5598,7 @@ def _load_into(
 
 
 def _load(name: str, files: Mapping[str, Path], makers: Mapping[Task, str]) -> Iterable[Task]:
-    """Import a file; return the tasks that it makes, and those that it imports from elsewhere."""
+    """Import a file; return the tasks that it makes, or imports from elsewhere."""
     module, path = importlib.import_module(name), files[name]
     if module.__file__ != str(path):
         raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
@@ -5631,11 +5626,11 @@ def _is_root() -> bool:
 
 
 def _refuse_writable_by_others(path: Path) -> None:
-    """Refuse, when run as root, a file that somebody else could change.
+    """Refuse, as root, a file that another user could change.
 
-    Each folder and link on the way is judged before what lies below it, from the root on.  So only
-    root can have changed it meanwhile: what was judged is what is read, now and later.
-    Raises ConfigurationError with the chmod or chown that mends it.
+    Each folder and link on the way is checked before what lies below it, from the root down.  So
+    only root can change it meanwhile: the file that was checked is the file that is read, now and
+    later.  Raises ConfigurationError with the chmod or chown that fixes it.
     """
     place, ahead = Path(path.anchor), list(reversed(path.absolute().parts))
     while ahead and _is_root():
@@ -5654,7 +5649,7 @@ def _refuse_place(place: Path, status: os.stat_result) -> None:
     link = stat.S_ISLNK(status.st_mode)
     sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky and not link
-    # Kubernetes mounts ConfigMaps with such modes, and read-only.
+    # Kubernetes mounts ConfigMaps with such modes, but read-only.
     if open_to_others and not os.statvfs(place).f_flag & os.ST_RDONLY:
         problem, mend = "can be written by others", "chmod go-w"
     elif status.st_uid != 0:
@@ -5667,7 +5662,7 @@ def _refuse_place(place: Path, status: os.stat_result) -> None:
 
 
 if held_back() and FOLDERS in os.environ:
-    # A process that multiprocessing has spawned imports the functions that it is sent.
+    # Processes that multiprocessing spawns import the functions that they are sent.
     with contextlib.suppress(ConfigurationError):
         importable_as_housekeeper()
         for _folder in os.environ[FOLDERS].split(os.pathsep):
@@ -5675,25 +5670,25 @@ if held_back() and FOLDERS in os.environ:
 
 
 # ================================================================================================
-# 12. Timer: instants and callables; it knows nothing of tasks.
+# 12. Timer: instants and callables; it knows nothing about tasks.
 # ================================================================================================
 
 # Locks are taken in this order: noticing_fork, a life's, a task's own (Registration.lock), the
 # Roster's binding, the Roster's, the Runner's, the Upkeep's, a run's guard, the Timer's, and last
 # the ledger's.  Only a task's own is held while a task or a hook is at work, from its claim to its
-# end; it and the binding also while the ledger is.
+# end; only it and the binding are held during calls of the ledger.
 
-CLOCK_JUMP = 1.0  # seconds between wall clock and elapsed time that are no drift
-STALL = 5.0  # seconds by which the loop comes too late when the process stood still
+CLOCK_JUMP = 1.0  # seconds of difference between wall clock and elapsed time that are no drift
+STALL = 5.0  # seconds by which the loop is late after the process stood still
 LONGEST_BACKOFF = 30.0  # seconds
 
 
 class Timer:
-    """The agenda of all that comes due, and the thread that sleeps until then.
+    """The agenda of everything that comes due, and the thread that sleeps until then.
 
-    Ticks go by the wall clock and delays by elapsed time, in two heaps, so that a jump of the wall
-    clock moves ticks and neither timeouts nor heartbeats.  Ticks that are due together are handed
-    on together; delays are called.  The thread does no I/O.
+    Ticks follow the wall clock and delays elapsed time, in two heaps, so that a jump of the wall
+    clock moves ticks but neither timeouts nor heartbeats.  Ticks that are due together are
+    dispatched together; delays are called.  The thread does no I/O.
     """
 
     AT_ONCE = 1000  # ticks, for which the lock is held some milliseconds
@@ -5707,7 +5702,7 @@ class Timer:
     ) -> None:
         self._clock = clock
         self._on_due, self._on_jump, self._on_stall = on_due, on_jump, on_stall
-        # Guards the heaps; wakes the thread.  Never held while something is called.
+        # Guards the heaps; wakes the thread.  Never held during a call.
         self._changed = threading.Condition(threading.Lock())
         self._numbers = itertools.count()  # breaks ties, and names entries
         self._ticks: list[tuple[datetime, int]] = []
@@ -5719,9 +5714,9 @@ class Timer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread: a daemon, and so are the threads of the pools, which it makes.
+        """Start the thread, a daemon; it makes the pools' threads, which are then daemons too.
 
-        On a timer that is closed it ends at once.  RuntimeError says that there is no thread.
+        On a closed timer it ends at once.  Raises RuntimeError when no thread can be started.
         """
         thread = threading.Thread(target=self.run, name="housekeeper-timer", daemon=True)
         thread.start()
@@ -5729,7 +5724,7 @@ class Timer:
 
     @property
     def age(self) -> float | None:
-        """Seconds since the thread last came round; None before the first time."""
+        """Seconds since the loop's last step; None before the first."""
         look = self._last_look
         return None if look is None else self._clock.monotonic() - look[1]
 
@@ -5752,7 +5747,7 @@ class Timer:
             return number
 
     def drop(self, number: int | None) -> None:
-        """Cancel an entry; its number leaves the heap when it is first, or most are cancelled."""
+        """Cancel an entry; its number leaves the heap when first in it, or most are cancelled."""
         if number is None:
             return
         with self._changed:
@@ -5773,7 +5768,7 @@ class Timer:
                 tell_defect("The loop failed, and goes on")
 
     def step(self) -> bool:
-        """Do what is due, or wait for it; False when the loop is to end."""
+        """Do what is due, or wait for it; return False when the loop is to end."""
         now, elapsed = self._clock.now(), self._clock.monotonic()
         guarded(self._notice_jump, now, elapsed)
         ahead = now + LEAD
@@ -5826,7 +5821,7 @@ class Timer:
             self._on_stall(late)
 
     def close(self, limit: float) -> None:
-        """Forget what is on the agenda, and wait for the thread, so many seconds at most."""
+        """Clear the agenda, and wait at most `limit` seconds for the thread."""
         with self._changed:
             self._closed = True
             self._ticks.clear()
@@ -5841,20 +5836,20 @@ A_WHILE = timedelta(seconds=10)
 
 
 class Annals:
-    """What has kept this process from its ticks lately, for the notes of missed ones."""
+    """The recent obstacles of this process, for the notes of missed ticks."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.since = clock.now()  # Before that this process was not there.
+        self.since = clock.now()  # This process did not exist before.
         self._known: deque[tuple[datetime, datetime, str]] = deque(maxlen=100)
-        self._open: dict[str, tuple[datetime, str]] = {}  # what goes on now: since when, and more
+        self._open: dict[str, tuple[datetime, str]] = {}  # obstacles that persist
 
     def begin(self, what: str, detail: str = "") -> None:
-        """Note that something has begun, unless that is known; `detail` says more of it."""
+        """Note that an obstacle has started, unless it is known; `detail` says more about it."""
         self._open.setdefault(what, (self._clock.now(), f" ({detail})" if detail else ""))
 
     def end(self, what: str) -> None:
-        """Note that it is over; what lasted less than a second has kept nobody from a tick."""
+        """Note that an obstacle is over; one of less than a second has delayed no tick."""
         if (known := self._open.pop(what, None)) is not None:
             began, detail = known
             now = self._clock.now()
@@ -5862,11 +5857,11 @@ class Annals:
                 self.add(what + detail, began, now)
 
     def add(self, what: str, began: datetime, ended: datetime) -> None:
-        """Note what was the matter from one instant to another."""
+        """Note an obstacle from one instant to another."""
         self._known.append((began, ended, what))
 
     def between(self, first: datetime, last: datetime) -> str:
-        """Say what was the matter between two instants; "" when nothing was."""
+        """Say which obstacle there was between two instants; "" when there was none."""
         for what, (began, detail) in list(self._open.items()):
             if began <= last:
                 return f"{what}{detail} from {began:%Y-%m-%d %H:%M:%S} UTC on"
@@ -5876,9 +5871,9 @@ class Annals:
         return ""
 
     def now(self, *whats: str) -> list[str]:
-        """Say which of these things have been the matter for a while; of all when none is named.
+        """Say which of the named obstacles have lasted for a while; without names, of all.
 
-        Then without the ledger's absence: who can read it has reached the ledger.
+        Then without the ledger's absence: a reader of this has reached the ledger.
         """
         a_while_ago, known = self._clock.now() - A_WHILE, list(self._open.items())
         return [
@@ -5892,7 +5887,7 @@ LEDGER_AWAY = "the ledger was away"
 
 
 class Backlog:
-    """Ledger work that can wait: done on a thread of its own, one piece after the other."""
+    """A queue of ledger work that can wait, done on its own thread, one piece after the other."""
 
     def __init__(self, timer: Timer, annals: Annals) -> None:
         self._timer = timer
@@ -5902,11 +5897,11 @@ class Backlog:
 
     def soon(self, work: Callable[..., object], *args: object) -> None:
         """Queue work for the thread."""
-        with contextlib.suppress(RuntimeError):  # It is closed, or there is no thread to be had.
+        with contextlib.suppress(RuntimeError):  # It is closed, or no thread can be started.
             self._pool.submit(guarded, work, *args)
 
     def pause_after(self, what: str, error: Exception) -> float:
-        """Log a failure of the ledger; return the pause, that doubles while failures go on."""
+        """Log a failure of the ledger; return the pause, which doubles while failures go on."""
         self._failures += 1
         pause = min(LONGEST_BACKOFF, 2.0 ** min(self._failures - 1, 10))
         reason = first_line(error)
@@ -5921,21 +5916,21 @@ class Backlog:
             self._annals.end(LEDGER_AWAY)
 
     def close(self) -> None:
-        """Forget what waits."""
+        """Drop the queued work."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 # ================================================================================================
-# 13. Roster: which tasks are here, and their next ticks.
+# 13. Roster: the tasks of this process, and their next ticks.
 # ================================================================================================
 
 NEVER = datetime.max.replace(tzinfo=UTC)
-BOUND_AT_ONCE = 1000  # tasks that the ledger is told of in one call
+BOUND_AT_ONCE = 1000  # tasks entered in the ledger in one call
 
 
 @dataclass(slots=True, kw_only=True)
 class Settings:
-    """What a Housekeeper was made with; see create_housekeeper()."""
+    """The options of a Housekeeper; see create_housekeeper()."""
 
     app: object
     enabled: bool
@@ -5955,7 +5950,7 @@ class Settings:
 class Tools(NamedTuple):
     """What the parts of a Housekeeper share in one process, from one start to its end."""
 
-    runner: str  # the name that the ledger knows this process by
+    runner: str  # this process's name in the ledger
     timer: Timer
     backlog: Backlog
     annals: Annals
@@ -5965,11 +5960,11 @@ class Tools(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Registration:
-    """What this process knows of one task.
+    """The state of one task in this process.
 
-    What is not marked otherwise is changed under the roster's lock.  What is changed in each run
-    is guarded by the task's own, because workers that run at the same time would queue for one;
-    they read the rest without, and at worst look once more: see Runner._let_go().
+    Changes are guarded by the roster's lock, unless marked otherwise.  Changes in each run are
+    guarded by the task's own lock, because concurrent workers would queue for a single one; they
+    read the rest without a lock, and at worst look again: see Runner._let_go().
     """
 
     task: Task
@@ -5982,10 +5977,10 @@ class Registration:
     armed: datetime | None = None  # the tick on the agenda; NEVER after the last one
     number: int | None = None  # its number there
     gone: bool = False
-    # Changed only by who holds `lock`, or has bound the task anew.
+    # Changed only by the holder of `lock`, or when the task is bound again.
     accounted: datetime | None = None  # each tick up to here has a row, or needs none
     run: LiveRun | None = None
-    unsure: LiveRun | None = None  # a claim of it may have been committed, or not
+    unsure: LiveRun | None = None  # its claim may or may not have been committed
     served: float = 0.0  # when it last got a worker, on the monotonic clock
 
     @property
@@ -6005,9 +6000,9 @@ class Registration:
         return accounted if since and accounted and accounted > since else since
 
     def passed(self) -> tuple[Trigger, datetime, datetime] | None:
-        """Return the first tick that nobody has accounted for, and how far the loop has come.
+        """Return the first tick that is not accounted for, and how far the loop has come.
 
-        And the trigger of both; None when the loop has not come past such a tick.
+        With their trigger; None when the loop has not passed such a tick.
         """
         trigger, floor, armed = self.trigger, self.floor, self.armed
         if self.gone or trigger is None or floor is None or armed is None:
@@ -6022,11 +6017,11 @@ class Roster:
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self._settings, self._tools = settings, tools
         self._known: dict[str, Registration] = {}
-        self._unbound: dict[Registration, None] = {}  # unknown to the ledger yet
-        # Guards which tasks there are, and where each stands on the agenda.  Never held over I/O
-        # or a task, and taken by no run that just begins and ends: see Registration.
+        self._unbound: dict[Registration, None] = {}  # not known to the ledger yet
+        # Guards the set of tasks, and their places on the agenda.  Never held during I/O or a
+        # task, and not taken by a run that just starts and ends: see Registration.
         self._lock = threading.Lock()
-        # Held while the ledger is told of tasks, so that the newest word is the last.
+        # Held while tasks are entered in the ledger, so that the latest entry wins.
         self._binding = threading.Lock()
         self._timer: Timer | None = None  # None: no tick is put on an agenda
         self._identity: str | None = None
@@ -6036,7 +6031,7 @@ class Roster:
     def adopt(self, other: Roster) -> None:
         """Take over the tasks of the last start, or of the process that this was forked from.
 
-        What is claimed for the last start keeps its registration, and so its lock.
+        A task with a run of the last start keeps its registration, and so its lock.
         """
         for name, known in other._known.items():
             known.since = known.armed = known.number = None
@@ -6050,12 +6045,12 @@ class Roster:
     # Which tasks there are.
 
     def register(self, task: Task, source: Path | None, *, replace: bool) -> None:
-        """Take a task; raises ConfigurationError when its name is taken and `replace` is false."""
+        """Add a task; raises ConfigurationError when its name is taken and `replace` is false."""
         if not isinstance(task, Task):
             raise ConfigurationError(f"{task!r} is not a Task")
         settings = self._settings
         if task.schedule is not None and task.timezone is None and settings.timezone != "UTC":
-            # Tried in UTC by Task; here it may lie in a gap each year, and never come.
+            # Task has tried UTC; in this zone, it may lie in a gap each year and never come.
             _trigger_in(task, settings.timezone, hash_key="any will do")
         with self._lock:
             known = self._known.get(task.name)
@@ -6074,19 +6069,19 @@ class Roster:
             self._unbound[registration] = None
 
     def unregister(self, name: str) -> None:
-        """Forget a task; a run of it goes on."""
+        """Forget a task; its run continues."""
         with self._lock:
             if (registration := self._known.pop(name, None)) is not None:
                 registration.gone = True
                 self._disarm(registration)
-                self._unbound.pop(registration, None)  # Another may be entered by its name.
+                self._unbound.pop(registration, None)  # Another task may be entered by its name.
 
     def get(self, name: str) -> Registration | None:
-        """Return what is known of a task, or None."""
+        """Return the registration of a task, or None."""
         return self._known.get(name)
 
     def all(self) -> list[Registration]:
-        """Return what is known of all tasks, by name."""
+        """Return all registrations, by name."""
         return [known for _, known in sorted(self._known.copy().items())]
 
     # Where their schedules stand.
@@ -6096,7 +6091,7 @@ class Roster:
         self._timer = timer
 
     def bind(self) -> None:
-        """Enter tasks that are new here in the ledger, and their next ticks on the agenda.
+        """Enter new tasks in the ledger, and their next ticks on the agenda.
 
         Raises LedgerUnavailable.
         """
@@ -6107,14 +6102,14 @@ class Roster:
                 self._bind_some(unbound[start : start + BOUND_AT_ONCE])
 
     def rebind(self) -> None:
-        """Ask the ledger anew where all schedules stand, with the next bind()."""
+        """Have the next bind() ask the ledger again where all schedules stand."""
         with self._lock:
             self._unbound.update(dict.fromkeys(self._known.values()))
 
     def _bind_some(self, registrations: Sequence[Registration]) -> None:
         tasks = [each.task for each in registrations]
         triggers = [self._make_trigger(each) for each in registrations]
-        # The schedule, so that the ledger notices when it has changed.
+        # With the schedule, so that the ledger notices a change.
         entries = [
             Entry(each.key, trigger.text if trigger else "", trigger.timezone if trigger else "")
             for each, trigger in zip(registrations, triggers, strict=True)
@@ -6124,11 +6119,11 @@ class Roster:
         bound = zip(registrations, tasks, triggers, entries, strict=True)
         for registration, task, trigger, entry in bound:
             guarded(self._tools.sentry.register, entry.key, task, trigger)
-            # What was entered by a clock that stood in the future does not count.
+            # An instant entered by a clock in the future does not count.
             since = min(standings[entry.key].floor, now)
             with self._lock:
                 if registration.task is not task:
-                    continue  # Replaced meanwhile: whoever did that comes next.
+                    continue  # Replaced meanwhile: that call binds it next.
                 self._unbound.pop(registration, None)
                 if not registration.gone:
                     registration.trigger = trigger
@@ -6136,7 +6131,7 @@ class Roster:
                     self._arm(registration, since)
 
     def _make_trigger(self, registration: Registration, key: str = "") -> Trigger | None:
-        """Return the trigger of a task, whose H is drawn for its own key or that of a host."""
+        """Return a task's trigger; H is derived from its own key, or that of a host."""
         task = registration.task
         if task.schedule is None:
             return None
@@ -6147,7 +6142,7 @@ class Roster:
         try:
             return _trigger_in(task, zone, hash_key)
         except ConfigurationError as error:
-            # What H stands for here never comes.  The other tasks go on.
+            # This value of H never comes.  The other tasks go on.
             if task.name not in self.problems:
                 self.problems[task.name] = f"{error}; it is not scheduled"
                 logger.error("%s", self.problems[task.name])
@@ -6175,19 +6170,19 @@ class Roster:
         self._arm_at(registration, registration.trigger.next_after(after) or NEVER)
 
     def _arm_at(self, registration: Registration, instant: datetime) -> None:
-        """Have a task looked at then; what is due of it is found by whoever claims it."""
+        """Have a task looked at then; its claim finds out what is due."""
         registration.armed = instant
         if self._timer is not None and instant < NEVER:
             registration.number = self._timer.at(instant, registration)
 
     def due(self, ticks: Sequence[tuple[datetime, Registration]]) -> list[Registration]:
-        """Go on to the next ticks of tasks; return those to be dispatched.
+        """Arm the next ticks of tasks; return the tasks to dispatch.
 
-        First comes the task that has waited longest for a worker: else, where there is more to do
-        than workers can, the same tasks would be late each time.
+        The task that has waited longest for a worker comes first: otherwise, when there is more to
+        do than workers can, the same tasks would be late each time.
         """
         now, due = self._settings.clock.now(), list[Registration]()
-        # Together, so that whoever registers or binds does not come between each two.
+        # Under one lock, so that no register() or bind() comes in between.
         with self._lock:
             for tick, registration in ticks:
                 try:
@@ -6201,7 +6196,7 @@ class Roster:
     def _pass_tick(self, registration: Registration, tick: datetime, now: datetime) -> bool:
         if registration.gone or registration.armed != tick:
             return False
-        registration.number = None  # It is not on the agenda any more.
+        registration.number = None  # No longer on the agenda.
         # The next tick is on the agenda before this one is dispatched: whatever happens in the
         # dispatch, the schedule goes on.
         self._arm(registration, max(tick, now))
@@ -6211,7 +6206,7 @@ class Roster:
     # What comes.
 
     def trigger_of(self, registration: Registration) -> Trigger | None:
-        """Return a task's trigger, also before the start; None while H is not known yet."""
+        """Return a task's trigger, even before the start; None while H is not known yet."""
         if registration.trigger is not None:
             return registration.trigger
         if is_hashed(registration.task.schedule):
@@ -6228,7 +6223,7 @@ class Roster:
         return self.trigger_of(registration) if own else self._make_trigger(registration, key)
 
     def conflict(self, registration: Registration, key: str, standing: Standing) -> str:
-        """Say that a task was entered last with another schedule than the one here; or ""."""
+        """Say that a task was last entered with a schedule that differs from this one's; or ""."""
         trigger = self.trigger_on(registration, key)
         mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
         if mine in ("", standing.schedule):
@@ -6240,7 +6235,7 @@ class Roster:
         )
 
     def upcoming(self, registration: Registration, count: int) -> list[datetime]:
-        """Return the next ticks of a task, in UTC; none where nothing is run (enabled=False)."""
+        """Return the next ticks of a task, in UTC; none with enabled=False."""
         if not self._settings.enabled:
             return []
         now, armed = self._settings.clock.now(), registration.armed
@@ -6267,10 +6262,10 @@ def _trigger_in(task: Task, zone: str, hash_key: str) -> Trigger:
 # 14. Runner: from a due task to a recorded outcome.
 # ================================================================================================
 
-LEAST_GRACE = 1.0  # seconds, in which a loaded machine starts what is due now
+LEAST_GRACE = 1.0  # seconds that a loaded machine may take to start what is due now
 LONGEST_RETRY_DELAY = 3600.0  # seconds
 STOP_WAIT = 2.0  # seconds that a run has to end after it was asked to, in a shutdown
-OBSERVED = 30.0  # seconds of its own time that an observer must have seen a silent row unchanged
+OBSERVED = 30.0  # seconds by its own clock for which an observer must see a silent row unchanged
 
 
 class Workers:
@@ -6282,13 +6277,13 @@ class Workers:
 
     def __init__(self, pool: Executor, number: int) -> None:
         self._pool = pool
-        self.queue: deque[Action] = deque()  # what waits for a worker
-        self._idle = threading.Semaphore(number)  # one for each worker that does nothing
+        self.queue: deque[Action] = deque()  # work that waits for a worker
+        self._idle = threading.Semaphore(number)  # one for each idle worker
 
     def wake(self) -> None:
         """Have an idle worker empty the queue, if there is one.
 
-        Raises RuntimeError when no thread could be started; then the queue waits for the next.
+        Raises RuntimeError when no thread can be started; the queue then waits for the next call.
         """
         if self.queue and self._idle.acquire(blocking=False):
             try:
@@ -6306,12 +6301,12 @@ class Workers:
                     break  # Another worker was faster.
                 guarded(work)
             self._idle.release()
-            # Looked at once more: what was queued between the two has found no idle worker.
+            # Checked again: what was queued in between has found no idle worker.
             if not self.queue or not self._idle.acquire(blocking=False):
                 return
 
     def close(self) -> list[Action]:
-        """Return what is still queued, and let the threads go; a busy worker ends its part."""
+        """Return the queued work, and release the threads; a busy worker finishes its part."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         left: list[Action] = []
         with contextlib.suppress(IndexError):
@@ -6322,17 +6317,17 @@ class Workers:
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """A task whose lock is held, on its way from a claim to the end of the run that it won."""
+    """A task whose lock is held, from the claim to the end of the run that it wins."""
 
     registration: Registration
     reason: Reason
     run: LiveRun | None = None  # once it is claimed
     attempts: int = 0
     recorded: bool = False  # its outcome is on record, or cannot be
-    parted: bool = False  # its end was told
+    parted: bool = False  # its end was announced
 
 
-# One part of a run's life: returns the next one, or when to go on, or None at the end.
+# One part of a run's life: returns the next one, when to go on, or None at the end.
 Step = Callable[[Hold], Any]
 NO_THREAD = "the system gave no thread to a worker"
 
@@ -6342,25 +6337,25 @@ class Later(NamedTuple):
 
     seconds: float
     step: Step
-    at_shutdown: Step | None = None  # the step in its place when the process is to end
+    at_shutdown: Step | None = None  # the step to take instead at a shutdown
 
 
 class Claims:
-    """Which tick of a task is to be claimed, and the record of those that nobody ran."""
+    """Decides which tick of a task to claim, and records those that did not run."""
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self._settings, self._runner = settings, tools.runner
         self._ledger, self._clock = settings.ledger, settings.clock
         self._annals, self._sentry = tools.annals, tools.sentry
         self._metrics = tools.metrics
-        # Records a run as crashed when its process is known to be dead, and tells whether it is.
+        # Records a run as crashed when its process is known to be dead; tells whether it was.
         self.bury_if_dead: Callable[[Run], bool] = lambda run: False
 
     def run_for(self, registration: Registration, reason: Reason) -> LiveRun | None:
-        """Return the run that is to be claimed for a task now; raises LedgerUnavailable.
+        """Return the run to claim for a task now; raises LedgerUnavailable.
 
         A claim whose answer was lost may have been committed, so its run is kept and looked for
-        first: a claim with another id would find the tick taken, and nobody would run it.
+        first: a claim with another id would find the tick taken, and the tick would not run.
         """
         unsure = registration.unsure
         if reason is Reason.STARTUP:
@@ -6382,7 +6377,7 @@ class Claims:
     def new_run(
         self, registration: Registration, reason: Reason, tick: datetime | None = None
     ) -> LiveRun:
-        """Return a run of a task that is not claimed yet."""
+        """Return a new run of a task, which is not claimed yet."""
         return LiveRun(
             definition=registration.task,
             clock=self._clock,
@@ -6394,11 +6389,11 @@ class Claims:
         )
 
     def claim(self, run: LiveRun) -> Claim:
-        """Claim a run that begins now, or with its tick when that comes; as Ledger.claim()."""
+        """Claim a run that starts now, or with its tick when that comes; see Ledger.claim()."""
         run.started_at = _start_of(self._clock.now(), run.scheduled_for)
         verdict = self._ledger.claim(run)
         decided = verdict in (Claim.MINE, Claim.TAKEN, Claim.EARLY)
-        # What stands in its way may have gone when the tick comes.
+        # An obstacle may be gone when the tick comes.
         if not decided and await_tick(self._clock, run.scheduled_for):
             verdict = self._ledger.claim(run)
         return verdict
@@ -6406,7 +6401,7 @@ class Claims:
     def came_too_late(self, registration: Registration, run: LiveRun) -> bool:
         """Tell whether a run was claimed when its tick was older than the task's grace."""
         late = self._too_late(registration, run.scheduled_for, self._clock.now())
-        # The host may be ahead by more than grace.
+        # The host's clock may be ahead by more than the grace.
         return late and self._too_late(registration, run.scheduled_for, self.due_until())
 
     def may_have_run(self, run: LiveRun) -> bool:
@@ -6415,7 +6410,7 @@ class Claims:
         return tick is not None and replaced_at is not None and tick <= replaced_at + LEAD
 
     def tell_lost(self, registration: Registration, run: LiveRun, verdict: Claim) -> bool:
-        """Record and log a lost claim; False when what prevented it has gone meanwhile."""
+        """Record and log a lost claim; return False when the obstacle is gone."""
         tick, beside, note = run.scheduled_for, "", verdict.value
         if verdict is Claim.OVERLAPPED:
             other = first_of(self._ledger.runs(registration.key, running=True))
@@ -6436,7 +6431,7 @@ class Claims:
         return True
 
     def _newest_due(self, registration: Registration) -> datetime | None:
-        """Return the tick to claim; record as missed those before it, and it when too late."""
+        """Return the tick to claim; record those before it as missed, or all if it is too late."""
         trigger, floor = registration.trigger, registration.floor
         now = self._clock.now()
         until = now + LEAD
@@ -6478,14 +6473,14 @@ class Claims:
     ) -> None:
         """Record the ticks up to an instant that have no row yet, as one row.
 
-        They were skipped when a run was in their way, else missed.
+        They were skipped if a run was in their way, else missed.
         """
         key, recorded = registration.key, False
         while not recorded:
-            # A ledger that was made anew does not know the task yet.
+            # A ledger that was made again does not know the task yet.
             unknown = Standing(registration.floor or until, None, None)
             standing = self._ledger.standings(key).get(key, unknown)
-            # Looked at each time: the clock may be set back meanwhile.
+            # Read each time, because the clock may be set back meanwhile.
             until = min(until, self.due_until())
             end = min(until, standing.paused_at or until)
             last = trigger.latest_before(end, standing.floor) if standing.floor < end else None
@@ -6508,7 +6503,7 @@ class Claims:
         span: tuple[datetime, datetime],
         behind: LiveRun | None,
     ) -> Run:
-        """Return the row of the ticks in a span, with the reason why nobody ran them."""
+        """Return the row of the ticks in a span, with the reason why they did not run."""
         floor, last = span
         first = trigger.next_after(floor) or last
         count = trigger.count(floor, last, limit=KEEP_ROWS)
@@ -6527,7 +6522,7 @@ class Claims:
         return row
 
     def _why_missed(self, task: Task, first: datetime, last: datetime) -> str:
-        """Say what kept all schedulers from ticks; raises LedgerUnavailable."""
+        """Say why no scheduler ran the ticks; raises LedgerUnavailable."""
         until = min(self._clock.now(), last + min(task.grace, 1e9) * SECOND)
         kept = self._annals.between(first, until) if last >= self._annals.since else ""
         absence = absence_at(self._ledger.runners(self._settings.namespace), last)
@@ -6545,40 +6540,39 @@ class Claims:
         )
 
     def account_passed(self, registration: Registration, run: LiveRun) -> None:
-        """Record as skipped the ticks that passed until a run had ended and was on record."""
+        """Record as skipped the ticks that passed before a run's end was on record."""
         passed = registration.passed()
         if passed is not None:
             trigger, first, last = passed
             until = self.due_until()
             if first <= until:
                 self._account(registration, trigger, min(last, until), run)
-        # The trigger remembers what follows the next tick: else the loop would search for it when
-        # that tick is due, and the run begin later.
+        # Caches the tick after the next one in the trigger: otherwise the loop would search for it
+        # when the next one is due, and the run would start later.
         trigger_now, armed = registration.trigger, registration.armed
         if trigger_now is not None and armed is not None:
             trigger_now.next_after(armed)
 
 
 class Steps:
-    """What is done with a run that is won, step by step; each step returns what follows."""
+    """The steps of a claimed run; each one returns the next."""
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
         self.name = tools.runner
         self.claims = Claims(settings, tools)
-        self.stopping = False  # nothing new begins
+        self.stopping = False  # start nothing new
         self._settings = settings
         self._ledger, self._clock = settings.ledger, settings.clock
         self._timer, self._backlog, self._annals = tools.timer, tools.backlog, tools.annals
         self._sentry, self._metrics = tools.sentry, tools.metrics
 
     def _attempt(self, hold: Hold) -> Step | Later:
-        """Make the next attempt of a run."""
         run, hold.attempts = cast(LiveRun, hold.run), hold.attempts + 1
         if (number := hold.attempts) == 1:
-            # While it waits it is among the live, so that it can be cancelled.
+            # The run is live while it waits, so that it can be cancelled.
             await_tick(self._clock, run.scheduled_for)
             self._sentry.started(run)
-            # Written at once: if this process dies, the next one ends what the command has left.
+            # Written at once: if this process dies, the next one ends the command's processes.
             run.on_group = self._ledger.beat
         if run.begin_attempt(number):
             timeout, task = None, run.definition
@@ -6613,18 +6607,18 @@ class Steps:
         *,
         insist: bool = True,
     ) -> None:
-        """Ask a run to stop, in the attempt that is named; insisting breaks into its function."""
+        """Ask a run to stop, in the named attempt if any; `insist` interrupts its function."""
         finish = run.stop(reason, note, attempt, insist=insist)
         if finish is not None:
             self._backlog.soon(self._mark_stop, run)
             self.apart(finish)
 
     def apart(self, work: Action) -> None:
-        """Call what may block for long, such as on_cancel callbacks, on a thread of its own."""
+        """Call what may block for long, such as on_cancel callbacks, on a separate thread."""
         try:
             threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
         except RuntimeError:
-            # Python 3.12 starts none while the interpreter exits; the ledger's is there.
+            # Python 3.12 starts none while the interpreter exits; the ledger's thread exists.
             self._backlog.soon(work)
 
     def _mark_stop(self, run: LiveRun) -> None:
@@ -6632,7 +6626,7 @@ class Steps:
             self._ledger.ask_to_stop(run.id, run.stop_reason, run.note)
 
     def _retry_delay(self, registration: Registration, run: LiveRun) -> float | None:
-        """Return after how many seconds a failed attempt is tried again, or None."""
+        """Return the seconds until a failed attempt is tried again, or None."""
         task = run.definition
         tried_again = run.status in (Status.FAILED, Status.TIMED_OUT)
         if not tried_again or run.attempt > task.retries or self.stopping:
@@ -6653,21 +6647,20 @@ class Steps:
         return self._conclude
 
     def _conclude(self, hold: Hold) -> Step:
-        """Record the outcome of a run, and tell it; raises LedgerUnavailable."""
+        """Record the outcome of a run, and announce it; raises LedgerUnavailable."""
         run = cast(LiveRun, hold.run)
         if run.finished_at is None:
             run.finished_at = self._clock.now()
             run.output = run.buffer.text()
         if run.cancels_schedule:
-            # A pause holds in every process and after restarts.  Before the run's end is on
-            # record, so that no tick is claimed in between.
+            # A pause holds in every process and after restarts.  It comes before the run's end is
+            # on record, so that no tick is claimed in between.
             self._ledger.pause(whole_of(hold.registration.key))
             logger.info("Task %s returned CancelJob and is paused now", run.task)
         self._record(hold)
         return self._account_passed
 
     def _record(self, hold: Hold) -> None:
-        """Write a run's outcome into the ledger, and tell it."""
         run = cast(LiveRun, hold.run)
         if not self._ledger.finish(run):
             words = "Task %s ended as %s, but its row was ended by another process"
@@ -6687,25 +6680,25 @@ class Steps:
 class Runner(Steps):
     """Takes tasks from the timer's thread to a worker, and from a held lock to a free one.
 
-    All of a run's life after its dispatch is _pursue(): its one `finally` frees the task and wakes
-    who waits, whatever a step raises.
+    _pursue() is all of a run's life after its dispatch: its one `finally` frees the task and wakes
+    those who wait, whatever a step raises.
     """
 
     def __init__(self, settings: Settings, tools: Tools) -> None:
         super().__init__(settings, tools)
         self.workers: Workers | None = None
-        self.on_live: Action = _nothing  # called when a run begins or is about to
-        self.on_blocked: Action = _nothing  # called when a silent run is in a tick's way
+        self.on_live: Action = _nothing  # called when a run starts or is about to
+        self.on_blocked: Action = _nothing  # called when a silent run blocks a tick
         self.on_lost: Action = _nothing  # called when the ledger's tables were made anew
-        # Guards `_waiting` and `stopping` together: what begins to wait is seen by a shutdown.
+        # Guards `_waiting` and `stopping` together: a shutdown sees every run that starts to wait.
         self._lock = threading.Lock()
         self._waiting: dict[Hold, tuple[int, Later]] = {}  # with the number on the agenda
-        # Claims queued or under way, and runs that are mine, by id.  A run enters before its
-        # claim leaves, without the lock: who wants all looks in this order.
+        # Claims queued or under way, and this process's runs, by id.  A run enters `live` before
+        # its claim leaves, without the lock: to see all, read them in this order.
         self._claiming: set[Hold] = set()
         self.live: dict[str, LiveRun] = {}
-        self.ended = Flag()  # a claim or a run, for a shutdown
-        self.past_limit = False  # of a shutdown: what is claimed from now on does not begin
+        self.ended = Flag()  # set when a claim or a run ends, for a shutdown
+        self.past_limit = False  # of a shutdown: runs claimed from now on do not start
         number = settings.max_workers
         self._busy = f"all {number} workers were busy" if number > 1 else "the worker was busy"
 
@@ -6715,7 +6708,7 @@ class Runner(Steps):
         self.workers = Workers(pool, self._settings.max_workers)
 
     def close(self) -> None:
-        """Let the pool's threads go, and free the tasks whose runs get no further."""
+        """Release the pool's threads, and free the tasks whose runs cannot go on."""
         with self._lock:
             left = list(self._waiting)
             self._waiting.clear()
@@ -6729,14 +6722,14 @@ class Runner(Steps):
     # From the timer's thread to a worker's.
 
     def dispatch(self, registration: Registration, reason: Reason = Reason.SCHEDULE) -> None:
-        """Hand a task to a worker, unless it is queued or runs: then its end handles its ticks."""
+        """Hand a task to a worker, unless it is queued or runs: its end then handles its ticks."""
         if guarded(waits_for_reloaded_child):
             logger.debug("Task %s is left to the reloaded process", registration.task.name)
         elif not registration.lock.acquire(blocking=False):
             logger.debug("Task %s is queued or running already", registration.task.name)
         else:
             try:
-                # Before it looks whether it may: a shutdown looks in the other order.
+                # Added before `stopping` is read: a shutdown works in the other order.
                 hold = Hold(registration, reason)
                 self._claiming.add(hold)
             except BaseException:
@@ -6747,7 +6740,7 @@ class Runner(Steps):
     def dispatch_startup(self, registration: Registration) -> None:
         """Hand a task to a worker for its startup run, once it is not claimed for a tick."""
         if registration.lock.locked() and registration.run is None:
-            # That tick may be missed, or another process's: then nothing would run here.
+            # The tick may be missed, or another process's: then nothing would run here.
             self._timer.after(1.0, self.dispatch_startup, registration)
         else:
             self.dispatch(registration, Reason.STARTUP)
@@ -6755,11 +6748,11 @@ class Runner(Steps):
     def _hand_over(self, hold: Hold, step: Step) -> None:
         """Queue a step for a worker.
 
-        Only in the timer's thread: the pool's threads inherit its being a daemon.
+        Only in the timer's thread: the pool's threads inherit that it is a daemon.
         """
         workers = self.workers
         try:
-            # By now, so that the run itself need not wake this thread for it as it begins.
+            # Called now, so that the run need not wake this thread when it starts.
             self.on_live()
             assert workers is not None
             workers.queue.append(functools.partial(self._pursue, hold, step))
@@ -6783,9 +6776,9 @@ class Runner(Steps):
     # A run's life.
 
     def _pursue(self, hold: Hold, step: Step, *, in_place: bool = False) -> None:
-        """Take the steps of a run, one after the other, from a task's held lock to its free one.
+        """Take the steps of a run, one after the other, and then free its task's lock.
 
-        A step is taken again when the ledger was away.  In place, the caller waits for that.
+        A step is repeated when the ledger was away.  In place, this thread waits for that.
         """
         following: Step | Later | None = step
         try:
@@ -6811,12 +6804,12 @@ class Runner(Steps):
             if hold.recorded:
                 what = f"The skipped ticks of task {name} could not be recorded"
             elif hold.run is not None:
-                # The shutdown itself records it in the end.
+                # The shutdown records it in the end.
                 what, at_shutdown = f"The outcome of task {name} could not be recorded", None
             return Later(self._backlog.pause_after(what, error), step, at_shutdown)
 
     def _leave(self, hold: Hold, following: Step | Later | None) -> None:
-        """Put the next step of a run on the agenda; else free its task, and tell its end."""
+        """Put the next step of a run on the agenda, or free its task and announce its end."""
         waits = isinstance(following, Later) and guarded(self._wait_for, hold, following)
         if not waits:
             self._let_go(hold)
@@ -6824,12 +6817,12 @@ class Runner(Steps):
             self._part_with(hold)
 
     def _after_defect(self, hold: Hold, error: BaseException) -> Later | None:
-        """Return how a run goes on after an unexpected error in one of its steps."""
+        """Return how a run continues after an unexpected error in one of its steps."""
         tell_defect("Task %s: its run failed in Housekeeper", hold.registration.task.name)
         if hold.recorded:
             return None
         if hold.run is None:
-            # Its tick is on nobody's record yet.
+            # Its tick has no row yet.
             return Later(LONGEST_BACKOFF, self._claim, _nothing)
         try:
             self._make_plain(hold.run, error)
@@ -6839,7 +6832,7 @@ class Runner(Steps):
             return None
 
     def _make_plain(self, run: LiveRun, error: BaseException) -> None:
-        """Leave a run nothing but its outcome and a plain note, which can always be recorded."""
+        """Reduce a run to its outcome and a plain note, which can always be recorded."""
         if run.status is Status.RUNNING:
             run.status = Status.FAILED
         run.finished_at = run.finished_at or self._clock.now()
@@ -6857,7 +6850,7 @@ class Runner(Steps):
         if last_step is not None:
             self._pursue(hold, last_step)
         elif hold.run is not None and later.at_shutdown is not None and not hold.recorded:
-            # Asked to stop, it does not wait for its retry.
+            # A run that is asked to stop does not wait for its retry.
             at_once = functools.partial(self._timer.after, 0.0, self._go_on, hold)
             guarded(hold.run.on_cancel, at_once)
         return True
@@ -6867,7 +6860,7 @@ class Runner(Steps):
             self._hand_over(hold, later.step)
 
     def _take_waiting(self, hold: Hold) -> Later | None:
-        """Return what a run waits for, to whoever asks first."""
+        """Return what a run waits for, to the first caller only."""
         with self._lock:
             number, later = self._waiting.pop(hold, (None, None))
         self._timer.drop(number)
@@ -6885,22 +6878,22 @@ class Runner(Steps):
         return later.step
 
     def _let_go(self, hold: Hold) -> None:
-        """Free a task's lock; a tick that has found it taken is dispatched now."""
+        """Free a task's lock; dispatch a tick that found it taken."""
         registration = hold.registration
         registration.run = None
         self._claiming.discard(hold)
         registration.lock.release()
         self.ended.set()
-        # Looked for once more: the loop passes a tick before it tries the lock, so either it has
-        # found the task free, or its tick is seen here.
+        # Checked again: the loop passes a tick before it tries the lock, so either it has found
+        # the task free, or its tick is seen here.
         passed = None if self.stopping else guarded(registration.passed)
         if passed is not None:
-            # When the clock was set back, it is still to come.
+            # If the clock was set back, the tick is still to come.
             wait = max(0.0, (passed[1] - self._clock.now()).total_seconds())
             self._timer.after(wait, self.dispatch, registration)
 
     def _part_with(self, hold: Hold) -> None:
-        """Tell the application, and whoever waits, that a run has ended; once."""
+        """Tell the application, and those who wait, that a run has ended; once."""
         run = hold.run
         if run is None or hold.parted:
             return
@@ -6918,7 +6911,7 @@ class Runner(Steps):
     # Claiming.
 
     def _claim(self, hold: Hold) -> Step | Later | None:
-        """Claim what is due of a task; go on to its run, when it is won."""
+        """Claim a task's due tick; go on to its run if the claim is won."""
         registration = hold.registration
         if not cast(Workers, self.workers).queue:
             self._annals.end(self._busy)
@@ -6936,8 +6929,8 @@ class Runner(Steps):
             return Later(1.0, self._claim, _nothing)
         if verdict in (Claim.EARLY, Claim.BLOCKED):
             return Later(self._pause_before(run, verdict), self._claim, _nothing)
-        # Now, and not when its tick was missed for lack of workers: then it is the first to get
-        # one for its next tick.
+        # Set here, and not when a tick is missed for lack of workers: that task is the first to
+        # get one for its next tick.
         registration.served = self._clock.monotonic()
         if verdict is Claim.MINE:
             self._enter_live(hold, run)
@@ -6952,7 +6945,7 @@ class Runner(Steps):
         return None
 
     def _pause_before(self, run: LiveRun, verdict: Claim) -> float:
-        """Return after how many seconds a run is to be claimed again."""
+        """Return the seconds until a run is claimed again."""
         if verdict is Claim.EARLY:
             tick = cast(datetime, run.scheduled_for)
             ahead = (tick - self._ledger.now()).total_seconds() - AHEAD
@@ -6963,7 +6956,7 @@ class Runner(Steps):
         return OBSERVED + 2.0
 
     def _enter_live(self, hold: Hold, run: LiveRun) -> None:
-        """Count a claimed run among the live ones: from here on it has heartbeats."""
+        """Add a claimed run to the live ones: from here on it has heartbeats."""
         hold.run = hold.registration.run = run
         self.live[run.id] = run
         hold.registration.settle(run)
@@ -6978,10 +6971,10 @@ class Runner(Steps):
     def claim_by_hand(self, registration: Registration) -> Hold:
         """Claim a run of a task now; raises AlreadyRunning, LedgerUnavailable.
 
-        And HousekeeperError when a shutdown has begun.
+        And HousekeeperError before the start, and once a shutdown has begun.
         """
         hold = Hold(registration, Reason.MANUAL)
-        # Before it looks whether it may, as in dispatch().
+        # Added before `stopping` is read, as in dispatch().
         self._claiming.add(hold)
         try:
             if self.workers is None or self.stopping:
@@ -7013,7 +7006,7 @@ class Runner(Steps):
         raise AlreadyRunning(run.task, other)
 
     def run_by_hand(self, hold: Hold, caller: LiveRun | None) -> None:
-        """Make a claimed run: on a worker, or in place in the thread of the task that asks."""
+        """Make a claimed run: on a worker, or in place in the calling task's thread."""
         run = cast(LiveRun, hold.run)
         if caller is not None:
             # A worker that waits for another worker could wait for ever.
@@ -7023,7 +7016,7 @@ class Runner(Steps):
             finally:
                 forget()
         elif run.cancelled:
-            # Its claim outlasted a shutdown: nobody else would end it.
+            # Its claim outlasted a shutdown: nothing else would end it.
             self._pursue(hold, self._attempt)
         else:
             self._timer.after(0.0, self._hand_over, hold, self._attempt)
@@ -7035,7 +7028,7 @@ class Runner(Steps):
     # For a shutdown.
 
     def begin_to_stop(self) -> list[Hold]:
-        """Let nothing begin from now on; return what waits."""
+        """Start nothing from now on; return what waits."""
         with self._lock:
             self.stopping = True
             return list(self._waiting)
@@ -7062,7 +7055,7 @@ class Runner(Steps):
                 guarded(kill)
 
     def load(self) -> tuple[int, int]:
-        """Return how many runs go on here, and how many tasks are queued for a worker."""
+        """Return how many runs go on here, and how many tasks wait for a worker."""
         with self._lock:
             waiting = list(self._waiting)
         retrying = sum(hold.run is not None for hold in waiting)
@@ -7071,7 +7064,7 @@ class Runner(Steps):
 
 
 class Shutdown:
-    """The end of a Runner, in bounded time: what hangs is left behind, and recorded."""
+    """The end of a Runner, in bounded time: runs that hang are left behind and recorded."""
 
     def __init__(self, runner: Runner, settings: Settings, limit: float, until: float) -> None:
         self._runner = runner
@@ -7079,14 +7072,14 @@ class Shutdown:
         self._limit, self._until = limit, until
 
     def stop(self) -> None:
-        """Dispatch nothing any more, wait for what runs until the limit, and stop the rest."""
+        """Stop dispatching, wait for runs until the limit, and stop the rest."""
         # On a thread of its own, because on_finish may hang.
         self._runner.apart(functools.partial(self._end, self._runner.begin_to_stop()))
         for run in list(self._runner.live.values()):
             with self._calls_until(self._until), contextlib.suppress(BaseException):
                 self._ledger.ask_to_stop(run.id, "shutdown", "the process is shutting down")
         ended = self._runner.await_ended(self._until)
-        # Before the runs are looked at: one that begins meanwhile looks in the other order.
+        # Set before the runs are read: a run that starts meanwhile works in the other order.
         self._runner.past_limit = True
         if not ended:
             self._stop_all()
@@ -7106,7 +7099,7 @@ class Shutdown:
         for run in list(self._runner.live.values()):
             guarded(self._runner.stop_run, run, Status.CANCELLED, note)
         if not self._runner.await_ended(self._clock.monotonic() + STOP_WAIT):
-            # When their time after SIGTERM is over, nobody is left to do it.
+            # Once their time after SIGTERM is over, nothing is left to kill them.
             self._runner.kill_commands()
             self._runner.await_ended(self._clock.monotonic() + 0.5)
 
@@ -7134,7 +7127,7 @@ class Shutdown:
             words = "Task %s was abandoned: %s\n%s"
             guarded(outcome_logger.error, words, run.task, run.note, run.stack())
         else:
-            guarded(logger.error, "Task %s ended; its record or on_finish did not", run.task)
+            guarded(logger.error, "Task %s ended, but its record or on_finish did not", run.task)
 
 
 def _nothing(*_: object) -> None:
@@ -7144,7 +7137,7 @@ def _nothing(*_: object) -> None:
 def await_tick(clock: Clock, tick: datetime | None) -> bool:
     """Wait for a tick that comes within LEAD; tell whether there was one.
 
-    Not when it is further off: then the clock was set back meanwhile.
+    Not for one that is further off: the clock was set back meanwhile.
     """
     waited = False
     while tick and timedelta(0) < (ahead := tick - clock.now()) <= LEAD:
@@ -7174,15 +7167,15 @@ def _tell_outcome(run: LiveRun) -> None:
 
 HEARTBEAT_EVERY = 15.0  # seconds
 SKEW = 2.0  # seconds between the host's clock and the ledger's that are worth a warning
-STEADY = timedelta(hours=2)  # that a runner has been at work before anything old is deleted
-PRUNE_AGAIN = 3600.0  # seconds until it is looked at once more
+STEADY = timedelta(hours=2)  # that a runner must have worked before old rows are deleted
+PRUNE_AGAIN = 3600.0  # seconds until the next try
 
 
 class Upkeep:
-    """What is done for the ledger now and again, on the backlog's thread.
+    """Periodic work for the ledger, on the backlog's thread.
 
-    Each 15 s the runs that go on send their heartbeats; each minute the runner gives a sign of
-    life, and looks for runs whose runner is dead.
+    Every 15 s live runs send their heartbeats; every minute the runner beats, and looks for runs
+    whose runner is dead.
     """
 
     def __init__(self, settings: Settings, tools: Tools, roster: Roster, runner: Runner) -> None:
@@ -7190,11 +7183,11 @@ class Upkeep:
         self._ledger, self._clock = settings.ledger, settings.clock
         self._timer, self._backlog, self._annals = tools.timer, tools.backlog, tools.annals
         self._roster, self._runner, self._sentry = roster, runner, tools.sentry
-        self.problems: Callable[[], list[str]] = list  # what the application has to tell
+        self.problems: Callable[[], list[str]] = list  # the problems of the application
         # Guards whether a heartbeat is on the agenda.
         self._lock = threading.Lock()
         self._beating = False
-        self._silent: dict[str, tuple[datetime | None, float]] = {}  # runs, as they were seen
+        self._silent: dict[str, tuple[datetime | None, float]] = {}  # silent runs, as last seen
         self._to_look_again = False  # at silent runs
         self._burying = False
         self._skew = 0.0
@@ -7212,9 +7205,9 @@ class Upkeep:
         )
 
     def start(self, *, scheduling: bool, opened: bool) -> None:
-        """Begin the rounds; a process that schedules is a runner from here on.
+        """Start the rounds; a process that schedules is a runner from here on.
 
-        opened: whether the ledger can be asked without waiting for it.
+        opened: whether the ledger answers without a wait.
         """
         self._scheduling = scheduling
         self._runner.on_live = self.keep_beating
@@ -7227,14 +7220,14 @@ class Upkeep:
         self._backlog.soon(self._look_again)
 
     def _enter(self) -> bool:
-        """Tell whether the ledger knows the runner now; else the first round says why not."""
+        """Give the first beat; tell whether the ledger took it (else the first round says why)."""
         with contextlib.suppress(LedgerUnavailable):
             self._beat_runner()
             return True
         return False
 
     def _round(self) -> None:
-        """Give a sign of life, look for crashed runs, and plan the next round whatever happens."""
+        """Beat, look for crashed runs, and plan the next round whatever happens."""
         pause = BEAT_EVERY
         try:
             if not self._closed:
@@ -7242,14 +7235,14 @@ class Upkeep:
                 self.look_for_crashed()
                 self._compare_schedules()
         except (LedgerUnavailable, ConfigurationError) as error:
-            pause = self._backlog.pause_after("The ledger has taken no sign of life", error)
+            pause = self._backlog.pause_after("The runner's beat could not be written", error)
         finally:
             self._timer.after(pause, self._backlog.soon, self._round)
 
     # Signs of life.
 
     def keep_beating(self) -> None:
-        """Put the next heartbeat on the agenda, for a run that begins or is about to."""
+        """Put the next heartbeat on the agenda, for a run that starts or is about to."""
         if self._beating:
             return
         with self._lock:
@@ -7258,8 +7251,8 @@ class Upkeep:
                 self._timer.after(HEARTBEAT_EVERY, self._backlog.soon, self.beat)
 
     def beat(self) -> None:
-        """Send the heartbeats of all live runs, and read who was asked to stop elsewhere."""
-        # Before the runs are looked at: one that begins meanwhile looks in the other order.
+        """Send the heartbeats of all live runs, and read which were asked to stop elsewhere."""
+        # Set before the runs are read: a run that starts meanwhile works in the other order.
         self._beating = False
         live = list(self._runner.live.values())
         if not live or self._closed:
@@ -7280,7 +7273,7 @@ class Upkeep:
             logger.warning("Clock of this host is %+.1f s from the ledger's", self._skew)
         self.row.problems = self._own_problems()
         self._ledger.beat_runner(self.row)
-        self.row.started_at = None  # It stays as it was entered.
+        self.row.started_at = None  # The ledger keeps the first one.
         self._backlog.worked()
 
     def _own_problems(self) -> list[str]:
@@ -7292,16 +7285,16 @@ class Upkeep:
 
     def clock_jumped(self, jump: float) -> None:
         """React to a wall clock that was set, or to a machine that was suspended."""
-        # Heartbeats first: nobody may take a resumed machine's runs for crashed.
+        # Heartbeats first, so that no process takes a resumed machine's runs for crashed.
         if self._runner.live:
             self._backlog.soon(self.beat)
         if self._scheduling and abs(jump) > STEADY.total_seconds():
-            # What was recorded before says nothing of how long this clock has been right.
+            # The recorded start does not show how long this clock has been right.
             self.row.started_at = self._clock.now()
             self._backlog.soon(self._enter)
 
     def _compare_schedules(self) -> None:
-        """Notice tasks that another runner has with another schedule, or that were dropped."""
+        """Notice tasks that another runner schedules differently, or that the ledger has lost."""
         standings = self._ledger.standings(f"{self._settings.namespace}/")
         conflicts, lost = [], False
         for each in self._roster.all():
@@ -7326,11 +7319,11 @@ class Upkeep:
     def look_for_crashed(self) -> None:
         """Record as crashed the runs whose runner is dead; raises LedgerUnavailable.
 
-        A runner of this very place is known to be dead at once; its commands are ended first.  Any
-        other run must be silent for the lease, and seen so twice 30 s apart: a row that is silent
-        only because this process was suspended changes before the second look.
+        A dead runner of this very place is recognized at once; its commands are ended first.  Any
+        other run must be silent for the lease, and be seen so twice, 30 s apart: a row that is
+        silent only because this process was suspended changes before the second look.
         """
-        # In this order: a claim that is sure now is among the live.
+        # In this order: a claim that was confirmed meanwhile is among the live.
         unsure = [each.unsure for each in self._roster.all()]
         known = {run.id for run in unsure if run is not None} | set(self._runner.live)
         others = [run for run in self._ledger.runs(running=True) if run.id not in known]
@@ -7358,14 +7351,14 @@ class Upkeep:
         return {row.runner for row in rows if is_dead(row)}
 
     def bury_if_dead(self, run: Run) -> bool:
-        """Tell whether a run's process is known to be dead; then the run is over, too."""
+        """Record a run as crashed if its process is known to be dead; tell whether it is."""
         dead = run.id not in self._runner.live and run.runner in self._dead_runners()
         if dead:
             self._bury(run)
         return dead
 
     def _bury_all(self, orphans: Iterable[Run]) -> None:
-        """Bury runs on a thread of its own: heartbeats do not wait for a command's 10 s."""
+        """Bury runs on a separate thread: heartbeats do not wait for a command's 10 s."""
         try:
             with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
                 for run in orphans:
@@ -7374,7 +7367,7 @@ class Upkeep:
             self._burying = False
 
     def _bury(self, run: Run) -> None:
-        """Record the run of a dead process as crashed; end what its command has left first."""
+        """Record the run of a dead process as crashed; first end what its command left."""
         note = f"its runner {run.runner} has died"
         if run.group != "" and guarded(end_group, run.group, self._clock) is True:
             note += "; the processes of its command were ended"
@@ -7406,11 +7399,11 @@ class Upkeep:
         try:
             now = self._ledger.now()
             rows = self._ledger.runners(self._settings.namespace)
-            # An hour with the clock ten years ahead is not to delete ten years.
+            # A clock that is ten years ahead for an hour must not delete ten years.
             if any(_is_steady(row, now) for row in rows):
                 pause = self._ledger.PRUNE_EVERY
                 self._ledger.prune_runners(now - timedelta(days=KEEP_DAYS))
-                # Also of tasks that nobody registers any more, and of hosts that are gone.
+                # Includes tasks that are no longer registered, and hosts that are gone.
                 keys = dict.fromkeys(
                     self._ledger.standings(f"{self._settings.namespace}/"), math.inf
                 )
@@ -7422,7 +7415,7 @@ class Upkeep:
             self._timer.after(pause, self._backlog.soon, self._prune)
 
     def _prune_next(self, left: list[tuple[str, float]], now: datetime) -> None:
-        """Prune one task, and let heartbeats have the thread before the next."""
+        """Prune one task, and let heartbeats have the thread before the next one."""
         if left and not self._closed:
             key, grace = left.pop()
             old = now - timedelta(days=KEEP_DAYS)
@@ -7432,7 +7425,7 @@ class Upkeep:
             self._backlog.soon(self._prune_next, left, now)
 
     def close(self) -> None:
-        """Make no more rounds, and say that the runner stops."""
+        """Stop the rounds, and record that the runner stops."""
         self._closed = True
         if self._scheduling:
             self.row.stopped_at = self._clock.now()
@@ -7441,7 +7434,7 @@ class Upkeep:
 
 
 def _is_steady(row: RunnerRow, now: datetime) -> bool:
-    """Tell whether a runner has been at work for a while, and lately, by the ledger's clock."""
+    """Tell whether a runner has been at work for a while, and recently, by the ledger's clock."""
     begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
     return begun <= now - STEADY and now - timedelta(days=30) <= beat <= now + STEADY
 
@@ -7454,12 +7447,12 @@ def skew_of(clock: Clock, ledger: Ledger) -> float:
 
 
 # ================================================================================================
-# 16. Reports: lists, what became of a tick and why, and health.  They only read.
+# 16. Reports: lists, explanations and health.  They only read.
 # ================================================================================================
 
 
 class Explanation:
-    """The sentences in which why() tells what became of a tick, instants in the task's zone."""
+    """The sentences in which why() explains a tick, with instants in the task's zone."""
 
     ENDED: Mapping[Status, str] = {
         Status.SUCCEEDED: "succeeded",
@@ -7529,7 +7522,7 @@ class Explanation:
             )
 
     def tell_pending(self, tick: datetime, now: datetime, rows: Sequence[RunnerRow]) -> None:
-        """Say why nobody has claimed a tick, and what can still become of it."""
+        """Say why a tick is not claimed, and what can still become of it."""
         task = self._task
         absence = absence_at(rows, tick)
         there = [row for row in rows if was_there(row, tick)]
@@ -7564,22 +7557,22 @@ class Explanation:
 
 @dataclass(slots=True, kw_only=True)
 class HealthReport:
-    """What health() has found."""
+    """The findings of health()."""
 
     critical: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     loop_age: float | None = None
-    exists: bool | None = None  # None: nobody knows, as the ledger cannot be reached
+    exists: bool | None = None  # None: unknown, as the ledger cannot be reached
     skew: float | None = None
     overdue: list[dict[str, object]] = field(default_factory=list)
     failing: list[dict[str, object]] = field(default_factory=list)
     runners: list[dict[str, object]] = field(default_factory=list)
 
     def tell_runners(self, rows: Sequence[RunnerRow], now: datetime) -> None:
-        """Take the runners; `now` is what the ledger's clock shows."""
+        """Add the runners; `now` is on the ledger's clock."""
         self.runners = [_runner_values(row, now) for row in rows]
         alive = [row for row in rows if is_alive(row, now)]
-        # One that has replaced itself by exec() is the same process.
+        # A runner that has replaced itself by exec() is the same process.
         seen = {(row.place, row.pid, row.birth) for row in alive}
         silent = [row for row in rows if lives_here(row)]
         mute = [row for row in silent if (row.place, row.pid, row.birth) not in seen]
@@ -7598,7 +7591,7 @@ class HealthReport:
     def tell_overdue(
         self, task: str, tick: datetime | None, rows: Sequence[RunnerRow], now: datetime
     ) -> None:
-        """Take a tick that has no outcome although a scheduler should have seen to it."""
+        """Add a tick that should have an outcome and has none."""
         if tick is None:
             return
         reasons = [problem for row in rows if is_alive(row, now) for problem in row.problems]
@@ -7611,7 +7604,7 @@ class HealthReport:
         )
 
     def tell_starving(self, task: str, row: Run | None) -> None:
-        """Take the newest row of a task whose ticks are missed one after the other."""
+        """Add a task whose ticks are missed one after the other, by its newest row."""
         if row is not None:
             self.critical.append(
                 f"Task {task} starves: its last ticks were missed, the newest at"
@@ -7619,7 +7612,7 @@ class HealthReport:
             )
 
     def tell_failing(self, key: str, lasts: Lasts) -> None:
-        """Take how a task's last runs went."""
+        """Add a task whose last runs failed."""
         if not lasts.failures or lasts.failing_since is None:
             return
         name, host = name_of(key), key.partition("@")[2]
@@ -7656,7 +7649,7 @@ def _runner_values(row: RunnerRow, now: datetime) -> dict[str, object]:
 
 
 class Seen(NamedTuple):
-    """What is known of the tasks' runs, by the keys of tasks on all hosts, and who knows it."""
+    """The known runs of tasks, by the keys of tasks on all hosts, and the source."""
 
     running: Mapping[str, Sequence[Run]]
     paused: set[str]
@@ -7665,7 +7658,7 @@ class Seen(NamedTuple):
 
 
 class Reports:
-    """What can be told of tasks, runs and runners, from any process."""
+    """Reports on tasks, runs and runners, from any process."""
 
     def __init__(self, settings: Settings, roster: Roster, runner: Runner) -> None:
         self._settings = settings
@@ -7727,7 +7720,7 @@ class Reports:
         paused = whole in seen.paused
         comes = bool(upcoming) and registration.task.enabled and not paused
         others = seen.running.get(whole, ())
-        # This process knows of its own run what the ledger learns at the next heartbeat.
+        # This process knows the latest of its own run; the ledger hears it at the next heartbeat.
         running = registration.run or first_of(others)
         last, success = _newest_of(seen.lasts.get(whole, ()))
         return {
@@ -7760,7 +7753,7 @@ class Reports:
         return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
 
     def run(self, run_id: str) -> Run | None:
-        """Return a run by its id; when it goes on here, with its output so far."""
+        """Return a run by its id; if it runs here, with its output so far."""
         self._ledger.open()
         run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live.get(run_id)
         if run is not None and live is not None and run.status is Status.RUNNING:
@@ -7852,7 +7845,7 @@ class Reports:
             )
         elif standing.newest is not None and tick < standing.newest:
             told.say(
-                f"Its row is not kept any more: {KEEP_ROWS:,} rows are, for {KEEP_DAYS} days."
+                f"Its row is no longer kept: {KEEP_ROWS:,} rows are kept for {KEEP_DAYS} days."
             )
         elif running is not None:
             told.tell_run(running, None)
@@ -7871,7 +7864,7 @@ class Reports:
         if not self._settings.enabled:
             report.warnings.append("Housekeeper is switched off here (enabled=False).")
         if loop_age is not None and loop_age > 3 * SystemClock.LONGEST_WAIT:
-            words = f"The loop of this process has not come round for {loop_age:.0f} s."
+            words = f"The loop of this process has not run for {loop_age:.0f} s."
             report.critical.append(words)
         try:
             with ledger_calls_within(HEALTH_LIMIT):
@@ -7927,7 +7920,7 @@ class Reports:
         return registration.task.enabled and self._settings.enabled
 
     def _keys_of(self, registration: Registration, hosts: Iterable[str]) -> list[str]:
-        """Return the keys of a task; not for hosts that have no scheduler any more."""
+        """Return the keys of a task, without hosts that no longer have a scheduler."""
         whole = whole_of(registration.key)
         each_host = registration.task.each_host
         return [f"{whole}@{host}" for host in dict.fromkeys(hosts)] if each_host else [whole]
@@ -7939,11 +7932,11 @@ class Reports:
         trigger = self._roster.trigger_on(registration, key)
         tick = trigger.next_after(standing.floor) if trigger is not None else None
         late = (now - tick).total_seconds() if tick else 0.0
-        # Time in which a worker is found, and the tick claimed or recorded.
+        # Time to find a worker, and to claim or record the tick.
         return tick if late > min(registration.task.grace, OVERDUE) + 60.0 else None
 
     def _missed(self, key: str, standing: Standing, last: Run | None) -> Run | None:
-        """Return the row of the newest tick of a task when it was missed, as the one before."""
+        """Return the row of a task's newest tick, if this one and the one before were missed."""
         ran = last.scheduled_for if last is not None else None
         if standing.newest is None or (ran is not None and ran >= standing.newest):
             return None
@@ -7953,7 +7946,7 @@ class Reports:
 
 
 def _with_date(text: str, now: datetime) -> str:
-    """Return "yesterday 3:00", and "19:05" of the last 24 hours, with a date; else as it is."""
+    """Add a date to "yesterday 3:00", and to "19:05" of the last 24 hours; keep other texts."""
     words = r"(?:(today|yesterday|\d{4}-\d\d-\d\d)[ t])?(\d?\d)(:\d\d(?::\d\d)?)"
     found = re.fullmatch(words, " ".join(text.lower().split()))
     if found is None:
@@ -7965,11 +7958,11 @@ def _with_date(text: str, now: datetime) -> str:
     return f"{day} {time_}"
 
 
-OVERDUE = 60.0  # seconds after which a tick that nobody has claimed is told, whatever its grace
+OVERDUE = 60.0  # the longest grace, in seconds, that an unclaimed tick has before it is overdue
 
 
 def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
-    """Return what is known of keys by the keys of tasks on all hosts."""
+    """Group values by the keys of tasks on all hosts."""
     by_task: dict[str, list[T]] = {}
     for key, each in found:
         by_task.setdefault(whole_of(key), []).append(each)
@@ -7977,12 +7970,12 @@ def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
 
 
 def _of_all(question: Callable[[str], dict[str, T]], withins: Iterable[str]) -> dict[str, T]:
-    """Return the answers of the ledger to a question about several prefixes, by key."""
+    """Return the ledger's answers for several prefixes, by key."""
     return {key: each for within in withins for key, each in question(within).items()}
 
 
 def _withins_of(key: str) -> list[str]:
-    """Return what to ask a ledger for, to hear of a task on all hosts."""
+    """Return the prefixes that cover a task on all hosts."""
     whole = whole_of(key)
     return [whole, f"{whole}@"] if key != whole else [key]
 
@@ -7995,7 +7988,7 @@ def _newest_of(lasts: Sequence[Lasts]) -> tuple[Lasts, datetime | None]:
 
 
 # ================================================================================================
-# 17. Housekeeper: its life, and what users call.
+# 17. Housekeeper: its lifecycle, and its public methods.
 # ================================================================================================
 
 
@@ -8005,7 +7998,7 @@ NOT_LOADED = "It has not loaded what has changed in the tasks folder:"
 def public(
     method: Callable[Concatenate[Housekeeper, P], R],
 ) -> Callable[Concatenate[Housekeeper, P], R]:
-    """Wrap a method for users: it notices a fork that Python was not told of."""
+    """Wrap a public method: it notices a fork that Python did not report."""
 
     @functools.wraps(method)
     def call(self: Housekeeper, /, *args: P.args, **options: P.kwargs) -> R:
@@ -8013,7 +8006,7 @@ def public(
         try:
             return method(self, *args, **options)
         finally:
-            # Frames of this file hold back an interrupt, which is obeyed at their end.
+            # An interrupt waits while the thread is in this file; it is raised here.
             if (run := _current_run.get()) is not None:
                 run.obey()
 
@@ -8021,7 +8014,7 @@ def public(
 
 
 class Life:
-    """How a Housekeeper starts, is forked and stops, and its parts, each with its own lock."""
+    """The life of a Housekeeper (start, fork, stop) and its parts, each with its own lock."""
 
     _roster: Roster
 
@@ -8045,7 +8038,7 @@ class Life:
         settings = self.settings
         self.runner = f"{settings.host}:{os.getpid()}:{os.urandom(3).hex()}"
         self.metrics = Metrics()
-        self._life = threading.Lock()  # guards the four that follow: where a life stands
+        self._life = threading.Lock()  # guards the four flags that follow
         self._started = self._stopping = self._closed = self._scheduling = False
         annals = Annals(self.clock)
         self._timer = Timer(self.clock, self._dispatch, self._clock_jumped, self._stood_still)
@@ -8084,13 +8077,13 @@ class Life:
     def initialize(self, *, scheduling: bool = True) -> None:
         """Discover tasks, open the ledger, start the threads, catch up, and make the startup runs.
 
-        scheduling=False starts nothing by itself: for a shell that only runs tasks by hand.  A
+        scheduling=False starts no run by itself: for a shell that only runs tasks by hand.  A
         second call does nothing.  In a process that only forks a server's workers (uWSGI's master,
-        gunicorn's arbiter with --preload) the start is left to the workers, and in one that a
-        scheduler has started (a task's command) the ticks are left to that one.  A ledger that
-        cannot be used or reached is an ERROR line, and tried again: the application comes up.
-        Raises ConfigurationError when Sentry is enabled and has no DSN, and HousekeeperError when
-        the system gives no thread.
+        gunicorn's arbiter with --preload) the workers start instead; in one that a scheduler has
+        started (a task's command) that scheduler keeps the ticks.  A ledger that cannot be used or
+        reached is an ERROR line, and is tried again: the application starts nevertheless.  Raises
+        ConfigurationError when Sentry is enabled and has no DSN, and HousekeeperError when no
+        thread can be started.
         """
         self._initialize("by initialize()", scheduling=scheduling)
 
@@ -8109,15 +8102,15 @@ class Life:
             if not self._start_threads(opened=self._open_ledger()):
                 return
         except BaseException:
-            # Whatever has been started ends, and the next start makes all of it anew.
+            # Stop what was started; the next start makes all of it again.
             guarded(self._timer.close, 0.0)
             self._started, self._closed = False, True
             guarded(tell_children_no_more)
             raise
         if parent is not None:
             logger.warning(
-                "Housekeeper %s does not schedule, because process %d, which has started this"
-                " one, does; start it without %s in its environment, and both do",
+                "Housekeeper %s does not schedule, because process %d, which started this"
+                " one, does; start it without %s in its environment to schedule in both",
                 self.runner,
                 parent,
                 SCHEDULER,
@@ -8137,12 +8130,12 @@ class Life:
         logger.log(level, words, self.runner, how, count, self.timezone, self.ledger.url)
 
     def _begin(self) -> bool:
-        """Tell whether there is a start to make; only the first who asks is told so."""
+        """Tell whether to start; only the first caller is told so."""
         if not self.enabled:
             logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
             self._discover_once()
             return False
-        # Held by all who renew, because a second start makes all other locks anew.
+        # Held by all that call _fresh(), because it replaces all other locks.
         with noticing_fork:
             if self._started:
                 return False
@@ -8168,9 +8161,9 @@ class Life:
         return True
 
     def _start_threads(self, *, opened: bool) -> bool:
-        """Start the threads; then enter the tasks, and make the startup runs.
+        """Start the threads; then enter the tasks, and plan the startup runs.
 
-        False when a shutdown has begun, by a signal that came while the ledger was waited for.
+        Returns False when a signal has begun a shutdown during the wait for the ledger.
         """
         if green_threads():
             # It is held while a thread starts.  All greenlets would hang on a real one, which
@@ -8187,13 +8180,13 @@ class Life:
             self._timer.start()
         except RuntimeError as error:
             raise HousekeeperError(
-                f"the system gives no thread to Housekeeper: {error}"
+                f"no thread could be started for Housekeeper: {error}"
             ) from error
         self._upkeep.start(scheduling=self._scheduling, opened=opened)
         if opened:
             self._bind()
         else:
-            # An application does not wait for what has just been waited for.
+            # The application does not wait for the ledger twice.
             self._backlog.soon(self._bind)
         for registration in self._roster.all() if self._scheduling else ():
             if registration.starts_up:
@@ -8203,9 +8196,9 @@ class Life:
         return True
 
     def _bind(self) -> None:
-        """Enter tasks that are new here in the ledger; try again later when it is away."""
+        """Enter new tasks in the ledger; try again later when it is away."""
         if not self._started or self._runner.workers is None or self._stopping:
-            return  # Done when the threads are there.
+            return  # Done once the threads are started.
         try:
             self._roster.bind()
         except Exception as error:
@@ -8229,7 +8222,7 @@ class Life:
         self._tools.annals.add(f"the clock jumped by {jump:+.0f} s", now - abs(jump) * SECOND, now)
         self._upkeep.clock_jumped(jump)
         if jump < 0:
-            # The ledger knows up to where ticks are accounted for; those that come a second time
+            # The ledger knows up to where ticks are accounted for; ticks that come a second time
             # are on record already, and lose their claims.
             self._enter_again()
 
@@ -8240,7 +8233,7 @@ class Life:
     # Processes.
 
     def _left_to_workers(self) -> bool:
-        """Tell whether the start is put off until a server has forked its workers from here."""
+        """Tell whether to leave the start to the workers that a server forks from here."""
         if not self.enabled:
             return False
         self._wake_at_requests()
@@ -8251,7 +8244,7 @@ class Life:
         return bool(put_off)
 
     def _wake_at_requests(self) -> None:
-        """Have the first request in a forked process start it there: in Flask's place for that."""
+        """Have the first request in a forked process start it there, through app.wsgi_app."""
         app: Any = self.settings.app
         inner = getattr(app, "wsgi_app", None)
         if self._wakes_at_requests or not callable(inner):
@@ -8267,8 +8260,8 @@ class Life:
     def wake(self, *, how: str = "at its first request") -> None:
         """Start here too when initialize() was called in the process that this was forked from.
 
-        Called at each request through a Flask application, it is cheap, and it never raises: the
-        site does not go down with its maintenance.  how: for the log.
+        Each request through a Flask application calls it: it is cheap, and never raises, so that
+        the site does not fail with its maintenance.  how: for the log.
         """
         self._check_process()
         if not self._to_wake:
@@ -8294,9 +8287,9 @@ class Life:
                 self.after_fork_in_child()
 
     def after_fork_in_child(self, *, worker: bool = True) -> None:
-        """Forget the parent's threads, runs and connection: this process has not been started.
+        """Forget the parent's threads, runs and connection: this process is not started.
 
-        A server's worker starts with its first request when the parent had been started; what a
+        A server's worker starts with its first request if the parent was started; a process that a
         task has forked does not.
         """
         self._to_wake = worker and (self._to_wake or self.schedules) and _current_run.get() is None
@@ -8345,11 +8338,11 @@ class Life:
     # Stopping.
 
     def shutdown(self, timeout: float | None = None) -> bool:
-        """Stop dispatching, and wait for what runs; True when every worker ended in time.
+        """Stop dispatching, and wait for runs; True when every worker ended in time.
 
-        At the limit (seconds; None: shutdown_timeout) the running are asked to stop, and after 2 s
-        more are abandoned and recorded as cancelled: call it when the process is about to end.
-        Nothing that fails on the way is raised, and it takes 5 s more than the limit at most.
+        At the limit (seconds; None: shutdown_timeout) runs are asked to stop, and 2 s later they
+        are abandoned and recorded as cancelled: call it when the process is about to end.  It does
+        not raise what fails on the way, and takes at most 5 s more than the limit.
         """
         self._check_process()
         limit = self.shutdown_timeout if timeout is None else timeout
@@ -8382,7 +8375,7 @@ class Life:
         return hanging is False
 
     def kill_commands(self) -> None:
-        """Kill the processes of all commands that run here: for who ends this process at once."""
+        """Kill the processes of all commands that run here, before this process ends at once."""
         self._runner.kill_commands()
 
 
@@ -8397,18 +8390,18 @@ class Housekeeper(Life):
 
     @public
     def register_task(self, task: Task, replace: bool = False) -> None:
-        """Register a task, at any moment, also from inside one, in this process only.
+        """Register a task in this process only, at any time, even from inside a task.
 
         Raises ConfigurationError when its name is taken and `replace` is false.  A run of a
-        replaced task goes on; ticks count from now when the schedule has changed.  Other processes
-        keep the task that they have: health() tells when their schedules differ.
+        replaced task goes on; ticks count from now if the schedule changed.  Other processes keep
+        the task that they have: health() reports schedules that differ.
         """
         self._roster.register(task, None, replace=replace)
         self._bind()
 
     @public
     def unregister_task(self, name: str) -> None:
-        """Forget a task; a run of it goes on.  Raises UnknownTask."""
+        """Forget a task; its run goes on.  Raises UnknownTask."""
         self._known(name)
         self._roster.unregister(name)
 
@@ -8426,12 +8419,12 @@ class Housekeeper(Life):
 
     @public
     def run_task_manually(self, name: str, wait: bool = True) -> LiveRun:
-        """Run a task now; its pause does not matter, its overlap protection does.
+        """Run a task now, even if it is paused, but not while it is running.
 
-        With wait=True, return the finished run, or raise what the task raised (RunFailed for what
-        is no Exception: a timeout, a cancel, sys.exit); with wait=False, return the run at once.
-        Called inside a task it runs in place.  Raises UnknownTask, AlreadyRunning,
-        LedgerUnavailable.
+        With wait=True, return the finished run, or raise what the task raised (RunFailed for
+        anything but an Exception: a timeout, a cancel, sys.exit); with wait=False, return the run
+        at once.  With wait=True inside a task, it runs in the same thread.  Raises UnknownTask,
+        AlreadyRunning, LedgerUnavailable.
         """
         registration = self._known(name)
         if not self.enabled:
@@ -8449,9 +8442,9 @@ class Housekeeper(Life):
 
     @public
     def cancel(self, name: str) -> Run | None:
-        """Ask the running runs of a task to stop; in another process they hear at a heartbeat.
+        """Ask a task's running runs to stop; other processes hear of it at a heartbeat.
 
-        Return one, or None when the task does not run.  Raises UnknownTask, LedgerUnavailable.
+        Returns one, or None when the task is not running.  Raises UnknownTask, LedgerUnavailable.
         """
         registration = self._known(name)
         note = f"cancelled by {self.runner}"
@@ -8470,7 +8463,7 @@ class Housekeeper(Life):
     def pause_task(self, name: str) -> bool:
         """Pause a task's schedule in every process, restarts included; False when it was paused.
 
-        Runs by hand go on working.  Raises UnknownTask, LedgerUnavailable.
+        It can still be run by hand.  Raises UnknownTask, LedgerUnavailable.
         """
         return self.ledger.pause(whole_of(self._known(name).key))
 
@@ -8495,8 +8488,8 @@ class Housekeeper(Life):
         """Return what is known of a task, registered or not.
 
         The keys: "registered", "running", "scheduled", "paused", "next_run", "last_run",
-        "last_success", "failures" (runs that failed in a row), "last_error".  The answers are the
-        ledger's; "source" says "this process" when it is out of reach.
+        "last_success", "failures" (runs that failed in a row), "last_error".  The answers come
+        from the ledger; "source" is "this process" when it is out of reach.
         """
         self._discover_once()
         return self._reports.status_of(name)
@@ -8534,7 +8527,7 @@ class Housekeeper(Life):
 
     @public
     def workload(self) -> dict[str, int]:
-        """Return how many workers there are, and how many tasks run and are queued here."""
+        """Return the numbers of workers, of running tasks and of queued tasks here."""
         running, queued = self._runner.load()
         return {"workers": self.settings.max_workers, "running": running, "queued": queued}
 
@@ -8556,7 +8549,7 @@ class Housekeeper(Life):
 
     @public
     def get_run(self, run_id: str) -> Run | None:
-        """Return a run of this namespace, or None; when it goes on here, with its output so far.
+        """Return a run of this namespace, or None; if it runs here, with its output so far.
 
         Raises LedgerUnavailable.
         """
@@ -8564,10 +8557,10 @@ class Housekeeper(Life):
 
     @public
     def runners(self) -> list[dict[str, object]]:
-        """Return the processes that schedule, or did in the last 90 days, the one seen last first.
+        """Return the processes that scheduled in the last 90 days, the most recently seen first.
 
         The keys: "runner", "host", "pid", "version", "workers", "started_at", "beat_at",
-        "stopped_at" (None when nobody has heard of its end), "alive", "problems" (sentences).
+        "stopped_at" (None until its end is known), "alive", "problems" (sentences).
         Raises LedgerUnavailable.
         """
         return self._reports.runners()
@@ -8604,8 +8597,8 @@ class Housekeeper(Life):
         }
 
     def beat_every(self, seconds: float, beat: Action) -> None:
-        """Have the timer thread call something now and again, until it ends: for a watchdog."""
-        # Planned first, so that one that fails is not the last.
+        """Have the timer thread call something every so many seconds, for a watchdog."""
+        # The next call is planned first, so that one that fails is not the last.
         self._timer.after(seconds, self.beat_every, seconds, beat)
         beat()
 
@@ -8628,7 +8621,7 @@ class Housekeeper(Life):
         token: str | None = None,
         authorize: Authorize | None = None,
     ) -> WsgiApp:
-        """Return a WSGI application that serves web_app() below a prefix, and else `wsgi_app`.
+        """Return a WSGI application: web_app() below a prefix, and `wsgi_app` elsewhere.
 
         In Flask: ``app.wsgi_app = housekeeper.mount(app.wsgi_app, token=...)``.
         """
@@ -8664,8 +8657,8 @@ def create_housekeeper(
     app: handed to tasks that take it; a Flask application also gives each run its app_context().
     enabled: False lists tasks and runs nothing: for test suites, shells and migrations.  So does
         HOUSEKEEPER_ENABLED=0 in the environment.
-    sentry_enabled: check in with Sentry Crons and send failures as events, by the client of the
-        application's sentry_sdk.init().
+    sentry_enabled: check in with Sentry Crons and send failures as events, through the client of
+    the application's sentry_sdk.init().
     timezone: of all schedules that name none.
     tasks_dir: the folder of task files, relative to this file's; None: only register_task().
     ledger: ``sqlite:///housekeeper.db`` (relative to this file's folder), ``postgresql://...``
@@ -8673,7 +8666,7 @@ def create_housekeeper(
     namespace: set it when several applications share one ledger.
     max_workers: how many tasks run at the same time.
     shutdown_timeout: seconds that a shutdown waits for running tasks.
-    around_run: called for a context manager round each run, such as a scoped session's.
+    around_run: returns a context manager to enter around each run, such as a scoped session.
     on_finish: called with each run after it was recorded.
 
     Raises ConfigurationError with what is wrong.
@@ -8715,8 +8708,8 @@ def create_housekeeper(
 # 18. Page: the dashboard's HTML, style and script.
 # ================================================================================================
 
-# Files of their own, so that the page needs nothing that a strict content security policy
-# forbids: no inline script or style, nothing from elsewhere.  It holds no data.
+# Separate files, so that the page works under a strict content security policy: no inline script
+# or style, nothing from other hosts.  It holds no data.
 
 PAGE_HTML = """\
 <!doctype html>
@@ -9784,7 +9777,7 @@ SECURITY_HEADERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What an answer depends on."""
+    """The parts of a request that its answer depends on."""
 
     name: str  # the task or the run that the path names, or ""
     query: Mapping[str, str]
@@ -9799,7 +9792,7 @@ class Request:
 
 
 class Response(NamedTuple):
-    """What is sent back."""
+    """The answer to a request."""
 
     body: bytes = b""
     status: int = 200
@@ -9808,7 +9801,7 @@ class Response(NamedTuple):
 
 
 class Refusal(Exception):
-    """A request that is not served: the status, a sentence for its sender, and headers."""
+    """A request that is refused: the status, a sentence for its sender, and headers."""
 
     def __init__(self, status: int, text: str, *headers: tuple[str, str]) -> None:
         super().__init__(text)
@@ -9823,7 +9816,7 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 def error_response(error: object, status: int) -> Response:
-    """Return a sentence that says what is wrong."""
+    """Return a sentence about what is wrong."""
     return json_response({"error": str(error)}, status)
 
 
@@ -9854,7 +9847,7 @@ class WebApp:
         self._authorize = authorize
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer a request; nothing that goes wrong leaves this method."""
+        """Answer a request; no error leaves this method."""
         self.housekeeper.wake()
         try:
             response = self._answer(environ)
@@ -9863,7 +9856,7 @@ class WebApp:
         except UnknownTask as error:
             response = error_response(error, 404)
         except (LedgerUnavailable, ConfigurationError) as error:
-            # The text names files and hosts.
+            # The text names files and hosts, so it is only logged.
             logger.warning("Web: %s", error)
             response = error_response("the ledger cannot be reached", 503)
         except HousekeeperError as error:
@@ -9883,7 +9876,7 @@ class WebApp:
         if self._token is None and self._authorize is None:
             _refuse(environ, 403, "closed: pass token= or authorize= to mount() or web_app()")
         if not path and environ.get("SCRIPT_NAME"):
-            # The page's own addresses are relative to a path that ends with a slash.
+            # The page's own links are relative to a path that ends with a slash.
             last = environ["SCRIPT_NAME"].rpartition("/")[2]
             location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
             return Response(status=302, headers=(("Location", location),))
@@ -9903,7 +9896,7 @@ class WebApp:
         if method not in answers:
             raise Refusal(405, f"this path takes {allow}", ("Allow", allow))
         if method == "POST":
-            # A form or an image on another site could send it with the user's cookies.
+            # A form or an image on another site could send a POST with the user's cookies.
             if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
                 _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
             logger.info("Web: POST %r by %r", path, environ.get("REMOTE_ADDR"))
@@ -9917,7 +9910,7 @@ class WebApp:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if self._token is None or scheme.lower() != "bearer":
             return False
-        # WSGI hands bytes over as Latin-1, in which some of UTF-8's are spaces.
+        # WSGI passes bytes as Latin-1, in which some bytes of UTF-8 are spaces.
         given_bytes = given.encode("latin-1", "replace").strip()
         return hmac.compare_digest(given_bytes, self._token.encode())
 
@@ -9929,7 +9922,7 @@ class WebApp:
             return False
 
     def _refuse_stranger(self, environ: Environ, *, is_open: bool) -> None:
-        """Refuse who may see nothing, and note on open paths who has tried a wrong token."""
+        """Refuse an untrusted sender, and log a wrong token even on open paths."""
         if is_open:
             if self._token is not None and "HTTP_AUTHORIZATION" in environ:
                 _log_refused(environ, "the token is wrong")
@@ -9941,7 +9934,7 @@ class WebApp:
 
 
 def _bounded_query(environ: Environ) -> Mapping[str, str]:
-    """Return the query's parameters; raises Refusal for what is too long, bodies included."""
+    """Return the query's parameters; raises Refusal when these, or path or body, are too long."""
     query, size = environ.get("QUERY_STRING", ""), environ.get("CONTENT_LENGTH") or "0"
     if len(environ.get("PATH_INFO", "")) > LONGEST_PATH or len(query) > LONGEST_QUERY:
         raise Refusal(414, "the path or the query is too long")
@@ -9960,7 +9953,7 @@ def _refuse(environ: Environ, status: int, why: str, *headers: tuple[str, str]) 
 
 def _log_refused(environ: Environ, why: str) -> None:
     method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")[:LONGEST_PATH]
-    # Quoted, so that nobody can write lines of their own into the log.
+    # Quoted, so that no sender can write lines of its own into the log.
     sender = environ.get("REMOTE_ADDR")
     logger.warning("Web: refused %r %r from %r: %s", method[:20], path, sender, why)
 
@@ -9982,22 +9975,22 @@ def mounted(web: WebApp, prefix: str, wsgi_app: WsgiApp) -> WsgiApp:
     return serve
 
 
-# Answers: what each path gives.
+# Answers: one function for each path.
 
 
 def answer_file(body: str, type_: str) -> Answer:
-    """Return an answer that is always the same."""
+    """Return an answer that never changes."""
     response = Response(body.encode(), type=f"{type_}; charset=utf-8")
     return lambda housekeeper, request: response
 
 
 def answer_health(housekeeper: Housekeeper, request: Request) -> Response:
-    """Say how it is, with 503 when critical; to strangers in one word."""
+    """Report the health, with 503 when critical; to strangers in one word."""
     health = housekeeper.health()
     status = 503 if health["status"] == "critical" else 200
     if not request.trusted:
         return json_response({"status": health["status"]}, status)
-    # Why a ledger cannot be reached names files and hosts.
+    # The reason why a ledger cannot be reached names files and hosts.
     health["problems"] = [
         re.sub("(The ledger cannot be reached).*", r"\1.", text, flags=re.DOTALL)
         for text in cast("list[str]", health["problems"])
@@ -10059,7 +10052,7 @@ def answer_cancel(housekeeper: Housekeeper, request: Request) -> Response:
 
 
 def answer_change(changed: bool) -> Response:
-    """Say that a task is paused or resumed, and whether it was not before."""
+    """Say that a task is paused or resumed, and whether that is new."""
     return json_response({"success": True, "changed": changed})
 
 
@@ -10084,11 +10077,11 @@ def answer_runs(housekeeper: Housekeeper, request: Request) -> Response:
 def answer_one_run(housekeeper: Housekeeper, request: Request) -> Response:
     """Return a run with its output and error."""
     run = housekeeper.get_run(request.name)
-    return json_response(run) if run else error_response("there is no run of this id", 404)
+    return json_response(run) if run else error_response("there is no run with this id", 404)
 
 
 def answer_why(housekeeper: Housekeeper, request: Request) -> Response:
-    """Say why a task did or did not run, at an instant or lately."""
+    """Say why a task did or did not run, at an instant or at its latest tick."""
     try:
         why = housekeeper.why(request.name, request.query.get("instant") or None)
     except ConfigurationError as error:
@@ -10100,7 +10093,7 @@ OFTEN = 49  # ticks a day: more than one in half an hour
 
 
 def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return the ticks of the next day; of tasks that come all the time, only the names."""
+    """Return the ticks of the next day; of very frequent tasks, only the names."""
     now, often = housekeeper.clock.now(), []
     ticks: dict[datetime, list[str]] = {}
     for name in [str(each["name"]) for each in housekeeper.list_tasks() if each["scheduled"]]:
@@ -10119,10 +10112,10 @@ def answer_agenda(housekeeper: Housekeeper, request: Request) -> Response:
 
 
 def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
-    """Return the metrics: counters are of this process, the states of tasks the ledger's."""
+    """Return the metrics: this process's counters, and the states of tasks from the ledger."""
     health: Any = housekeeper.health()
     load, is_known = housekeeper.workload(), health["ledger"]["reachable"]
-    # While the ledger is away nothing is known, which is not the same as 0.
+    # While the ledger is away the values are unknown, which is not the same as 0.
     alive = sum(each["alive"] for each in health["runners"]) if is_known else None
     failing = len(health["failing"]) if is_known else None
     late = {each["task"]: each["seconds"] for each in health["overdue"]}
@@ -10136,19 +10129,19 @@ def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
         return [x for each in tasks for x in _sample(each.get(key), task=str(each["name"]))]
 
     values = (
-        ("build_info", "Which version this is.", _sample(1, version=__version__)),
-        ("started", "Whether it is started in this process.", _sample(health["started"])),
-        ("workers", "Size of the pool.", _sample(load["workers"])),
-        ("workers_busy", "Runs that go on in this process.", _sample(load["running"])),
+        ("build_info", "The version of Housekeeper.", _sample(1, version=__version__)),
+        ("started", "Whether Housekeeper is started here.", _sample(health["started"])),
+        ("workers", "Workers in this process.", _sample(load["workers"])),
+        ("workers_busy", "Runs in progress in this process.", _sample(load["running"])),
         ("tasks_queued", "Tasks that wait for a worker here.", _sample(load["queued"])),
         ("runners_alive", "Processes that schedule.", _sample(alive)),
         ("tasks_failing", "Tasks whose last run failed.", _sample(failing)),
         ("ledger_errors_total", "Failed ledger calls.", _sample(housekeeper.ledger.failures)),
-        ("running", "Whether it runs, in any process.", by_task("running")),
-        ("paused", "Whether its schedule is paused.", by_task("paused")),
-        ("failures", "Its failed runs in a row.", by_task("failures")),
-        ("last_success_timestamp_seconds", "Its last good end.", by_task("last_success")),
-        ("overdue_seconds", "How long its newest tick has waited.", by_task("late")),
+        ("running", "Whether the task runs, in any process.", by_task("running")),
+        ("paused", "Whether the task's schedule is paused.", by_task("paused")),
+        ("failures", "Failed runs of the task in a row.", by_task("failures")),
+        ("last_success_timestamp_seconds", "End of the last success.", by_task("last_success")),
+        ("overdue_seconds", "How long its overdue tick has waited.", by_task("late")),
     )
     metrics = housekeeper.metrics.read()
     for name, text, samples in values:
@@ -10159,7 +10152,7 @@ def answer_metrics(housekeeper: Housekeeper, request: Request) -> Response:
 
 
 def _sample(value: object, **labels: str) -> list[Sample]:
-    """Return the sample of a value; none where nobody knows it."""
+    """Return the sample of a value; none when it is unknown."""
     if value is None:
         return []
     number = value.timestamp() if isinstance(value, datetime) else float(cast(float, value))
@@ -10170,7 +10163,7 @@ Answer = Callable[[Housekeeper, Request], Response]
 
 
 class Route(NamedTuple):
-    """A method and a path, with what answers them; open ones ask for no token."""
+    """A method and a path, with the function that answers; an open route needs no token."""
 
     method: str
     path: str
@@ -10179,7 +10172,7 @@ class Route(NamedTuple):
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What the path matches; compiled once, by re's own cache."""
+        """The pattern of the path; compiled once, by re's own cache."""
         return re.compile(re.sub("<[a-z]+>", "([^/]+)", self.path))
 
 
@@ -10211,7 +10204,7 @@ ROUTES = (
 
 
 PARTS_OF_60, PARTS_OF_24 = "2|3|4|5|6|10|12|15|20|30", "2|3|4|6|8|12"
-# Second, minute and hour of what comes often: steps go into the whole without a rest.
+# Second, minute and hour of frequent schedules, whose steps divide the hour or day evenly.
 OFTEN_IN_WORDS = (
     (r"\* \* \*", "every second"),
     (rf"\*/({PARTS_OF_60}) \* \*", "every {} seconds"),
@@ -10225,7 +10218,7 @@ OFTEN_IN_WORDS = (
 
 
 def schedule_in_words(text: str) -> str | None:
-    """Say a trigger's text in words, when a few words say exactly when it comes; else None."""
+    """Return a trigger's text in a few words, if they are exact; else None."""
     if UNION in text:
         parts = [schedule_in_words(part) for part in text.split(UNION)]
         return _joined(filter(None, parts)) if all(parts) else None
@@ -10283,25 +10276,25 @@ def _named(field: CronField, text: str) -> str | None:
         return None
 
 
-# The door of --http: wsgiref with limits, a request a connection, a thread a request.
+# The server of --http: wsgiref with limits, a connection and a thread for each request.
 
 
 LONGEST_HEAD = 16384  # bytes
 READ_LIMIT, WRITE_LIMIT = 10.0, 30.0  # seconds for a whole head and for a whole answer
-LINGER = 2.0  # seconds for which what follows the head is read and thrown away
-# Only what each server on the way reads in the same way.
+LINGER = 2.0  # seconds for which data after the head is read and dropped
+# Only what every server on the way parses in the same way.
 HEAD_OF_REQUEST = re.compile(
     r"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.[01]((?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+:[\t -~\x80-\xff]*)*)"
 )
 
 
 class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Serves a WSGI application, 64 requests at a time; any more get a 503.
+    """Serves a WSGI application, 64 requests at a time; further ones get a 503.
 
-    It reads the head of one request a connection, and throws away what follows, so that nothing
-    behind the head can pass for another request.  wsgiref calls the application and words the
-    answer.  Its own server is not used: it asks the name server for its own name, and reads
-    without a time limit.
+    It reads the head of one request per connection and drops what follows, so that nothing after
+    the head can pass for another request.  wsgiref calls the application and formats the answer.
+    Its own server is not used: it asks the name server for its own name, and reads without a time
+    limit.
     """
 
     AT_A_TIME, LINGERING = 64, 16
@@ -10313,14 +10306,14 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.app = app
         self.clock = clock
-        # Guard the number of requests that are read and answered, and of those that are answered
-        # and not yet closed.
+        # Limit the requests that are being read and answered, and those that are answered but not
+        # yet closed.
         self._places = threading.BoundedSemaphore(self.AT_A_TIME)
         self._lingering = threading.BoundedSemaphore(self.LINGERING)
         super().__init__((host, port), socketserver.BaseRequestHandler)
 
     def get_request(self) -> Any:
-        """Accept a connection; wait a moment when the process has no file left for one."""
+        """Accept a connection; pause when the process is out of file descriptors."""
         try:
             return super().get_request()
         except OSError:
@@ -10332,12 +10325,12 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if self._places.acquire(blocking=False):
             try:
                 return super().process_request(request, client_address)
-            except Exception:  # No thread could be started, so none will give the place back.
+            except Exception:  # No thread could be started to release the place.
                 self._places.release()
         request.setblocking(False)
         with contextlib.suppress(OSError):
             request.send(b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 10\r\n\r\n")
-            request.recv(LONGEST_HEAD)  # Closed with data unread, it would lose the answer.
+            request.recv(LONGEST_HEAD)  # If closed with data unread, it would lose the answer.
         return self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -10370,7 +10363,7 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             host, port = self.server_address[:2]
             environ |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port)}
             answer = self._answer_to({**environ, "REMOTE_ADDR": client_address[0]})
-        # At once, so that the limit is one for the whole answer.
+        # In one call, so that the limit is for the whole answer.
         request.settimeout(WRITE_LIMIT)
         request.sendall(answer)
         request.shutdown(socket.SHUT_WR)
@@ -10389,19 +10382,19 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
         answer, errors = io.BytesIO(), io.StringIO()
         handler = SimpleHandler(io.BytesIO(), answer, errors, environ, multiprocess=False)
-        handler.os_environ = {}  # Else each request would show this process's variables.
+        handler.os_environ = {}  # Otherwise each request would show this process's variables.
         handler.run(self.app)
         if errors.tell():
             logger.debug("Web: a request failed: %s", errors.getvalue())
         return answer.getvalue()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note a connection that broke, or was too slow."""
+        """Log a connection that broke or was too slow."""
         logger.debug("Web: the connection of %s ended early", client_address, exc_info=True)
 
 
 def more_of(connection: socket.socket, seconds: float) -> bytes:
-    """Return what comes next; raises OSError when nothing comes in time, or any more."""
+    """Return the next bytes; raises OSError when none come in time, or the connection closes."""
     if seconds <= 0:
         raise TimeoutError("the request came too slowly")
     connection.settimeout(seconds)
@@ -10422,7 +10415,7 @@ def environ_of(head: str) -> Environ:
     for line in request[3].split("\r\n")[1:]:
         name, _, value = line.partition(":")
         if "_" in name:
-            continue  # In the environment it would pass for the one with a dash.
+            continue  # In the environment it would look like the header with a dash.
         key = name.upper().replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
         value = value.strip(" \t")
@@ -10439,7 +10432,7 @@ CRON_USER = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*\$?)[ \t]+([^\s-].*)")
 CRON_VARIABLE = re.compile(
     r"""(?:"([^"=]+)"|'([^'=]+)'|([^\s"'=][^\s=]*))\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'].*|))"""
 )
-# They are for cron's mail, or cron sets them itself.
+# Variables for cron's mail, or set by cron itself.
 NOT_FOR_COMMANDS = re.compile("MAILTO|MAILFROM|CONTENT_(TYPE|TRANSFER_ENCODING)|LOGNAME|USER")
 # Lines that are switched off leave a task without a description; it begins below heads and rules.
 OFF_LINE = re.compile(r"\d\S*[ \t]+[\d*]\S*[ \t]|\w+=")
@@ -10449,7 +10442,7 @@ QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|\s)#.*""")
 LIVES_ON = "It goes on when its run is over, as with cron; its output is kept nowhere."
 ENDS_WITH_LINE = "Unlike with cron, what & starts here ends with the line; setsid lets it live on."
 BACKGROUND = re.compile(r"(?<![&<>|])&(?![&>])")
-# A task is named after the first command of its line that is no guard, without what starts it.
+# A task is named after the first command of its line that is no guard, without its starters.
 GUARD = re.compile(r"\[+|\.|case|cd|command|echo|exit|export|for|if|set|sleep|test|true|while")
 STARTER = re.compile(
     rf"[-!({{].*|\d[\d.]*[smhd]?|\w+=.*|\S*[./]lock\S*|then|do|else|(/\S*/)?{STARTERS}"
@@ -10471,7 +10464,7 @@ def as_user(user: str, *words: str) -> list[str]:
 
 
 class Adopted(NamedTuple):
-    """A task file made of a crontab, its tasks' names, and why a line of a number is left out."""
+    """A task file made from a crontab, its tasks' names, and why lines are left out, by number."""
 
     source: str
     tasks: list[str]
@@ -10487,10 +10480,10 @@ def adopt(
     user: str = "root",
     taken: Iterable[str] = (),
 ) -> Adopted:
-    """Make a task file of a crontab; nothing in its text is evaluated.
+    """Make a task file from a crontab; nothing in its text is evaluated.
 
-    A system crontab names a user in the sixth column; None guesses.  `user` is the one who runs
-    the scheduler: tasks of others start with runuser.  No task gets a name that is taken.
+    A system crontab names a user in the sixth column; None: guess.  `user` runs the scheduler:
+    tasks of other users start with runuser.  No task gets a name that is taken.
     """
     lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
     system = _names_users(lines) if system is None else system
@@ -10506,7 +10499,7 @@ def adopt(
 
 
 def _names_users(lines: Iterable[str]) -> bool:
-    """Tell whether the sixth column holds names only, and root or none but users of this host."""
+    """Tell whether the sixth column holds only names: root's, or those of this host's users."""
     entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
     found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
     users = {each[1] for each in found if each}
@@ -10515,7 +10508,7 @@ def _names_users(lines: Iterable[str]) -> bool:
 
 
 class Adoption:
-    """One walk down a crontab: a variable counts for the lines below it, as in cron."""
+    """One pass over a crontab: a variable applies to the lines below it, as in cron."""
 
     def __init__(self, user: str | None, taken: Iterable[str]) -> None:
         self.tasks: list[str] = []
@@ -10529,7 +10522,7 @@ class Adoption:
         self._zone = "local"
 
     def read(self, line: str) -> None:
-        """Take the next line; raises ConfigurationError with the reason why it is no task."""
+        """Read the next line; raises ConfigurationError with the reason why it is no task."""
         if line.startswith("#"):
             self._comments.append(line.lstrip("#").strip())
         elif not line:
@@ -10544,7 +10537,7 @@ class Adoption:
             raise ConfigurationError("it is neither NAME=value nor a schedule with a command")
 
     def add(self, *comments: str, code: Sequence[str] = ()) -> None:
-        """Add a block of the comments that wait, these, and code."""
+        """Add a block of the pending comments, these comments, and code."""
         lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
         self._comments.clear()
         if lines or code:
@@ -10565,9 +10558,9 @@ class Adoption:
         if name == "CRON_TZ":
             self._zone = value or "local"
         elif name == "RANDOM_DELAY":
-            raise ConfigurationError("no task waits at random; write H for the minute or hour")
+            raise ConfigurationError("a task has no random delay; write H for the minute or hour")
         elif name == "MAILTO" and value:
-            told = "--on-failure COMMAND, or on_finish= of an application, tells of failures"
+            told = "--on-failure COMMAND, or on_finish= in an application, reports failures"
             self.add(f"MAILTO={value}: {told}.")
         elif not NOT_FOR_COMMANDS.fullmatch(name):
             self._env[name] = value
@@ -10585,7 +10578,7 @@ class Adoption:
         name = next(each for each in names if each not in self._taken.union(self.tasks))
         schedule = None if when == "@reboot" else _cron_schedule(when)
         zone = "UTC" if self._zone == "local" else self._zone
-        try:  # The task itself tells what is wrong with it.
+        try:  # The task's own checks say what is wrong.
             words = [line, *stdin]
             Task(name, command=words, env=self._env, schedule=schedule, timezone=zone)
         except ConfigurationError as error:
@@ -10664,7 +10657,7 @@ def _told_of_background(line: str) -> str:
 
 
 def _without_percents(command: str) -> tuple[str, list[str]]:
-    """Return a shell line, and the lines that a bare % begins: they are its standard input."""
+    """Return a shell line, and the lines after each bare %, which are its standard input."""
     line = cast("re.Match[str]", re.match(r"([^\\%]|\\.?)*", command, re.DOTALL))[0]
     rest = command[len(line) + 1 :]
     stdin = re.sub(r"\\?%", lambda found: "%" if found[0] == r"\%" else "\n", rest)
@@ -10672,7 +10665,7 @@ def _without_percents(command: str) -> tuple[str, list[str]]:
 
 
 def _cron_schedule(when: str) -> str:
-    """Return a schedule in Housekeeper's words; raises ConfigurationError."""
+    """Return a schedule in Housekeeper's syntax; raises ConfigurationError."""
     found = []
     for each, text in zip(CRON_FIELDS[-5:], when.split(), strict=False):
         if single := re.search(r"(?:^|,)(\w+)(/\w+)", text):
@@ -10686,7 +10679,7 @@ def _cron_schedule(when: str) -> str:
 
 
 def _name_after(line: str) -> str:
-    """Return a task's name: the command that a shell line is about, and a plain word behind it."""
+    """Return a task's name: the main command of a shell line, and a plain word after it."""
     names = []
     for part in re.split("[|&;]+", NOISE.sub(" ", line)):
         words = [word for each in part.split() if (word := each.strip("`(){}"))]
@@ -10723,7 +10716,7 @@ def _names_in(folder: Path) -> Iterator[str]:
 
 
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
-    """Write a new file named after a crontab and as private as it; raises ConfigurationError."""
+    """Write a new file, named after a crontab and as private; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
@@ -10750,7 +10743,7 @@ SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
 
 
 class Option(NamedTuple):
-    """An option of the command line, that an environment variable can give as well."""
+    """A command-line option, which an environment variable can also set."""
 
     name: str
     type: Callable[[str], object]
@@ -10779,11 +10772,11 @@ OPTIONS = (
     Option("http", str, None, "serve the dashboard and the HTTP API at HOST:PORT"),
     Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: INFO)"),
 )
-# Those that --app leaves to the application.
+# The options that --app leaves to the application.
 OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
 
 
-# What a command says, and the one place that prints it.
+# The replies of commands, and the one place that prints them.
 
 
 class OutputLost(HousekeeperError):
@@ -10791,9 +10784,9 @@ class OutputLost(HousekeeperError):
 
 
 class Reply(NamedTuple):
-    """What a command says: values for programs (None: nothing), lines for people, the exit code.
+    """A command's reply: values for programs (None: nothing), lines for people, the exit code.
 
-    `remarks` go to stderr, for both of them.
+    `remarks` go to stderr for both.
     """
 
     values: object
@@ -10806,7 +10799,7 @@ Command = Callable[[Housekeeper, "argparse.Namespace"], Reply]
 
 
 class Screen(NamedTuple):
-    """What the answer is printed on; `width` is None where it is no terminal."""
+    """The terminal or file that gets the reply; `width` is None unless it is a terminal."""
 
     width: int | None
     coloured: bool
@@ -10834,7 +10827,7 @@ COLOURS: Mapping[str, str] = {
     **dict.fromkeys(("CRITICAL", *FAILURES), RED),
     Status.RUNNING: CYAN,
 }
-# The first outcome of a line, unless the line is indented: that is what a task has said.
+# The first outcome of a line, unless the line is indented: that is a task's own output.
 OUTCOME = re.compile(rf"^(\S.*?\s|)({'|'.join(COLOURS)})(?=[\s:]|$)")
 
 
@@ -10846,7 +10839,7 @@ def _for_terminal(line: str, screen: Screen) -> str:
 
 
 def _print_reply(reply: Reply, options: argparse.Namespace) -> None:
-    """Print in one piece, so that no log line comes into the middle; raises OutputLost."""
+    """Print in one piece, so that no log line splits it; raises OutputLost."""
     lines, screen = list(reply.lines), options.screen
     if options.json:
         values = json.dumps(reply.values, default=_plain, indent=2, allow_nan=False)
@@ -10865,7 +10858,7 @@ def _write(text: str = "") -> None:
             sys.stdout.write(text)
         sys.stdout.flush()
     except (OSError, ValueError) as error:
-        # Nothing more can be written: the interpreter's exit is not to try it again.
+        # Nothing more can be written, so the interpreter must not try again as it exits.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputLost(f"the answer could not be written ({error})") from error
@@ -10877,11 +10870,11 @@ def _complain(words: object, code: int = 0) -> int:
     return code
 
 
-TEXTS = ("NAME", "TASK", "SCHEDULE", "STATUS", "NOTE")  # Columns that are cut for want of room.
+TEXTS = ("NAME", "TASK", "SCHEDULE", "STATUS", "NOTE")  # columns that may be cut
 
 
 def _table(rows: Sequence[Sequence[str]], screen: Screen) -> list[str]:
-    """Return aligned columns that fit, the widest text cut; a column of nothing is left out."""
+    """Return aligned columns that fit, with the widest texts cut and empty columns left out."""
     cells = [[" ".join(printable(cell).split()) for cell in row] for row in rows]
     columns = [column for column in zip(*cells, strict=True) if any(column)]
     widths = [max(map(len, column)) for column in columns]
@@ -10918,7 +10911,7 @@ LENGTHS = ((60, "min"), (3600, "h"), (86400, "d"))
 
 
 def _when(instant: datetime | None, zone: tzinfo, screen: Screen) -> str:
-    """Return an instant for a table; "in 5 min" or "3 h ago" where it is narrow."""
+    """Return an instant for a table; "in 5 min" or "3 h ago" on a narrow screen."""
     if instant is None or not screen.narrow:
         return _local(instant, zone)
     seconds = (instant - screen.now).total_seconds()
@@ -10945,7 +10938,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _make_output_safe() -> None:
-    """Let output fail neither for a character that a terminal lacks, nor for want of a stream."""
+    """Keep output from failing for lack of a character in the terminal, or of a stream."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # It was closed (`>&-`), or this is pythonw.exe.
@@ -10979,18 +10972,18 @@ def _set_up_log(name: str) -> logging.Handler:
     return handler
 
 
-# What the commands take; what is not here is one word.
+# The arguments of commands; those not listed are one word.
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "[NAME]": {"nargs": "?"},
     "[INSTANT]": {"nargs": "*", "help": "2026-03-29 02:30, 02:30, or yesterday 02:30"},
     "-n": {"type": int, "default": 10, "metavar": "N", "help": "how many (default: 10)"},
-    "--failed": {"action": "store_true", "help": "only what failed, timed out or crashed"},
-    "--output": {"action": "store_true", "help": "with what each run has printed and logged"},
-    "--before": {"metavar": "RUN", "help": "only runs that are older than this one"},
+    "--failed": {"action": "store_true", "help": "only runs that failed, timed out or crashed"},
+    "--output": {"action": "store_true", "help": "show what each run printed and logged"},
+    "--before": {"metavar": "RUN", "help": "only runs older than this one"},
     "--notify": {"action": "store_true", "help": "try the command of --on-failure once"},
     "--into": {"metavar": "FOLDER", "help": "write a new file into this folder"},
-    "--system": {"action": "store_true", "default": None, "help": "a user in the sixth column"},
-    "--user": {"action": "store_false", "dest": "system", "help": "no user in it (else a guess)"},
+    "--system": {"action": "store_true", "default": None, "help": "the sixth column is a user"},
+    "--user": {"action": "store_false", "dest": "system", "help": "it is not (default: a guess)"},
 }
 
 
@@ -11009,7 +11002,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="housekeeper.py",
-        description="Run the scheduler in the foreground; or one of the commands below.",
+        description="Run the scheduler in the foreground, or one of the commands below.",
         epilog=EXIT_CODES,
         parents=[_make_options(shown=True)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -11025,7 +11018,7 @@ def _make_parser() -> argparse.ArgumentParser:
             help=words,
             description=words,
             parents=[_make_options(shown=False)],
-            epilog="It takes --json, and the options of `housekeeper.py --help` as well.",
+            epilog="It also takes --json and the options of `housekeeper.py --help`.",
         )
         sub.set_defaults(command=function)
         either = sub.add_mutually_exclusive_group() if "--user" in arguments else sub
@@ -11048,7 +11041,7 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
 
 
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what was not given: from HOUSEKEEPER_* variables, else the defaults."""
+    """Fill in missing options from HOUSEKEEPER_* variables, or else the defaults."""
     given = [name for name in OF_THE_APPLICATION if hasattr(options, name.replace("-", "_"))]
     if given and (hasattr(options, "app") or variable("HOUSEKEEPER_APP")):
         raise ConfigurationError(
@@ -11126,17 +11119,17 @@ def _importable_from_here() -> None:
     dotted = ".".join(here.relative_to(folder).with_suffix("").parts)
     sys.modules.setdefault(dotted, this)
     package, _, name = dotted.rpartition(".")
-    # A package that does not import is told when the application is imported.
+    # A package that does not import is reported when the application is imported.
     with contextlib.suppress(ImportError):
         if package:
             setattr(importlib.import_module(package), name, this)
 
 
 class FailureCommand:
-    """Runs a shell line after each failure, one at a time and apart: it holds up nothing."""
+    """Runs a shell line after each failure, one at a time, on its own thread."""
 
     LIMIT = 60.0  # seconds for one failure
-    AT_END = 3.0  # seconds that the end of the process waits for it
+    AT_END = 3.0  # seconds that the process waits for it at its end
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -11144,12 +11137,12 @@ class FailureCommand:
         self._last: Future[str] | None = None
 
     def __call__(self, run: Run) -> None:
-        """Have the command run, if the run has failed for good."""
+        """Queue the command, if the run has failed for good."""
         if run.status in FAILURES:
             self._last = self._pool.submit(self.tell, run)
 
     def finish(self) -> None:
-        """Wait a little for the commands; what runs goes on when this process has ended."""
+        """Wait briefly for the commands; one that is running outlives this process."""
         if self._last is not None and concurrent.futures.wait([self._last], self.AT_END).not_done:
             logger.warning("The command of --on-failure has not been run for the last failures")
 
@@ -11176,33 +11169,33 @@ class FailureCommand:
         return wrong
 
 
-# The scheduler, and `run`: what goes on until a signal ends it.
+# The scheduler, and `run`: commands in the foreground.
 
 
 class Foreground:
-    """The main thread of a process that runs tasks: it only waits, and so hears each signal.
+    """The main thread of a process that runs tasks; it only waits, and so hears each signal.
 
-    All else is done on threads of its own.  From the signal to the end it takes shutdown_timeout
-    and 5 s at the most, whatever fails or hangs: see stop().
+    Everything else is done on other threads.  From signal to end it takes at most shutdown_timeout
+    and 5 s, whatever fails or hangs: see stop().
     """
 
     def __init__(self, housekeeper: Housekeeper, options: argparse.Namespace) -> None:
         self._housekeeper = housekeeper
-        # A lock in a signal's handler deadlocks at times, this queue does not.
+        # A lock in a signal handler deadlocks at times; this queue does not.
         self._inbox: queue.SimpleQueue[int | Future[Any]] = queue.SimpleQueue()
         self._begun: list[Future[Any]] = []
         self._ends: queue.SimpleQueue[tuple[float, int]] = queue.SimpleQueue()
         self._terminals = [number for number in range(3) if os.isatty(number)]
         self.at_stop: list[Action] = []  # done before the shutdown
         self._at_last: Action = int if options.notifier is None else options.notifier.finish
-        # Started now, because no thread may be had when it is needed.
+        # Started now, because the system may give no thread later.
         threading.Thread(target=self._see_to_the_end, daemon=True).start()
         options.at_end.callback(self.stop)
         self._hear()
         capture_prints()
 
     def _see_to_the_end(self) -> None:
-        """End the process after the seconds, and with the code, that were put in last."""
+        """End the process after the seconds and with the code that were queued last."""
         seconds, code = self._ends.get()
         with contextlib.suppress(queue.Empty):
             while True:
@@ -11210,19 +11203,19 @@ class Foreground:
         os._exit(code)
 
     def _hear(self) -> None:
-        """Put signals into the inbox; what is forked gets the earlier handlers back.
+        """Put signals into the inbox; forked processes get the earlier handlers back.
 
         A signal that was ignored when the process started (nohup) stays ignored.
         """
         numbers = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number]
         numbers = [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
         self._earlier = {number: signal.signal(number, self._take) for number in numbers}
-        # Ignored, as whoever started this process may have left it, it hides how commands end.
+        # If the parent process left SIGCHLD ignored, the exit codes of commands would be lost.
         if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.hear_no_more)
-            # Before that, a signal to the child would be lost.
+            # Blocked during the fork: otherwise a signal to the child would be lost.
             hold, let_go = (
                 functools.partial(signal.pthread_sigmask, how, numbers)
                 for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK)
@@ -11233,13 +11226,13 @@ class Foreground:
         self._inbox.put(number)
 
     def hear_no_more(self) -> None:
-        """Let signals do what they did before: the main thread goes on to what may hang."""
+        """Restore the earlier signal handlers before the main thread does what may hang."""
         for number, handler in self._earlier.items():
             if signal.getsignal(number) == self._take:
                 signal.signal(number, handler)
 
     def begin(self, work: Callable[[], R]) -> Future[R]:
-        """Do something on a thread, or here for want of one; at its end, wait() returns it."""
+        """Do work on a thread, or here if there is none; wait() returns it when it is done."""
         future: Future[R] = Future()
         future.add_done_callback(self._inbox.put)
         self._begun.append(future)
@@ -11257,10 +11250,10 @@ class Foreground:
         return future
 
     def wait(self, until: float = math.inf) -> int | Future[Any] | None:
-        """Return the next signal, or work that has ended; None when nothing has come until then.
+        """Return the next signal or finished work; None when none comes until then.
 
-        A signal that arrives just before the wait begins does not end it (4 of 90 that were sent
-        on the first line of output were lost for ever), so the wait is begun anew each second.
+        A signal that arrives just before the wait starts does not end it (4 of 90 that were sent
+        on the first line of output were lost for ever), so the wait is restarted each second.
         """
         while (left := until - self._housekeeper.clock.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
@@ -11268,14 +11261,14 @@ class Foreground:
         return None
 
     def asks_for_reload(self, number: int) -> bool:
-        """Tell whether a signal is SIGHUP, and not the last word of a terminal that is closed."""
+        """Tell whether a signal is SIGHUP, and not from a terminal that was closed."""
         closed = bool(self._terminals) and not any(map(os.isatty, self._terminals))
         return number == SIGHUP and not closed
 
     def stop(self) -> None:
-        """Shut down, and return when all has ended; else end the process here.
+        """Shut down, and return when all has ended; otherwise end the process here.
 
-        The first line keeps the promise: what follows may fail, hang, or find no thread.
+        The first line guarantees the time limit: what follows may fail, hang, or find no thread.
         """
         self._ends.put((self._housekeeper.shutdown_timeout + 5.0, 1))
         until = self._housekeeper.clock.monotonic() + self._housekeeper.shutdown_timeout + 4.4
@@ -11299,9 +11292,9 @@ class Foreground:
         return ended
 
     def end_at_once(self, code: int) -> NoReturn:
-        """End the process although threads hang: a plain exit would wait for them, or crash."""
+        """End the process even if threads hang: a plain exit would wait for them, or crash."""
         try:
-            # What is written may hang as well: on a lock, or on a reader that has stopped.
+            # Writing may hang as well: on a lock, or on a reader that has stopped.
             self._ends.put((0.5, code))
             for act in (self._housekeeper.kill_commands, logging.shutdown, _write):
                 guarded(act)
@@ -11340,11 +11333,10 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
 
 
 def _start(housekeeper: Housekeeper, options: argparse.Namespace, manager: ServiceManager) -> None:
-    """Start the scheduler, and say so."""
     _init_sentry(housekeeper, options)
     server, page = _listen(housekeeper, options.http) if options.http else (None, "")
     housekeeper.initialize()
-    housekeeper.ledger.open()  # An application comes up without a ledger; here nothing would.
+    housekeeper.ledger.open()  # An application runs without a ledger; this would do nothing.
     tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
     lines = [*_task_table(tasks, options.screen, columns=4), *pages]
     try:
@@ -11365,9 +11357,9 @@ def _reload(housekeeper: Housekeeper, manager: ServiceManager) -> None:
 
 
 def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
-    """Listen at ``HOST:PORT``; return the server, not yet serving, and where the page is.
+    """Listen at ``HOST:PORT``; return the server, not yet serving, and the page's address.
 
-    Raises ConfigurationError, also for an address that others reach when no token was given.
+    Raises ConfigurationError, also for an address open to other hosts without a token.
     """
     host, _, number = address.rpartition(":")
     host = host.strip("[]")
@@ -11382,21 +11374,21 @@ def _listen(housekeeper: Housekeeper, address: str) -> tuple[HttpServer, str]:
         import secrets
 
         token = secrets.token_urlsafe()
-        # Behind the #, a browser keeps it to itself.
+        # A browser does not send what follows the #.
         fragment = f"#token={token}"
     app = housekeeper.mount(_lead_to_page, token=token)
     try:
         server = HttpServer(app, host, int(number), housekeeper.clock)
     except OSError as error:
         raise ConfigurationError(
-            f"--http {address} cannot be listened at ({error.strerror})"
+            f"cannot listen at --http {address} ({error.strerror})"
         ) from error
     shown = f"[{host}]" if ":" in host else host
     return server, f"http://{shown}:{server.server_address[1]}/api/housekeeper/{fragment}"
 
 
 def _lead_to_page(environ: Environ, start_response: Any) -> Iterable[bytes]:
-    """The WSGI application beside the mounted one: nothing, but for the way to the page."""
+    """Redirect / to the page; the rest of the site, beside the mounted application, is a 404."""
     found = environ["PATH_INFO"] == "/"
     headers = [("Content-Length", "0"), *([("Location", "/api/housekeeper/")] if found else [])]
     start_response("302 Found" if found else "404 Not Found", headers)
@@ -11404,17 +11396,17 @@ def _lead_to_page(environ: Environ, start_response: Any) -> Iterable[bytes]:
 
 
 class ServiceManager:
-    """Tells systemd how the scheduler is (sd_notify(3)); elsewhere it tells nobody."""
+    """Tells systemd the scheduler's state (sd_notify(3)); does nothing elsewhere."""
 
     def __init__(self) -> None:
-        # Taken out, so that the commands of tasks do not speak for this process.
+        # Removed, so that the commands of tasks do not speak for this process.
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
         microseconds = os.environ.pop("WATCHDOG_USEC", "")
         self._watchdog = int(microseconds) / 1e6 if watched and microseconds.isdigit() else None
 
     def tell_ready(self, housekeeper: Housekeeper) -> None:
-        """Say that the scheduler has started, and from now on, when asked to, that it goes on."""
+        """Say that the scheduler has started, and from then on feed systemd's watchdog."""
         if self._watchdog is not None:
             beat = functools.partial(self.tell, "WATCHDOG=1")
             housekeeper.beat_every(self._watchdog / 2, beat)
@@ -11424,8 +11416,8 @@ class ServiceManager:
         """Send lines such as READY=1, and never wait: the timer thread calls this too."""
         if not self._address.startswith(("/", "@")):
             return
-        address = re.sub("^@", "\0", self._address)  # An abstract one.
-        # Making the socket fails as well, in a process that has no file left.
+        address = re.sub("^@", "\0", self._address)  # An abstract socket.
+        # Making the socket also fails when the process is out of file descriptors.
         unheard = contextlib.suppress(OSError)
         with unheard, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
             channel.setblocking(False)
@@ -11435,7 +11427,7 @@ class ServiceManager:
 def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
     """Set up the SDK by SENTRY_DSN, SENTRY_ENVIRONMENT and SENTRY_RELEASE, which it reads itself.
 
-    An application does that for its own.  Raises ConfigurationError.
+    With --app, the application does that.  Raises ConfigurationError.
     """
     if options.app is not None or not housekeeper.sentry_enabled:
         return
@@ -11448,12 +11440,12 @@ def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
 
 def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Run a task now, and wait for it; Ctrl-C, or a terminal that is closed, asks it to stop."""
-    # The outcome is the answer, and is not to be said twice.
+    # The outcome is the reply, so it is not logged too.
     options.log.addFilter(lambda record: record.name != outcome_logger.name)
     life, asked = Foreground(housekeeper, options), threading.Event()
     life.begin(functools.partial(_perform, housekeeper, options, asked))
     while not isinstance(came := life.wait(), Future):
-        # A terminal that is closed sends SIGHUP, and its shell once more.
+        # A closed terminal sends SIGHUP, and its shell sends one more.
         if asked.is_set() and came != SIGHUP:
             life.end_at_once(128 + cast(int, came))
         asked.set()
@@ -11468,7 +11460,7 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
 def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threading.Event) -> Run:
     _init_sentry(housekeeper, options)
     housekeeper.initialize(scheduling=False)
-    tell_children()  # All that this process starts, the task does.
+    tell_children()  # The task starts all children of this process.
     run = housekeeper.run_task_manually(options.NAME, wait=False)
     while not run.ended.is_set():
         housekeeper.clock.wait(run.ended, 0.2)
@@ -11517,7 +11509,7 @@ def _need_ledger(housekeeper: Housekeeper) -> None:
 
 
 def _task_named(housekeeper: Housekeeper, name: str) -> Mapping[str, Any]:
-    """Return what `list` tells of a task; raises UnknownTask."""
+    """Return a task's entry in `list`; raises UnknownTask."""
     tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
     if name not in tasks:
         raise housekeeper.unknown_task(name)
@@ -11534,7 +11526,7 @@ def _task_table(
     for each in tasks:
         place, last = zone_named(each["timezone"]), cast("Run | None", each["last_run"])
         began = (last.started_at or last.scheduled_for) if last else None
-        # That it runs is its task's status.
+        # The STATUS column says that it runs.
         outcome = last.status if last and last.status is not Status.RUNNING else ""
         name = each["timezone"].split("/")[-1] if screen.narrow else each["timezone"]
         rows.append(
@@ -11611,7 +11603,7 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
     return Reply(runs, lines, remarks=remarks)
 
 
-SHORT_ID = 16  # characters of a run's id that tell it from others, but in a rare case
+SHORT_ID = 16  # characters of a run's id, which are nearly always unique
 
 
 def _run_table(runs: Sequence[Run], screen: Screen, *, output: bool) -> list[str]:
@@ -11672,7 +11664,7 @@ def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
 
 def _run_named(housekeeper: Housekeeper, text: str) -> Run:
     """Return the run whose id begins with a text; raises ConfigurationError."""
-    # Ids are hexadecimal and compared as text: a "g" follows all that begin so.
+    # Ids are hexadecimal and compared as text: a "g" follows all ids with this start.
     found = [run for run in housekeeper.history(None, 2, f"{text}g") if run.id.startswith(text)]
     if len(found) != 1:
         which = "several runs begin" if found else "there is no run that begins"
@@ -11753,7 +11745,7 @@ def _try_notifier(options: argparse.Namespace) -> list[str]:
     if not options.notify:
         return []
     if options.notifier is None:
-        raise ConfigurationError("--notify tries the command of --on-failure, and there is none")
+        raise ConfigurationError("--notify tries the command of --on-failure, but none is set")
     note = "this is a trial by `check --notify`"
     run = Run(id="0", task="check", reason=Reason.MANUAL, status=Status.FAILED, note=note)
     wrong = options.notifier.tell(run)

@@ -178,7 +178,7 @@ def test_a_row_that_was_pruned_is_said_not_to_be_kept(clock, monkeypatch) -> Non
     simulation = simulated(clock, hourly(grace=60))
     simulation.run_until(START + timedelta(days=5))
     told, _ = sentences(simulation, at(3))
-    assert told == "Its row is not kept any more: 1,000 rows are, for 2 days."
+    assert told == "Its row is no longer kept: 1,000 rows are kept for 2 days."
 
 
 def test_a_disabled_task_and_one_without_a_schedule_say_so(clock) -> None:
@@ -228,7 +228,7 @@ def test_a_loop_that_does_not_come_round_is_critical(clock) -> None:
     clock.advance(91)
     health = simulation.health()
     assert health["status"] == "critical"
-    assert health["problems"] == ["The loop of this process has not come round for 91 s."]
+    assert health["problems"] == ["The loop of this process has not run for 91 s."]
 
 
 def test_a_dead_scheduler_is_noticed_from_any_process_by_its_overdue_ticks(

@@ -1151,9 +1151,7 @@ def test_help_of_a_command_shows_its_own_options_and_one_line_for_the_rest(
     for name in hk.COMMANDS:
         text = help_of(name)
         assert "--ledger" not in text
-        assert text.endswith(
-            "It takes --json, and the options of `housekeeper.py --help` as well.\n"
-        )
+        assert text.endswith("It also takes --json and the options of `housekeeper.py --help`.\n")
     assert "--failed" in help_of("history")
     assert shell("-V") == f"housekeeper {hk.__version__}\n"
 
@@ -1283,7 +1281,7 @@ def test_a_command_for_failures_that_fails_is_logged_and_check_tries_it_once(
     assert "a-secret" not in (shell.folder / "seen").read_text()
     text = shell("check", "--notify", "--on-failure", "exit 7", code=1)
     assert "problem: the command of --on-failure: it exited with 7\n" in text
-    assert "and there is none" in shell("check", "--notify", code=2)
+    assert "but none is set" in shell("check", "--notify", code=2)
     assert not (shell.folder / "told-nightly").exists(), "check tells of no real task"
 
 

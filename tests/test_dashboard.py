@@ -559,7 +559,7 @@ def test_a_scheduler_that_is_mute_is_not_called_absent(
     open_dashboard: Any, monkeypatch: Any
 ) -> None:
     dashboard = open_dashboard()
-    mute = "Scheduler vm:123 lives, and has given the ledger no sign of life."
+    mute = "Scheduler vm:123 is alive, but has given the ledger no sign of life."
     tell(monkeypatch, status="warning", problems=[mute], runners=[DEAD])
     dashboard.sign_in()
     dashboard.page.locator("#problems li", has_text=mute).wait_for()

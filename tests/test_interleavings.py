@@ -801,7 +801,7 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
     with monkeypatch.context() as exhausted:
         exhausted.setattr(threading.Thread, "start", refuse)
         if who == "housekeeper-timer":
-            with pytest.raises(HousekeeperError, match="gives no thread"):
+            with pytest.raises(HousekeeperError, match="no thread could be started"):
                 housekeeper.initialize()
             assert hk.SCHEDULER not in os.environ
         else:

@@ -7,7 +7,6 @@ within 30 s of the end the ticks go on by themselves.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -623,11 +622,12 @@ def test_a_tick_whose_row_was_lost_is_not_claimed_once_more(shared: Place, happe
     if happens is truncated and shared.server is not None:
         pytest.skip("PostgreSQL has no file to truncate")
     happens(shared)
-    for ledger in (first, second):  # Whoever comes first makes the tables anew.
-        eventually(functools.partial(is_back, ledger), "a ledger that works")
-    assert second.claim(run()) is Claim.LOST
-    assert second.register(entries)["/work"].since > tick
-    assert second.claim(run()) is Claim.MINE, "which its process does not ask for any more"
+    # Whoever comes first makes the tables anew, once the other has let go of the file.
+    eventually(lambda: is_back(first) & is_back(second), "a ledger that works")
+    # SQLite may have found the row in its write-ahead log.
+    assert second.claim(run()) in (Claim.LOST, *[Claim.TAKEN] * (happens is truncated))
+    standing = second.register(entries)["/work"]
+    assert standing.floor >= tick, "so that its process does not ask for it once more"
     for ledger in (first, second):
         ledger.close()
 

@@ -64,7 +64,7 @@ def test_a_scheduler_that_was_killed_is_told_within_three_minutes(grace: float) 
     status, problems = said(asked(world, minutely(grace=grace)))
     assert status == "critical"
     # It is this very process, so it is told as one that lives and does not write.
-    assert f"Scheduler {world.runner} lives, and has given the ledger no sign of life" in problems
+    assert f"{world.runner} is alive, but has given the ledger no sign of life" in problems
     assert "Task work is overdue: nothing came of its tick at 2024-01-01 00:11:00 UTC" in problems
 
 
@@ -167,7 +167,7 @@ def test_a_loop_that_stands_still_is_told_by_its_own_process(make: Any) -> None:
     status, problems = said(housekeeper)
     go_on.set()
     assert status == "critical"
-    assert "The loop of this process has not come round for 600 s." in problems
+    assert "The loop of this process has not run for 600 s." in problems
 
 
 def test_workers_that_hang_are_told_with_their_number_and_since_when() -> None:

@@ -199,8 +199,8 @@ def at_odds(world: World) -> Iterator[None]:
 
 NOBODY = "No scheduler is running; the last, [^ ]+:{pid}:[0-9a-f]+, was seen at"
 ABSENT = "Nobody has claimed it: no scheduler was there from "
-MUTE = "Scheduler [^ ]+:{pid}:[0-9a-f]+ lives, and has given the ledger no sign of life since"
-THERE = "although a scheduler was there: [^ ]+:{pid}:.* and has given the ledger no sign of life"
+MUTE = "Scheduler [^ ]+:{pid}:[0-9a-f]+ is alive, but has given the ledger no sign of life since"
+THERE = "although a scheduler was there: [^ ]+:{pid}:.* has given the ledger no sign of life"
 SUCCEEDED = " it succeeded"
 
 

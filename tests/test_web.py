@@ -1292,7 +1292,7 @@ def test_a_given_token_is_used_and_not_printed(tmp_path: Path) -> None:
         ("8080", "", "is not of the form HOST:PORT"),
         ("127.0.0.1:99999", "", "is not of the form HOST:PORT"),
         ("127.0.0.1:0", "short", "could be guessed"),
-        ("192.0.2.1:8080", "given-given-given", "cannot be listened at"),
+        ("192.0.2.1:8080", "given-given-given", "cannot listen at"),
     ],
 )
 def test_an_address_that_cannot_or_must_not_be_listened_at_is_refused(
