@@ -7351,8 +7351,13 @@ class Upkeep:
         return {row.runner for row in rows if is_dead(row)}
 
     def bury_if_dead(self, run: Run) -> bool:
-        """Record a run as crashed if its process is known to be dead; tell whether it is."""
-        dead = run.id not in self._runner.live and run.runner in self._dead_runners()
+        """Record a run as crashed when its process is known not to run it; tell whether it is.
+
+        Whoever asks holds the task's lock: a run of this process that is still on record, as in a
+        ledger put back from a backup, has ended.
+        """
+        mine = run.runner == self._runner.name
+        dead = run.id not in self._runner.live and (mine or run.runner in self._dead_runners())
         if dead:
             self._bury(run)
         return dead
@@ -7369,6 +7374,8 @@ class Upkeep:
     def _bury(self, run: Run) -> None:
         """Record the run of a dead process as crashed; first end what its command left."""
         note = f"its runner {run.runner} has died"
+        if run.runner == self._runner.name:
+            note = "it had ended, and the ledger has lost how"
         if run.group != "" and guarded(end_group, run.group, self._clock) is True:
             note += "; the processes of its command were ended"
         self._crash(run, note, dead=True)

@@ -650,3 +650,15 @@ def test_a_tick_that_came_as_the_file_was_replaced_is_recorded_and_not_run(
         lambda: any("it may have run" in row.note for row in crew[0].history()), "a missed tick"
     )
     ticks.wait_for_more(2)
+
+
+def test_a_run_that_a_backup_still_has_as_running_holds_up_nobody(
+    make: Any, ticks: Ticks, shared: Place
+) -> None:
+    housekeeper = make(ticks.task(), ledger=shared.url)
+    ticks.wait_for_more(1)
+    ghost = by_hand(f"/{ticks.task().name}", housekeeper.runner)
+    eventually(lambda: housekeeper.ledger.claim(ghost) is Claim.MINE, "a moment without a run")
+    ticks.wait_for_more(2)
+    (row,) = housekeeper.ledger.runs(id=ghost.id)
+    assert (row.status, row.note) == (Status.CRASHED, "it had ended, and the ledger has lost how")
