@@ -4087,7 +4087,8 @@ def _attempt(
             run.enter()
             context = getattr(app, "app_context", None)
             around_app = context() if callable(context) else contextlib.nullcontext()
-            with around_app, Around(around_run, run):
+            around = contextlib.nullcontext() if around_run is None else _around(around_run, run)
+            with around_app, around:
                 return None, _call(task, run, app)
             return None, None  # The application's context has swallowed an exception.
         finally:
@@ -4098,34 +4099,30 @@ def _attempt(
         return error, None
 
 
-class Around:
-    """The application's context manager; its own failures are logged and change nothing."""
+@contextlib.contextmanager
+def _around(factory: AroundRun, run: LiveRun) -> Iterator[None]:
+    """Enter the application's context manager; its own failures are logged and change nothing."""
+    manager: AbstractContextManager[object] | None = None
+    with _failures_logged(run, "before"):
+        made = factory()
+        made.__enter__()
+        manager = made
+    try:
+        yield
+    finally:
+        with _failures_logged(run, "after"):
+            if manager is not None:
+                manager.__exit__(*sys.exc_info())
 
-    def __init__(self, factory: AroundRun | None, run: LiveRun) -> None:
-        self._factory = factory
-        self._run = run
-        self._manager: AbstractContextManager[object] | None = None
 
-    def __enter__(self) -> None:
-        with self._own_failures_logged("before"):
-            if self._factory is not None:
-                made = self._factory()
-                made.__enter__()
-                self._manager = made
-
-    def __exit__(self, *error: Any) -> None:
-        with self._own_failures_logged("after"):
-            if self._manager is not None:
-                self._manager.__exit__(*error)
-
-    @contextlib.contextmanager
-    def _own_failures_logged(self, when: str) -> Iterator[None]:
-        try:
-            yield
-        except (RunTimedOut, RunCancelled):
-            raise
-        except BaseException:
-            logger.exception("Task %s: around_run failed %s the run", self._run.task, when)
+@contextlib.contextmanager
+def _failures_logged(run: LiveRun, when: str) -> Iterator[None]:
+    try:
+        yield
+    except (RunTimedOut, RunCancelled):
+        raise
+    except BaseException:
+        logger.exception("Task %s: around_run failed %s the run", run.task, when)
 
 
 def _call(task: Task, run: LiveRun, app: object) -> object:
