@@ -75,6 +75,7 @@ def be_skipped_for_an_overlap(world: World) -> None:
     world.clock.advance(30.0)
     (registration,) = world.housekeeper.registrations.all()
     by_hand = world.housekeeper.claims.new_run(registration, hk.Reason.MANUAL)
+    by_hand.runner = "elsewhere:1"
     assert world.ledger.claim(by_hand) is hk.Claim.MINE  # it goes on, elsewhere
     world.go_on(31)
 

@@ -383,6 +383,7 @@ def test_ticks_skipped_while_a_run_goes_on_send_nothing(sentry: Ingest) -> None:
     clock = VirtualClock(NOON - timedelta(minutes=1))
     housekeeper = simulate(clock, Task("sweep", fail, schedule="0 12 * * *"))
     by_hand = housekeeper.claims.new_run(housekeeper.registrations.get("sweep"), Reason.MANUAL)
+    by_hand.runner = "elsewhere:1"
     assert housekeeper.ledger.claim(by_hand) is hk.Claim.MINE
     until(housekeeper, NOON)
     assert housekeeper.history("sweep")[0].status is Status.SKIPPED
