@@ -7937,7 +7937,7 @@ class Reports:
         tick = trigger.next_after(standing.floor) if trigger is not None else None
         late = (now - tick).total_seconds() if tick else 0.0
         # Time to find a worker, and to claim or record the tick.
-        return tick if late > min(registration.task.grace, OVERDUE) + 60.0 else None
+        return tick if late > min(registration.task.grace, OVERDUE) + OVERDUE else None
 
     def _missed(self, key: str, standing: Standing, last: Run | None) -> Run | None:
         """Return the row of a task's newest tick, if this one and the one before were missed."""
@@ -7962,7 +7962,7 @@ def _with_date(text: str, now: datetime) -> str:
     return f"{day} {time_}"
 
 
-OVERDUE = 60.0  # the longest grace, in seconds, that an unclaimed tick has before it is overdue
+OVERDUE = 30.0  # seconds; a tick is overdue after at most twice as many, whatever its grace
 
 
 def _by_whole_key(found: Iterable[tuple[str, T]]) -> dict[str, list[T]]:
