@@ -261,6 +261,11 @@ class RunTimedOut(BaseException):
     """Raised in the thread of a run that exceeded its timeout.  Also a BaseException."""
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number with a word in the singular or the plural."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def first_line(words: object) -> str:
     """Return the first line of an error's text."""
     return str(words).strip().partition("\n")[0]
@@ -2145,7 +2150,8 @@ class LiveRun(Run):
             if self._greenlet is not None:
                 # It waits, and what waits can be interrupted: so gevent.Timeout works.
                 self._sent = _is_open(frames)
-                in_hub(functools.partial(self._throw, self._entry, self._interrupt))
+                if self._sent:
+                    in_hub(functools.partial(self._throw, self._entry, self._interrupt))
             elif _is_interruptible(frames):
                 thread_id = cast(int, self._thread_id)
                 self._sent = _raise_at(frame, place, thread_id, self._interrupt)
@@ -2153,7 +2159,7 @@ class LiveRun(Run):
 
     def _throw(self, entry: FrameType | None, interrupt: type[BaseException]) -> None:
         """Interrupt a greenlet, from the hub: nothing comes between the look and the throw."""
-        if self._sent and self._entry is entry:
+        if self._entry is entry:
             self._greenlet.throw(interrupt)
 
     def obey(self) -> None:
@@ -3788,12 +3794,12 @@ def _one_process_in(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _instant_text(instant: datetime) -> str:
+def _instant_text(instant: datetime, precision: str = "microseconds") -> str:
     """Return an instant in the one form that is stored, because instants are compared as text.
 
     Not by strftime() and strptime(), which take 1.5 and 5 times as long.
     """
-    return f"{instant.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
+    return f"{instant.astimezone(UTC).isoformat(timespec=precision)[:-6]}Z"
 
 
 def _is_busy(reason: str) -> bool:
@@ -4239,7 +4245,7 @@ def _note_of(result: object) -> str:
         return said[:300]
     if isinstance(result, bool) or not isinstance(result, (str, numbers.Number)):
         return ""
-    return storable(str(result)).strip().partition("\n")[0][:300]
+    return first_line(storable(str(result)))[:300]
 
 
 _making_record = threading.local()
@@ -4281,8 +4287,8 @@ def _keep_record(run: LiveRun, record: logging.LogRecord) -> None:
     """Keep a log record's line in a run's output; the record is not changed."""
     if not isinstance(record.name, str) or not isinstance(record.levelno, int):
         return  # Some libraries make records only to format something.
-    at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6]
-    text = f"{at}Z {record.levelname} {record.name}: {record.getMessage()}\n"
+    at = _instant_text(datetime.fromtimestamp(record.created, UTC), "milliseconds")
+    text = f"{at} {record.levelname} {record.name}: {record.getMessage()}\n"
     if record.exc_info:
         text += f"{KEPT.formatException(record.exc_info)}\n"
     if record.stack_info:
@@ -5085,7 +5091,7 @@ def is_alive(row: RunnerRow, now: datetime) -> bool:
 
 def lives_here(row: RunnerRow) -> bool:
     """Tell whether a runner's process is alive, whether or not it reaches the ledger."""
-    return row.stopped_at is None and is_here(row) and not is_dead(row)
+    return row.stopped_at is None and is_here(row) and birth_of(row.pid) == row.birth
 
 
 def was_there(row: RunnerRow, instant: datetime) -> bool:
@@ -5867,16 +5873,16 @@ class Annals:
                 return f"{what} from {began:%Y-%m-%d %H:%M:%S} to {ended:%H:%M:%S} UTC"
         return ""
 
-    def now(self, *whats: str) -> list[str]:
-        """Say which of the named obstacles have lasted for a while; without names, of all.
+    def now(self, *, of_ledger: bool = False) -> list[str]:
+        """Say what has been the matter for a while: the ledger's absence, or all else.
 
-        Then without the ledger's absence: a reader of this has reached the ledger.
+        Whoever reads all else in the ledger has reached it.
         """
         a_while_ago, known = self._clock.now() - A_WHILE, list(self._open.items())
         return [
             f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}{detail}."
             for what, (began, detail) in known
-            if began <= a_while_ago and (what in whats if whats else what != LEDGER_AWAY)
+            if began <= a_while_ago and (what == LEDGER_AWAY) is of_ledger
         ]
 
 
@@ -6219,18 +6225,6 @@ class Roster:
         own = key == registration.key or not is_hashed(registration.task.schedule)
         return self.trigger_of(registration) if own else self._make_trigger(registration, key)
 
-    def conflict(self, registration: Registration, key: str, standing: Standing) -> str:
-        """Say that a task was last entered with a schedule that differs from this one's; or ""."""
-        trigger = self.trigger_on(registration, key)
-        mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
-        if mine in ("", standing.schedule):
-            return ""
-        other = f"{standing.schedule or 'none'} in {standing.entered_by or 'another process'}"
-        return (
-            f"Task {registration.task.name} has the schedule {mine} here and {other}: deploy the"
-            " same task files and restart, or give each application a namespace."
-        )
-
     def upcoming(self, registration: Registration, count: int) -> list[datetime]:
         """Return the next ticks of a task, in UTC; none with enabled=False."""
         if not self._settings.enabled:
@@ -6245,6 +6239,18 @@ class Roster:
         """Count a task's ticks from now."""
         with self._lock:
             registration.since = registration.since and self._settings.clock.now()
+
+
+def conflict_of(name: str, trigger: Trigger | None, standing: Standing) -> str:
+    """Say that a task was last entered with a schedule other than its trigger's here; or ""."""
+    mine = f"{trigger.text} {trigger.timezone}" if trigger is not None else ""
+    if mine in ("", standing.schedule):
+        return ""
+    other = f"{standing.schedule or 'none'} in {standing.entered_by or 'another process'}"
+    return (
+        f"Task {name} has the schedule {mine} here and {other}: deploy the same task files and"
+        " restart, or give each application a namespace."
+    )
 
 
 def _trigger_in(task: Task, zone: str, hash_key: str) -> Trigger:
@@ -6487,7 +6493,7 @@ class Claims:
             recorded = self._ledger.record(row, key, standing.floor)
             if recorded:
                 self._metrics.ended(row)
-                ticks = "1 tick" if row.count == 1 else f"{row.count:,} ticks"
+                ticks = counted(row.count, "tick")
                 logger.warning("Task %s: %s %s: %s", row.task, ticks, row.status, row.note)
             if recorded and row.status is Status.MISSED:
                 self._sentry.missed(key, row)
@@ -7297,10 +7303,9 @@ class Upkeep:
         for each in self._roster.all():
             standing = standings.get(each.key)
             lost = lost or (standing is None and each.since is not None)
-            if standing is not None and (found := self._roster.conflict(each, each.key, standing)):
+            if standing and (found := conflict_of(each.task.name, each.trigger, standing)):
                 conflicts.append(found)
-        now, rows = self._ledger.now(), self._ledger.runners(self._settings.namespace)
-        if self._roster.replaced and sum(is_alive(row, now) for row in rows) > 1:
+        if self._roster.replaced and self._has_company():
             names = ", ".join(sorted(self._roster.replaced))
             conflicts.append(f"Tasks that were replaced here, and in no other process: {names}.")
         for conflict in conflicts:
@@ -7308,8 +7313,11 @@ class Upkeep:
                 logger.warning("%s", conflict)
         self._conflicts = conflicts
         if lost:
-            self._roster.rebind()
-            self._roster.bind()
+            self._runner.on_lost()
+
+    def _has_company(self) -> bool:
+        now, rows = self._ledger.now(), self._ledger.runners(self._settings.namespace)
+        return sum(is_alive(row, now) for row in rows) > 1
 
     # Crashed runs.
 
@@ -7788,7 +7796,7 @@ class Reports:
         elif tick is not None and tick <= now:
             run = self._record_of(registration, trigger, tick)
             if run is None:
-                self._explain_no_record(told, registration, tick)
+                self._explain_no_record(told, registration, trigger, tick)
         if run is not None:
             told.tell_run(run, tick)
         upcoming = self._roster.upcoming(registration, 1)
@@ -7822,7 +7830,7 @@ class Reports:
         return None
 
     def _explain_no_record(
-        self, told: Explanation, registration: Registration, tick: datetime
+        self, told: Explanation, registration: Registration, trigger: Trigger, tick: datetime
     ) -> None:
         key, whole = registration.key, whole_of(registration.key)
         if not registration.task.enabled:
@@ -7836,7 +7844,7 @@ class Reports:
         standing = self._ledger.standings(key).get(key)
         running = first_of(self._ledger.runs(key, running=True))
         rows = self._ledger.runners(self._settings.namespace)
-        if standing and (conflict := self._roster.conflict(registration, key, standing)):
+        if standing and (conflict := conflict_of(registration.task.name, trigger, standing)):
             told.say(conflict)
         if standing is None:
             told.say("The ledger does not know the task: no scheduler has been started with it.")
@@ -7864,7 +7872,7 @@ class Reports:
     ) -> HealthReport:
         """Tell whether all is well."""
         report = HealthReport(warnings=list(problems), loop_age=loop_age)
-        report.critical += annals.now(LEDGER_AWAY)
+        report.critical += annals.now(of_ledger=True)
         if not self._settings.enabled:
             report.warnings.append("Housekeeper is switched off here (enabled=False).")
         if loop_age is not None and loop_age > 3 * SystemClock.LONGEST_WAIT:
@@ -7897,31 +7905,35 @@ class Reports:
             for run in running
             if run.heartbeat_at is not None and now - run.heartbeat_at > LEASE * SECOND
         ]
+        self._look_at_tasks(report, running, rows, now)
+
+    def _look_at_tasks(
+        self,
+        report: HealthReport,
+        running: Sequence[Run],
+        rows: Sequence[RunnerRow],
+        now: datetime,
+    ) -> None:
+        """Tell of tasks that fail, starve, are overdue, or have another schedule elsewhere."""
         standings, lasts = self._ledger.standings(self._prefix), self._ledger.lasts(self._prefix)
-        hosts, busy = (
-            [row.host for row in rows if is_alive(row, now)],
-            {run.key for run in running},
-        )
+        hosts = [row.host for row in rows if is_alive(row, now)]
+        busy = {run.key for run in running}
         keyed = [(key, each) for each in self._roster.all() for key in self._keys_of(each, hosts)]
         for key, registration in keyed:
-            name, last, standing = (
-                registration.task.name,
-                lasts.get(key, Lasts()),
-                standings.get(key),
-            )
+            name, last = registration.task.name, lasts.get(key, Lasts())
+            standing = standings.get(key)
             report.tell_failing(key, last)
-            if standing is None or standing.paused_at or not self._comes(registration):
+            comes = registration.task.enabled and self._settings.enabled
+            if standing is None or standing.paused_at or not comes:
                 continue
-            if conflict := self._roster.conflict(registration, key, standing):
+            trigger = self._roster.trigger_on(registration, key)
+            if conflict := conflict_of(name, trigger, standing):
                 report.warnings.append(conflict)
                 continue
             if key not in busy:
-                tick = self._overdue(registration, key, standing, now)
+                tick = self._overdue(registration, trigger, standing, now)
                 report.tell_overdue(name, tick, rows, now)
             report.tell_starving(name, self._missed(key, standing, last.run))
-
-    def _comes(self, registration: Registration) -> bool:
-        return registration.task.enabled and self._settings.enabled
 
     def _keys_of(self, registration: Registration, hosts: Iterable[str]) -> list[str]:
         """Return the keys of a task, without hosts that no longer have a scheduler."""
@@ -7930,10 +7942,13 @@ class Reports:
         return [f"{whole}@{host}" for host in dict.fromkeys(hosts)] if each_host else [whole]
 
     def _overdue(
-        self, registration: Registration, key: str, standing: Standing, now: datetime
+        self,
+        registration: Registration,
+        trigger: Trigger | None,
+        standing: Standing,
+        now: datetime,
     ) -> datetime | None:
         """Return the tick of a task that should have an outcome, and has none."""
-        trigger = self._roster.trigger_on(registration, key)
         tick = trigger.next_after(standing.floor) if trigger is not None else None
         late = (now - tick).total_seconds() if tick else 0.0
         # Time to find a worker, and to claim or record the tick.
@@ -8111,6 +8126,10 @@ class Life:
             self._started, self._closed = False, True
             guarded(tell_children_no_more)
             raise
+        self._tell_start(how, parent)
+
+    def _tell_start(self, how: str, parent: int | None) -> None:
+        """Say who schedules, and what limits that."""
         if parent is not None:
             logger.warning(
                 "Housekeeper %s does not schedule, because process %d, which started this"
@@ -8129,8 +8148,7 @@ class Life:
         if self._scheduling and LAST_RESORT.is_needed():
             level = logging.WARNING  # Else nobody would see who schedules.
         words = "Housekeeper %s started %s with %s, zone %s, ledger %s"
-        number = len(self._roster.all())
-        count = f"{number} task{'' if number == 1 else 's'}"
+        count = counted(len(self._roster.all()), "task")
         logger.log(level, words, self.runner, how, count, self.timezone, self.ledger.url)
 
     def _begin(self) -> bool:
@@ -10902,10 +10920,6 @@ def _cut(text: str, width: int, *, in_the_middle: bool) -> str:
     return f"{text[: width - 3 - end]}...{text[len(text) - end :]}"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _local(instant: datetime | None, zone: tzinfo) -> str:
     offset = "" if zone is UTC else " %z"
     return f"{instant.astimezone(zone):%Y-%m-%d %H:%M:%S{offset}}" if instant else "-"
@@ -11735,11 +11749,11 @@ def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
         here = f"{now.astimezone():%Z (%z)}"
         note = f"this host's clock is in {here}, schedules in {housekeeper.timezone}"
     lines = [
-        ": ".join(filter(None, (_count(len(tasks), "task"), ", ".join(tasks)))),
+        ": ".join(filter(None, (counted(len(tasks), "task"), ", ".join(tasks)))),
         *([f"note: {note}"] if note else []),
         *(f"note: Sentry has no monitor for {name}: {why}" for name, why in unmonitored.items()),
         *(f"problem: {each}" for each in problems),
-        _count(len(problems), "problem") if problems else "all is well",
+        counted(len(problems), "problem") if problems else "all is well",
     ]
     values = {"tasks": tasks, "problems": problems, "note": note, "unmonitored": unmonitored}
     return Reply(values, lines, 1 if problems else 0)

@@ -101,8 +101,7 @@ def world(tmp_path: Path, shared_url: str, request: pytest.FixtureRequest) -> It
     )
     yield made
     for process in made.processes:
-        process.kill()
-        process.wait()
+        end(process, signal.SIGKILL)
 
 
 # States: each is entered, and left again at the end.
@@ -116,19 +115,20 @@ def well(world: World) -> Iterator[None]:
     yield
 
 
+def end(process: subprocess.Popen[bytes], number: int) -> None:
+    process.send_signal(number)
+    process.wait()
+
+
 @contextmanager
 def killed(world: World) -> Iterator[None]:
-    process = world.start()
-    process.kill()
-    process.wait()
+    end(world.start(), signal.SIGKILL)
     yield
 
 
 @contextmanager
 def stopped(world: World) -> Iterator[None]:
-    process = world.start()
-    process.terminate()
-    process.wait()
+    end(world.start(), signal.SIGTERM)
     yield
 
 
