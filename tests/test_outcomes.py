@@ -83,7 +83,7 @@ def be_skipped_for_an_overlap(world: World) -> None:
 def be_missed(world: World) -> None:
     world.start(lambda: None, grace=10.0)
     held = HeldExecutor()
-    world.housekeeper._runner.workers = hk.Workers(held, 1)
+    world.housekeeper._runner.workers = world.housekeeper.workers_on(held, 1)
     world.go_on(61)
     world.clock.advance(30.0)
     held.release()

@@ -184,14 +184,14 @@ def test_threads_that_are_switched_all_the_time_lose_no_tick_and_repeat_none(mak
 
 def queue(workers: hk.Workers, work: Callable[[], object]) -> None:
     """Give work to the workers, as the timer's thread does."""
-    workers.queue.append(work)
+    workers.queue.append((work, None))  # type: ignore[arg-type]
     workers.wake()
 
 
 def test_what_is_queued_just_before_the_last_worker_goes_idle_is_done() -> None:
     done = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        workers = hk.Workers(pool, 1)
+        workers = hk.Workers(pool, 1, lambda work, _: work())  # type: ignore[operator,arg-type]
         late: Any = Late(workers._idle, lambda: queue(workers, done.set))
         workers._idle = late
         queue(workers, lambda: None)
@@ -200,11 +200,27 @@ def test_what_is_queued_just_before_the_last_worker_goes_idle_is_done() -> None:
 
 def test_a_worker_that_could_not_be_started_is_not_lost() -> None:
     done = threading.Event()
-    workers = hk.Workers(ExhaustedExecutor(refusals=1), 1)
+    workers = hk.Workers(ExhaustedExecutor(refusals=1), 1, lambda work, _: work())
     with pytest.raises(RuntimeError):
         queue(workers, lambda: None)
     queue(workers, done.set)
     assert done.is_set()
+
+
+@pytest.mark.usefixtures("restless_interpreter")
+def test_a_brief_lock_lets_one_thread_in_at_a_time() -> None:
+    lock, inside, most = hk.BriefLock(), [0], [0]
+
+    def enter() -> None:
+        for _ in range(2000):
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: enter(), range(4)))
+    assert (inside, most) == ([0], [1])
 
 
 def test_ticks_that_wait_for_a_full_pool_run_once_it_has_room(make, let_go) -> None:

@@ -127,7 +127,11 @@ class VirtualHousekeeper(hk.Housekeeper):
         self._backlog._pool = InlineExecutor()
 
     def _take_workers(self) -> None:
-        self._runner.workers = hk.Workers(self.workers, self.settings.max_workers)
+        self._runner.workers = self.workers_on(self.workers, self.settings.max_workers)
+
+    def workers_on(self, pool: Executor, number: int) -> hk.Workers:
+        """Return workers that are threads of a pool."""
+        return hk.Workers(pool, number, self._runner._pursue)
 
     @property
     def registrations(self) -> hk.Roster:
@@ -156,7 +160,7 @@ class VirtualHousekeeper(hk.Housekeeper):
 
     def pass_ticks_until(self, end: datetime) -> None:
         """Let the loop come past ticks while a run, which calls this, holds its task."""
-        workers, self._runner.workers = self._runner.workers, hk.Workers(HeldExecutor(), 1)
+        workers, self._runner.workers = self._runner.workers, self.workers_on(HeldExecutor(), 1)
         try:
             self.run_until(end)
         finally:
