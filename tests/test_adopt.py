@@ -675,7 +675,7 @@ def test_the_file_is_formatted_as_ruff_leaves_it(width: int) -> None:
     for text in texts:
         for system in (True, False):
             source = hk.adopt(text, system=system).source
-            command = [sys.executable, "-m", "ruff", "format", "--isolated", "-"]
+            command = [Path(sys.executable).with_name("ruff"), "format", "--isolated", "-"]
             done = subprocess.run(
                 [*command, f"--line-length={width}"],
                 input=source.encode(),

@@ -76,8 +76,9 @@ def ticks_in(schedule: str, after: datetime, until: datetime) -> list[datetime]:
     return trigger.following(after, trigger.count(after, until, limit=100_000))
 
 
-def test_200_hosts_with_skewed_and_jumping_clocks_run_each_tick_once_and_lose_none(
-    true: VirtualClock, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [40, pytest.param(200, marks=pytest.mark.torture)])
+def test_hosts_with_skewed_and_jumping_clocks_run_each_tick_once_and_lose_none(
+    true: VirtualClock, postgres_url: str, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(hk, "BEAT_EVERY", HOUR)  # 200 of them each minute would take a minute
     ledger = ClockedPostgresLedger(postgres_url, true)
@@ -96,7 +97,7 @@ def test_200_hosts_with_skewed_and_jumping_clocks_run_each_tick_once_and_lose_no
         return dice.choice((-1, 1)) * dice.choice((0.0, 1.0, 4.0, 30.0, 90.0, HOUR, 30 * HOUR))
 
     tasks = [Task(name, work, schedule=schedule) for name, schedule in schedules.items()]
-    clocks = [HostClock(true, skew()) for _ in range(200)]
+    clocks = [HostClock(true, skew()) for _ in range(number)]
     hosts = [on_host(clock, *tasks, ledger=ledger) for clock in clocks]
     for _ in range(22):
         go_on(true, hosts, seconds=60.0, step=10.0)
