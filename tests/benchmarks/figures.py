@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from tests.benchmarks.contestants import CONTESTANTS
 from tests.benchmarks.runner import Case, Outcome
 
 # By measurement: what it gives, and in which unit.
@@ -141,25 +142,44 @@ def budgets(figures: Figures, tasks: int) -> list[Budget]:
     """Return the budgets of which this pass has measured what it takes."""
     memory, sqlite = "housekeeper-memory", "housekeeper-sqlite"
     ratios = (
-        ("lone task late p50, memory", 1.3, ("lone", "p50", memory, 0)),
-        ("lone task late p50, SQLite", 1.3, ("lone", "p50", sqlite, 0)),
-        ("CPU a run in a burst, memory", 2.0, ("burst", "cpu", memory, tasks)),
-        ("CPU a run in a burst, SQLite", 8.0, ("burst", "cpu", sqlite, tasks)),
+        ("lone task late p50, memory", 1.3, ("lone", "p50", memory, 0), "floor"),
+        ("lone task late p50, SQLite", 1.3, ("lone", "p50", sqlite, 0), "floor"),
+        (
+            "lone task late p50, PostgreSQL",
+            1.3,
+            ("lone", "p50", "housekeeper-postgres", 0),
+            "floor",
+        ),
+        (
+            "CPU a run in a burst, memory",
+            0.6,
+            ("burst", "cpu", memory, tasks),
+            "apscheduler-memory",
+        ),
+        (
+            "CPU a run in a burst, SQLite",
+            0.33,
+            ("burst", "cpu", sqlite, tasks),
+            "apscheduler-sqlite",
+        ),
     )
     plain = (
         (f"idle CPU of {tasks:,} tasks", 0.1, ("idle", "cpu", memory, tasks)),
         ("memory of a task", 1.0, ("registration", "memory", memory, tasks)),
         ("registering a task", 10.0, ("registration", "add", memory, tasks)),
         ("import", 60.0, ("import", "import", memory, 0)),
+        ("list of 1,000 tasks beside a million rows", 30.0, ("listing", "list", sqlite, 1_000)),
     )
     found = []
-    for what, limit, key in ratios:
-        figure = figures.find(*key)
-        if figure is not None and figure.ratio_to_floor is not None:
-            measured = figure.ratio_to_floor
-            found.append(Budget(what=what, limit=limit, unit="x floor", measured=measured))
-    for what, limit, key in plain:
-        figure = figures.find(*key)
+    for what, limit, (measure, key, contestant, size), other in ratios:
+        figure = figures.find(measure, key, contestant, size)
+        others = figures.find(measure, key, other, size)
+        if figure is not None and figure.value and others is not None and others.value:
+            against, measured = CONTESTANTS[other].label, figure.value / others.value
+            unit = f"x {against}"
+            found.append(Budget(what=what, limit=limit, unit=unit, measured=measured))
+    for what, limit, place in plain:
+        figure = figures.find(*place)
         if figure is not None and figure.value is not None:
             found.append(Budget(what=what, limit=limit, unit=figure.unit, measured=figure.value))
     return found + _growth_budgets(figures, memory)
