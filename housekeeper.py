@@ -1156,9 +1156,7 @@ def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger
         key = hash_key if is_hashed(schedule) else ""
         wanted = (schedule, zone_name(timezone), key)
         trigger = _cron_triggers.get(wanted)
-        if trigger is None:
-            trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
-        return trigger
+        return trigger or _cron_triggers.setdefault(wanted, CronTrigger(*wanted))
     if isinstance(schedule, timedelta) or is_schedule_builder(schedule):
         return IntervalTrigger(schedule, timezone, hash_key)
     if not isinstance(schedule, list | tuple):
@@ -5893,19 +5891,23 @@ class Annals:
         return ""
 
     def now(self, *, of_ledger: bool = False) -> list[str]:
-        """Say what has been the matter for a while: the ledger's absence, or all else.
+        """Say what has been the matter for a while: with the ledger, or all else.
 
         Whoever reads all else in the ledger has reached it.
         """
-        a_while_ago, known = self._clock.now() - A_WHILE, list(self._open.items())
+        a_while_ago, known = self._clock.now() - A_WHILE, dict(self._open)
+        if LEDGER_AWAY in known:
+            known.pop(NO_RUNS, None)
         return [
             f"Since {began:%Y-%m-%d %H:%M:%S} UTC {what}{detail}."
-            for what, (began, detail) in known
-            if began <= a_while_ago and (what == LEDGER_AWAY) is of_ledger
+            for what, (began, detail) in known.items()
+            if began <= a_while_ago
+            and (what in (LEDGER_AWAY, NO_RUNS) if of_ledger else what != LEDGER_AWAY)
         ]
 
 
 LEDGER_AWAY = "the ledger was away"
+NO_RUNS = "the ledger took no runs"  # It may take beats, and so be reached.
 
 
 class Backlog:
@@ -5922,20 +5924,22 @@ class Backlog:
         with contextlib.suppress(RuntimeError):  # It is closed, or no thread can be started.
             self._pool.submit(guarded, work, *args)
 
-    def pause_after(self, what: str, error: Exception) -> float:
-        """Log a failure of the ledger; return the pause, which doubles while failures go on."""
+    def pause_after(self, what: str, error: Exception, obstacle: str = LEDGER_AWAY) -> float:
+        """Log a failure of the ledger; return the pause, which doubles while failures go on.
+
+        obstacle: lasts until worked() is called with it.
+        """
         self._failures += 1
         pause = min(LONGEST_BACKOFF, 2.0 ** min(self._failures - 1, 10))
         reason = first_line(error)
-        self._annals.begin(LEDGER_AWAY, reason.partition(": ")[2] or reason)
+        self._annals.begin(obstacle, reason.partition(": ")[2] or reason)
         logger.warning("%s, trying again in %.0f s: %s", what, pause, reason)
         return pause
 
-    def worked(self) -> None:
+    def worked(self, obstacle: str = LEDGER_AWAY) -> None:
         """Note that the ledger has answered."""
-        if self._failures:
-            self._failures = 0
-            self._annals.end(LEDGER_AWAY)
+        self._failures = 0
+        self._annals.end(obstacle)
 
     def close(self) -> None:
         """Drop the queued work."""
@@ -6689,7 +6693,7 @@ class Steps:
             guarded(outcome_logger.error, words, run.task, run.status)
             self._sentry.forget(run)
         hold.recorded = True
-        self._backlog.worked()
+        self._backlog.worked(NO_RUNS)
         guarded(_tell_outcome, run)
         self._sentry.ended(run)
         self._metrics.ended(run)
@@ -6826,7 +6830,7 @@ class Runner(Steps):
             elif hold.run is not None:
                 # The shutdown records it in the end.
                 what, at_shutdown = f"The outcome of task {name} could not be recorded", None
-            return Later(self._backlog.pause_after(what, error), step, at_shutdown)
+            return Later(self._backlog.pause_after(what, error, NO_RUNS), step, at_shutdown)
 
     def _leave(self, hold: Hold, following: Step | Later | None) -> None:
         """Put the next step of a run on the agenda, or free its task and announce its end."""
@@ -6939,11 +6943,12 @@ class Runner(Steps):
             return None
         run = self.claims.run_for(registration, hold.reason)
         if run is None:
+            self._backlog.worked(NO_RUNS)
             return None
         registration.unsure = run
         verdict = self.claims.claim(run)
         late = self.claims.came_too_late(registration, run)
-        self._backlog.worked()
+        self._backlog.worked(NO_RUNS)
         if verdict is Claim.LOST:
             self.on_lost()
             return Later(1.0, self._claim, _nothing)

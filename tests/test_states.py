@@ -141,7 +141,7 @@ def test_a_scheduler_that_cannot_write_is_told_within_three_minutes(
     assert said(asked(world, minutely(grace=math.inf))) == ("ok", "")
     world.run_until(world.clock.now() + 3 * MINUTE)
     late = next(row for row in world.history() if row.status is Status.MISSED)
-    assert "the ledger was away (the disk is full) from 2024-01-01 00:1" in late.note
+    assert "the ledger took no runs (the disk is full) from 2024-01-01 00:1" in late.note
 
 
 def test_a_loop_that_stands_still_is_told_by_its_own_process(make: Any) -> None:
@@ -532,7 +532,7 @@ def test_its_own_door_says_why_the_ledger_takes_nothing(monkeypatch: pytest.Monk
     run_for(world, 1.5)
     status, problems = said(world)
     assert status == "critical"
-    assert "the ledger was away (database or disk is full)." in problems
+    assert "the ledger took no runs (database or disk is full)." in problems
     monkeypatch.undo()
     run_for(world, 2)
     assert said(world) == ("ok", "")
@@ -556,7 +556,7 @@ def test_ticks_that_passed_while_a_claim_waited_for_the_ledger_say_so(
     assert kept
     for row in kept:
         assert row.note.startswith(
-            "the ledger was away (it did not answer in time) from 2024-01-01"
+            "the ledger took no runs (it did not answer in time) from 2024-01-01"
         )
 
 

@@ -158,6 +158,26 @@ def unwritable(world: World) -> Iterator[None]:
 
 
 @contextmanager
+def refusing(world: World) -> Iterator[None]:
+    """The ledger takes signs of life, and no runs."""
+    world.start()
+    if world.server is None:
+        connection = sqlite3.connect(world.folder / "ledger.db", isolation_level=None)
+        refuse = "BEGIN SELECT raise(abort, 'no more'); END"
+        connection.execute(f"CREATE TRIGGER no_more BEFORE INSERT ON housekeeper_runs {refuse}")
+        connection.close()
+    else:
+        world.server.execute(
+            "CREATE FUNCTION no_more() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN RAISE 'no more'; END $$;"
+            "CREATE TRIGGER no_more BEFORE INSERT ON housekeeper_runs"
+            " FOR EACH ROW EXECUTE FUNCTION no_more()",
+            world.database,
+        )
+    yield
+
+
+@contextmanager
 def failing(world: World) -> Iterator[None]:
     world.write(
         "sweep",
@@ -212,6 +232,12 @@ SUCCEEDED = " it succeeded"
         (stopped, "critical", NOBODY, ABSENT),
         (suspended, "critical", MUTE, THERE),
         (unwritable, "critical", MUTE, THERE),
+        (
+            refusing,
+            "warning",
+            "Scheduler .*: Since .* UTC the ledger took no runs .*no more",
+            "Since .* UTC the ledger took no runs .*no more",
+        ),
         (
             failing,
             "warning",
