@@ -10758,7 +10758,7 @@ EXIT_CODES = """\
 exit codes: 0 all is well; 1 the task failed or runs already, check found a problem, or a worker
 had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 4 the
 answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
-2 critical, 3 no ledger, 4 as above"""
+2 critical, 3 and 4 as above"""
 
 SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
