@@ -8012,6 +8012,7 @@ def _newest_of(lasts: Sequence[Lasts]) -> tuple[Lasts, datetime | None]:
 
 
 NOT_LOADED = "It has not loaded what has changed in the tasks folder:"
+DISCOVERY = "Discovery: %s"
 
 
 def public(
@@ -8079,7 +8080,7 @@ class Life:
         self._threads_of = threads_of_this_process()
 
     def _discovery_problems(self) -> list[str]:
-        told = [f"Discovery: {problem}" for problem in self.problems]
+        told = [DISCOVERY % problem for problem in self.problems]
         if self._found is None or self.tasks_dir is None:
             return told
         before, now = self._found.stamps.items(), stamps_of(self.tasks_dir).items()
@@ -8325,7 +8326,7 @@ class Life:
     def _discover_once(self) -> None:
         if not self._discovered:
             for problem in self.discover():
-                logger.error("Discovery: %s", problem)
+                logger.error(DISCOVERY, problem)
 
     def discover(self) -> list[str]:
         """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
@@ -10758,7 +10759,7 @@ EXIT_CODES = """\
 exit codes: 0 all is well; 1 the task failed or runs already, check found a problem, or a worker
 had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be reached; 4 the
 answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
-2 critical, 3 and 4 as above"""
+2 critical, 3 no ledger, 4 as above"""
 
 SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
@@ -10770,6 +10771,7 @@ class Option(NamedTuple):
     name: str
     type: Callable[[str], object]
     default: object
+    value: str
     help: str
 
     @property
@@ -10779,20 +10781,15 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("app", str, None, "take the Housekeeper of an application, as module:name"),
-    Option("tasks", str, None, "the folder of task files (default: tasks beside housekeeper.py)"),
-    Option(
-        "ledger",
-        str,
-        "sqlite:///housekeeper.db",
-        "URL of the ledger (default: sqlite:///housekeeper.db)",
-    ),
-    Option("timezone", str, "UTC", "zone of schedules that name none (default: UTC)"),
-    Option("workers", int, 10, "how many tasks run at the same time (default: 10)"),
-    Option("shutdown-timeout", float, 30.0, "seconds to wait for tasks (default: 30)"),
-    Option("on-failure", str, None, "a shell line to run after each failure of a task"),
-    Option("http", str, None, "serve the dashboard and the HTTP API at HOST:PORT"),
-    Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: INFO)"),
+    Option("app", str, None, "MODULE:NAME", "take the Housekeeper of an application"),
+    Option("tasks", str, None, "FOLDER", "where task files are (default: tasks beside this file)"),
+    Option("ledger", str, "sqlite:///housekeeper.db", "URL", "where runs are kept"),
+    Option("timezone", str, "UTC", "ZONE", "of schedules that name none"),
+    Option("workers", int, 10, "N", "how many tasks run at the same time"),
+    Option("shutdown-timeout", float, 30.0, "SECONDS", "to wait for running tasks at the end"),
+    Option("on-failure", str, None, "COMMAND", "a shell line to run after each failure of a task"),
+    Option("http", str, None, "HOST:PORT", "serve the dashboard and the HTTP API there"),
+    Option("log-level", str, "INFO", "LEVEL", "DEBUG, INFO, WARNING or ERROR"),
 )
 # The options that --app leaves to the application.
 OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
@@ -10971,12 +10968,16 @@ def _obey(arguments: Sequence[str] | None) -> int:
     options.log = _set_up_log(options.log_level)
     housekeeper = _housekeeper_of(options)
     options.screen = _screen(housekeeper.clock)
+    if options.command is not command_scheduler:  # The reply tells it, and only once.
+        options.log.addFilter(lambda record: record.msg != DISCOVERY)
     with ExitStack() as options.at_end:
         try:
             reply = options.command(housekeeper, options)
         except UnknownTask as error:
             raise ConfigurationError(str(error)) from error
-        _print_reply(reply, options)
+        told = options.command in (command_scheduler, command_check, command_health)
+        unloaded = [] if told else [DISCOVERY % each for each in housekeeper.problems]
+        _print_reply(reply._replace(remarks=[*reply.remarks, *unloaded]), options)
     return int(reply.code)
 
 
@@ -10990,10 +10991,17 @@ def _set_up_log(name: str) -> logging.Handler:
     return handler
 
 
-# The arguments of commands; those not listed are one word.
+# The arguments of commands.
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
-    "[NAME]": {"nargs": "?"},
-    "[INSTANT]": {"nargs": "*", "help": "2026-03-29 02:30, 02:30, or yesterday 02:30"},
+    "NAME": {"help": "of a task"},
+    "[NAME]": {"nargs": "?", "help": "of a task; of all, when it is left out"},
+    "NAME_OR_EXPRESSION": {"help": "a task's name, or a cron expression in quotes"},
+    "RUN": {"help": "the run's id, as `history` shows it, or how it begins"},
+    "CRONTAB": {"help": "the crontab's file; - is stdin"},
+    "[INSTANT]": {
+        "nargs": "*",
+        "help": "2026-03-29 02:30, 02:30, yesterday 02:30 (default: the latest tick)",
+    },
     "-n": {"type": int, "default": 10, "metavar": "N", "help": "how many (default: 10)"},
     "--failed": {"action": "store_true", "help": "only runs that failed, timed out or crashed"},
     "--output": {"action": "store_true", "help": "show what each run printed and logged"},
@@ -11018,17 +11026,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _make_parser() -> argparse.ArgumentParser:
     import argparse
 
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigurationError(_in_one_sentence(message, self.prog))
+
+    parser = Parser(
         prog="housekeeper.py",
+        usage="housekeeper.py [option ...] [COMMAND ...]",
         description="Run the scheduler in the foreground, or one of the commands below.",
         epilog=EXIT_CODES,
         parents=[_make_options(shown=True)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = f"housekeeper {__version__}"
-    parser.add_argument("-V", "--version", action="version", version=version)
     parser.set_defaults(command=command_scheduler)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
     for name, (function, arguments) in COMMANDS.items():
         words = (function.__doc__ or name).splitlines()[0]
         sub = commands.add_parser(
@@ -11051,11 +11062,29 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
 
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for option in OPTIONS:
-        words = f"{option.help} [{option.variable}]" if shown else argparse.SUPPRESS
-        common.add_argument(f"--{option.name}", type=option.type, help=words)
+        default = "" if option.default is None else f" (default: {option.default})"
+        words = f"{option.help}{default} [{option.variable}]" if shown else argparse.SUPPRESS
+        name, value = f"--{option.name}", option.value
+        common.add_argument(name, type=option.type, metavar=value, help=words)
     words = "print JSON, for programs [HOUSEKEEPER_JSON]" if shown else argparse.SUPPRESS
     common.add_argument("--json", action="store_true", help=words)
+    words = "print the version" if shown else argparse.SUPPRESS
+    version = f"housekeeper {__version__}"
+    common.add_argument("-V", "--version", action="version", version=version, help=words)
     return common
+
+
+def _in_one_sentence(message: str, command: str) -> str:
+    """Return what argparse has against the arguments, with what to do."""
+    hint = f"`{command} --help` shows what it takes"
+    if found := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
+        return f"there is no command {found[1]!r}; {did_you_mean(found[1], COMMANDS, hint)}"
+    if found := re.fullmatch("argument (.*): invalid (?:int|float) value: (.*)", message):
+        return f"{found[1]} {found[2]} is not a number"
+    if found := re.match("unrecognized arguments: (--[^ =]+)", message):
+        known = [*(f"--{option.name}" for option in OPTIONS), *ARGUMENTS]
+        hint = did_you_mean(found[1], known, hint)
+    return f"{message}; {hint}"
 
 
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
@@ -11353,10 +11382,10 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
 def _start(housekeeper: Housekeeper, options: argparse.Namespace, manager: ServiceManager) -> None:
     _init_sentry(housekeeper, options)
     server, page = _listen(housekeeper, options.http) if options.http else (None, "")
+    housekeeper.ledger.open()  # An application starts without a ledger; this would do nothing.
     housekeeper.initialize()
-    housekeeper.ledger.open()  # An application runs without a ledger; this would do nothing.
     tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
-    lines = [*_task_table(tasks, options.screen, columns=4), *pages]
+    lines = [*_task_table(housekeeper, tasks, options.screen, columns=4), *pages]
     try:
         _print_reply(Reply(tasks, lines, remarks=pages if options.json else ()), options)
     except OutputLost as error:
@@ -11370,7 +11399,7 @@ def _reload(housekeeper: Housekeeper, manager: ServiceManager) -> None:
     logger.info("Reloading the tasks")
     manager.tell("RELOADING=1", f"MONOTONIC_USEC={housekeeper.clock.monotonic() * 1e6:.0f}")
     for problem in housekeeper.discover():
-        logger.error("Discovery: %s", problem)
+        logger.error(DISCOVERY, problem)
     manager.tell("READY=1")
 
 
@@ -11458,6 +11487,8 @@ def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
 
 def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Run a task now, and wait for it; Ctrl-C, or a terminal that is closed, asks it to stop."""
+    if not housekeeper.enabled:
+        raise HousekeeperError(f"{SWITCHED_OFF}: no task is run")
     # The outcome is the reply, so it is not logged too.
     options.log.addFilter(lambda record: record.name != outcome_logger.name)
     life, asked = Foreground(housekeeper, options), threading.Event()
@@ -11471,12 +11502,13 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     run = cast(Run, came.result())
     words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
     line = f"{run.task} {run.status} in {words}"
-    remarks = [run.error] if run.status in FAILURES and run.error else []
+    remarks = [run.error.rstrip()] if run.status in FAILURES and run.error else []
     return Reply(run, [line], int(run.status not in (Status.SUCCEEDED, Status.SKIPPED)), remarks)
 
 
 def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threading.Event) -> Run:
     _init_sentry(housekeeper, options)
+    housekeeper.ledger.open()
     housekeeper.initialize(scheduling=False)
     tell_children()  # The task starts all children of this process.
     run = housekeeper.run_task_manually(options.NAME, wait=False)
@@ -11513,7 +11545,7 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
     with ledger_calls_within(limit):  # What does not answer is not waited for once more.
         tasks = housekeeper.list_tasks()
     stale = [each for each in report.warnings if NOT_LOADED in each]
-    lines = _task_table(tasks, options.screen)
+    lines = _task_table(housekeeper, tasks, options.screen)
     return Reply(tasks, lines, code, [*remarks, *report.critical, *stale])
 
 
@@ -11535,8 +11567,14 @@ def _task_named(housekeeper: Housekeeper, name: str) -> Mapping[str, Any]:
 
 
 def _task_table(
-    tasks: Sequence[Mapping[str, Any]], screen: Screen, *, columns: int = 6
+    housekeeper: Housekeeper,
+    tasks: Sequence[Mapping[str, Any]],
+    screen: Screen,
+    *,
+    columns: int = 6,
 ) -> list[str]:
+    if not tasks:
+        return [f"there are no tasks in {housekeeper.tasks_dir or 'this application'}"]
     in_utc = all(each["timezone"] == "UTC" for each in tasks)
     suffix = " (UTC)" if in_utc and not screen.narrow else ""
     zone = "" if in_utc else "ZONE"
@@ -11572,7 +11610,7 @@ def _status_words(each: Mapping[str, Any]) -> Iterator[str]:
 
 def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
-    zone_name, ticks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
+    zone_name, ticks, remarks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
     if not ticks:
         why = f"{options.NAME_OR_EXPRESSION} has no schedule"
         return Reply(ticks, [why if housekeeper.enabled else f"{SWITCHED_OFF}: nothing comes"])
@@ -11586,23 +11624,31 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
         mark = f"<- clock {minutes} min" if options.screen.narrow else mark
         in_utc = "" if zone is UTC else _local(tick, UTC)
         rows.append((_local(tick, zone), in_utc, mark if change else ""))
-    return Reply(ticks, _table(rows, options.screen))
+    return Reply(ticks, _table(rows, options.screen), remarks=remarks)
 
 
-def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, list[datetime]]:
-    """Return the zone and the next ticks of a task, or of an expression; raises UnknownTask."""
+def _ticks_of(
+    housekeeper: Housekeeper, text: str, count: int
+) -> tuple[str, list[datetime], list[str]]:
+    """Return the zone and the next ticks of a task or an expression, and what keeps it from them.
+
+    Raises UnknownTask.
+    """
     if not re.search(r"\s", text.strip()) and not text.startswith("@"):
         task = _task_named(housekeeper, text)
         ticks = housekeeper.next_runs(text, count)
         if not ticks and task["schedule"] and not housekeeper.ledger.exists():
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
-        return str(task["timezone"]), ticks
+        paused = f"{text} is paused: it runs at none of these until `resume {text}`"
+        disabled = f"{text} is disabled (enabled=False): it is run only by hand"
+        kept = [] if task["enabled"] else [disabled]
+        return str(task["timezone"]), ticks, [*kept, *([paused] if task["paused"] else [])]
     trigger = make_trigger(text, housekeeper.timezone)
     if HASHED.search(text):
         raise ConfigurationError(
             f"what H stands for in {text!r} comes from a task's name and its ledger; name a task"
         )
-    return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count)
+    return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count), []
 
 
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
@@ -11617,7 +11663,10 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
     runs = found[: options.n]
     older = len(found) > len(runs) and not options.json
     remarks = [f"there are older runs: add --before {runs[-1].id}"] if older else []
-    lines = _run_table(runs, options.screen, output=options.output)
+    which = f"{'older ' if before else ''}run{f' of {options.NAME}' if options.NAME else ''}"
+    what = " that failed, timed out or crashed" if options.failed else ""
+    none = [f"there is no {which}{what}"]
+    lines = _run_table(runs, options.screen, output=options.output) if runs else none
     return Reply(runs, lines, remarks=remarks)
 
 
@@ -11751,6 +11800,7 @@ def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     lines = [
         ": ".join(filter(None, (counted(len(tasks), "task"), ", ".join(tasks)))),
         *([f"note: {note}"] if note else []),
+        *([] if housekeeper.enabled else [f"note: {SWITCHED_OFF}: nothing runs here"]),
         *(f"note: Sentry has no monitor for {name}: {why}" for name, why in unmonitored.items()),
         *(f"problem: {each}" for each in problems),
         counted(len(problems), "problem") if problems else "all is well",
@@ -11771,7 +11821,7 @@ def _try_notifier(options: argparse.Namespace) -> list[str]:
 
 
 def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
-    """Print the task file made of a crontab (-: of stdin), or write it into a folder."""
+    """Print the task file made of a crontab, or write it into a folder."""
     import pwd
 
     path = Path("crontab" if options.CRONTAB == "-" else options.CRONTAB)
@@ -11789,7 +11839,8 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     if not adopted.tasks:
         raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))
     file = _write_adopted(adopted, Path(options.into), path) if options.into else None
-    told.append(f"{file or path}: tasks: {len(adopted.tasks)}, lines left out: {len(told)}")
+    left_out = f"{counted(len(told), 'line')} left out"
+    told.append(f"{file or path}: {counted(len(adopted.tasks), 'task')}, {left_out}")
     source = () if file else (adopted.source.removesuffix("\n"),)
     code = 1 if adopted.left_out else 0
     return Reply({**adopted._asdict(), "file": file}, source, code, told)
