@@ -11030,7 +11030,7 @@ def _make_parser() -> argparse.ArgumentParser:
         def error(self, message: str) -> NoReturn:
             raise ConfigurationError(_in_one_sentence(message, self.prog))
 
-    parser = Parser(
+    parser: argparse.ArgumentParser = Parser(
         prog="housekeeper.py",
         usage="housekeeper.py [option ...] [COMMAND ...]",
         description="Run the scheduler in the foreground, or one of the commands below.",

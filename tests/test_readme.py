@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import types
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -98,7 +99,9 @@ def variables() -> dict[str, str]:
 
 
 @contextmanager
-def started(command: list[str], folder: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+def started(
+    command: list[str] | str, folder: Path, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
     """Start a program that goes on; it is gone at the end, and when it takes too long."""
     options = {"env": variables(), "stderr": subprocess.DEVNULL, **options}
     with subprocess.Popen(
@@ -212,6 +215,25 @@ print(run.status, run.output.strip()[-17:], app.housekeeper.shutdown())
         check=True,
     )
     assert re.search(r"^report +0 6 \* \* MON-FRI +Europe/Berlin", listed.stdout, re.MULTILINE)
+
+
+def test_the_site_and_the_command_line_share_the_flask_application(folder: Path) -> None:
+    (folder / "app.py").write_text(block("app.py").text)
+    (folder / "tasks/report.py").write_text(block("tasks/report.py").text)
+    script = folder / ".venv/bin/flask"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m flask "$@"\n')
+    script.chmod(0o755)
+    (shown,) = (each for each in blocks() if each.language == "shell")
+    (export, _), (serve, _), (run, lines) = commands(shown.text)
+    options = {"shell": True, "stderr": subprocess.STDOUT}
+    with started(f"{export}; exec {serve} --port 0", folder, **options) as site:
+        assert site.stdout is not None
+        root = next(
+            found[0] for line in site.stdout if (found := re.search(r"http://\S+:\d+", line))
+        )
+        with urllib.request.urlopen(f"{root}/api/housekeeper/", timeout=LIMIT) as page:
+            assert "dashboard.js" in page.read().decode()
+        prints(folder, f"{export}; {run}", lines)
 
 
 def test_the_switch_of_the_readme_runs_nothing(folder: Path) -> None:
