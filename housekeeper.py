@@ -8888,7 +8888,7 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 #sign-in input { flex: 1; min-width: 0; } #refused { min-height: 1.5em; }
 
 #board { display: flex; flex-direction: column; }
-#ahead { display: grid; grid-template-columns: minmax(0, 1fr) 350px; gap: 0 40px; }
+#ahead { display: grid; grid-template-columns: minmax(0, 1fr) 430px; gap: 0 40px; }
 #day, #next, #events, #tasks, #why-answer { margin-top: 8px; }
 #day { display: block; width: 100%; height: 88px; }
 #day text { font-size: 11.5px; fill: var(--soft); } #day line, .ground { stroke: var(--line); }
@@ -8909,7 +8909,7 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 #none, #legend { margin-top: 16px; } .group { padding: 6px 16px; }
 .task {
   display: grid; gap: 2px 20px; align-items: center; padding: 12px 16px; background: var(--card);
-  grid-template: "box what when runs acts" "box error error error acts"
+  grid-template: "box what when runs acts" 1fr "box error error runs acts"
     / 16px minmax(0, 4fr) minmax(0, 5fr) 256px 186px;
   content-visibility: auto; contain-intrinsic-size: auto 84px;
 }
@@ -8955,6 +8955,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
 }
 @media (max-width: 480px) {
   #facts, #all h2 { display: none; } #zone { max-width: 250px; }
+  #filters button { flex: auto; padding: 5px 7px; font-size: 14px; }
   .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
     / 16px minmax(0, 1fr); padding: 10px 12px; }
   .acts button { flex: 1; min-height: 40px; } dialog { padding: 14px; }
@@ -9091,8 +9092,7 @@ const SECONDS = {weekday: "short", day: "numeric", month: "short", ...CLOCK, sec
 const WHOLE = {year: "numeric", month: "2-digit", day: "2-digit", ...CLOCK, second: "2-digit"};
 
 const stamp = (instant, task) => formatOf(zoneOf(task), SECONDS).format(new Date(instant));
-const short = (instant, task) => stamp(instant, task).replace(/:00$/, "");
-const exact = (instant, task) => short(instant, task)
+const exact = (instant, task) => stamp(instant, task)
   + (zoning === "task" ? ` ${zoneOf(task)}` : "");
 const whole = (instant, task) => formatOf(zoneOf(task), WHOLE, "sv").format(new Date(instant));
 
@@ -9176,7 +9176,7 @@ function makeControls(taskOf) {
 
 function updateControls(controls, task) {
   const {start, pause, progress, outcome, error} = controls, last = task.last_run;
-  write(start, !task.running ? "Run now" : task.stop_asked_at ? "Cancelling" : "Cancel");
+  write(start, !task.running ? "Run now" : task.stop_asked_at ? "Stopping" : "Cancel");
   write(pause, task.paused ? "Resume" : "Pause");
   for (const each of [start, pause]) each.ariaLabel = `${each.textContent}: ${task.name}`;
   progress.ariaLabel = `Progress of ${task.name}`;
@@ -9192,6 +9192,9 @@ function updateControls(controls, task) {
   error.title = errorOf(task);
   error.hidden = !error.title;
 }
+
+const scheduleOf = (task) => task.schedule_in_words
+  || (task.schedule ? "" : task.startup === false ? "by hand" : "at startup");
 
 function errorOf(task) {
   const last = task.last_run;
@@ -9273,8 +9276,7 @@ function updateRow(row, task) {
   const tags = [!task.enabled && "disabled", task.paused && "paused",
     overdue.has(task.name) && "overdue"].filter(Boolean);
   write(row.tag, tags.join(", "));
-  const unscheduled = task.startup === false ? "by hand" : "at startup";
-  write(row.words, task.schedule_in_words || (task.schedule ? "" : unscheduled));
+  write(row.words, scheduleOf(task));
   write(row.code, task.schedule || "");
   row.element.classList.toggle("attention", inTrouble(task));
   row.text = [task.name, task.description, task.schedule, row.words.textContent, task.timezone,
@@ -9397,7 +9399,7 @@ function drawFeed() {
   fill("events", folded.map((runs) => {
     const [run] = runs, {task} = rows.get(run.task) || {};
     const times = runs.reduce((sum, each) => sum + each.count, 0);
-    const since = feed.more ? "or more" : `since ${short(tickOf(runs.at(-1)), task)}`;
+    const since = feed.more ? "or more" : `since ${stamp(tickOf(runs.at(-1)), task)}`;
     return [make("span.about", stamp(tickOf(run), task)),
       linkTo("run", run.id, run.task), outcomeOf(run), make("span.note", {title: run.note},
         retold(run.note, task)),
@@ -9508,7 +9510,7 @@ function showFacts() {
   write($("why-zone"), zoneOf(task));
   updateControls(detail, task);
   const facts = {
-    Schedule: [task.schedule_in_words, task.schedule].filter(Boolean).join("  ·  ") || "by hand",
+    Schedule: [scheduleOf(task), task.schedule].filter(Boolean).join(" · "),
     Zone: task.timezone,
     "Next run": both(task.next_run, coming),
     "Last success": both(task.last_success, ago),
@@ -9555,6 +9557,7 @@ function drawChart(runs) {
   const top = (duration) => 88 - 84 * duration / most;
   const line = (kind, part) => make(`line.${kind}`,
     {x1: 0, x2: 600, y1: top(share(part)), y2: top(share(part))});
+  $("chart").toggleAttribute("hidden", !ran.length);
   $("chart").replaceChildren(...ran.map((run, index) => make(`rect.${run.status}`,
     {"data-run": run.id, x: 600 - step * (ran.length - index), width: step * 0.8,
       y: top(run.duration), height: 90 - top(run.duration)},
@@ -9563,7 +9566,7 @@ function drawChart(runs) {
   const good = ran.filter((run) => run.status === "succeeded").length;
   write($("chart-note"), ran.length ? `${several(ran.length, "run")}, the newest on the right: `
     + `${Math.floor(100 * good / ran.length)} % succeeded, median ${lasting(share(0.5))} (line), `
-    + `95 % within ${lasting(share(0.95))} (dashes)` : "It has not run yet.");
+    + `95 % within ${lasting(share(0.95))} (dashes)` : "No run has ended yet.");
 }
 
 async function loadOutput(id, body) {
@@ -9579,8 +9582,8 @@ async function loadOutput(id, body) {
     // Its end is followed, unless somebody has scrolled away from it.
     const follow = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
     part.hidden = index === 0 ? !text && Boolean(run.error) : !text;
-    write(pre, retold(text, task, IN_LOG)
-      || (run.status === "running" ? "(nothing yet)" : "No output."));
+    write(pre, retold(text, task, IN_LOG) || (run.status === "running"
+      ? "Nothing yet. What a run in another process prints shows when it ends." : "No output."));
     if (follow) pre.scrollTop = pre.scrollHeight;
   });
   return undefined;
