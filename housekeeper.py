@@ -10850,7 +10850,7 @@ COLOURS: Mapping[str, str] = {
     Status.RUNNING: CYAN,
 }
 # The first outcome of a line, unless the line is indented: that is a task's own output.
-OUTCOME = re.compile(rf"^(\S.*?\s|)({'|'.join(COLOURS)})(?=[\s:]|$)")
+OUTCOME = re.compile(rf"^(|\S.*?\s)({'|'.join(COLOURS)})(?=[\s:]|$)")
 
 
 def _for_terminal(line: str, screen: Screen) -> str:
@@ -10933,6 +10933,8 @@ def _when(instant: datetime | None, zone: tzinfo, screen: Screen) -> str:
     if instant is None or not screen.narrow:
         return _local(instant, zone)
     seconds = (instant - screen.now).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
     size, unit = max((each for each in LENGTHS if abs(seconds) >= 2 * each[0]), default=(1, "s"))
     number = f"{abs(seconds) / size:.0f} {unit}"
     return f"in {number}" if seconds > 0 else f"{number} ago"
@@ -11081,7 +11083,8 @@ def _in_one_sentence(message: str, command: str) -> str:
     """Return what argparse has against the arguments, with what to do."""
     hint = f"`{command} --help` shows what it takes"
     if found := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
-        return f"there is no command {found[1]!r}; {did_you_mean(found[1], COMMANDS, hint)}"
+        words = [*COMMANDS, "--help", "--version"]
+        return f"there is no command {found[1]!r}; {did_you_mean(found[1], words, hint)}"
     if found := re.fullmatch("argument (.*): invalid (?:int|float) value: (.*)", message):
         return f"{found[1]} {found[2]} is not a number"
     if found := re.match("unrecognized arguments: (--[^ =]+)", message):

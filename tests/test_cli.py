@@ -312,6 +312,7 @@ def test_check_says_when_the_host_is_in_another_zone(shell: Shell) -> None:
         (["--app", "nothing.here:app"], "No module named 'nothing'"),
         (["frobnicate"], "there is no command 'frobnicate'; `housekeeper.py --help`"),
         (["histroy"], "there is no command 'histroy'; did you mean 'history'?"),
+        (["help"], "there is no command 'help'; did you mean '--help'?"),
         (["run"], "required: NAME; `housekeeper.py run --help` shows what it takes"),
         (["history", "--faild"], "unrecognized arguments: --faild; did you mean '--failed'?"),
         (["history", "-n", "x"], "-n 'x' is not a number"),
@@ -1172,6 +1173,16 @@ def test_outcomes_have_colours_on_a_terminal_and_nowhere_else(shell: Shell) -> N
     for switched_off in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "\x1b" not in on_a_terminal(shell, "history", **switched_off)
     assert "\x1b" not in shell("history")
+    screen = hk.Screen(80, True, datetime.now(timezone.utc))
+    line = hk._for_terminal("WARNING: Task sweep failed its last 5 runs", screen)
+    assert line == "\x1b[33mWARNING\x1b[0m: Task sweep failed its last 5 runs"
+
+
+def test_what_is_within_a_second_is_now_and_neither_to_come_nor_past() -> None:
+    now = datetime.now(timezone.utc)
+    screen = hk.Screen(80, False, now)
+    for seconds, words in ((0.5, "now"), (-0.5, "now"), (-1, "1 s ago"), (90, "in 90 s")):
+        assert hk._when(now + timedelta(seconds=seconds), timezone.utc, screen) == words
 
 
 @pytest.mark.parametrize("command", ["list", "history", "next nightly -n 400"])
