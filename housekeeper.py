@@ -11005,6 +11005,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "CRONTAB": {"help": "the crontab's file; - is stdin"},
     "[INSTANT]": {
         "nargs": "*",
+        "default": [],
         "help": "2026-03-29 02:30, 02:30, yesterday 02:30 (default: the latest tick)",
     },
     "-n": {"type": int, "default": 10, "metavar": "N", "help": "how many (default: 10)"},
@@ -11843,7 +11844,8 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     adopted = adopt(text, system=options.system, name=path.name, user=user, taken=taken)
     told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
     if not adopted.tasks:
-        raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))
+        some = [*told[:3], *(["..."] if told[3:] else [])]
+        raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *some]))
     file = _write_adopted(adopted, Path(options.into), path) if options.into else None
     left_out = f"{counted(len(told), 'line')} left out"
     told.append(f"{file or path}: {counted(len(adopted.tasks), 'task')}, {left_out}")

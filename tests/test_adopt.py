@@ -903,6 +903,8 @@ def test_a_crontab_without_a_line_to_adopt_writes_nothing_and_says_why(tmp_path:
     assert "no line" in done.stderr
     assert "minute 61" in done.stderr
     assert not (tmp_path / "t").exists()
+    many = housekeeper(tmp_path, "adopt", "-", stdin="no\n" * 50, code=2).stderr
+    assert many.endswith("command; ...\n"), "the first three tell enough"
     assert "No such file" in housekeeper(tmp_path, "adopt", "nowhere", code=2).stderr
 
 

@@ -313,6 +313,7 @@ def test_check_says_when_the_host_is_in_another_zone(shell: Shell) -> None:
         (["frobnicate"], "there is no command 'frobnicate'; `housekeeper.py --help`"),
         (["histroy"], "there is no command 'histroy'; did you mean 'history'?"),
         (["help"], "there is no command 'help'; did you mean '--help'?"),
+        (["why"], "required: NAME; `housekeeper.py why --help` shows what it takes"),
         (["run"], "required: NAME; `housekeeper.py run --help` shows what it takes"),
         (["history", "--faild"], "unrecognized arguments: --faild; did you mean '--failed'?"),
         (["history", "-n", "x"], "-n 'x' is not a number"),
