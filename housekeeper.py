@@ -10731,16 +10731,6 @@ def _literal(text: str) -> str:
     return f"{quote}{''.join(inner)}{quote}"
 
 
-def _names_in(folder: Path) -> Iterator[str]:
-    """Yield the names that the files of a folder may give to tasks: strings and functions."""
-    for file in folder.glob("*.py"):
-        with contextlib.suppress(OSError, SyntaxError, ValueError):
-            for node in ast.walk(ast.parse(file.read_bytes())):
-                name = getattr(node, "value", None) or getattr(node, "name", None)
-                if isinstance(name, str):
-                    yield name.strip("_").replace("_", "-")
-
-
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
     """Write a new file, named after a crontab and as private; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
@@ -11840,7 +11830,11 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
         options.system = True
     own = [each.pw_name for each in pwd.getpwall() if each.pw_uid == os.geteuid()]
     text = data.decode(errors="surrogateescape")
-    user, taken = "".join(own[:1]), _names_in(Path(options.into)) if options.into else ()
+    user, taken = "".join(own[:1]), []
+    if options.into:
+        there = create_housekeeper(tasks_dir=Path(options.into).absolute(), ledger="memory://")
+        there.discover()
+        taken = there.task_names()
     adopted = adopt(text, system=options.system, name=path.name, user=user, taken=taken)
     told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
     if not adopted.tasks:
