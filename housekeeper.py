@@ -7463,6 +7463,9 @@ def skew_of(clock: Clock, ledger: Ledger) -> float:
 # ================================================================================================
 
 
+SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
+
+
 class Explanation:
     """The sentences in which why() explains a tick, with instants in the task's zone."""
 
@@ -7803,7 +7806,7 @@ class Reports:
         whole = whole_of(registration.key)
         paused = any(each.paused_at for each in self._ledger.standings(whole).values())
         if not self._settings.enabled:
-            told.say("Housekeeper is switched off here (enabled=False): nothing comes.")
+            told.say(f"{SWITCHED_OFF}: nothing comes.")
         told.tell_next(upcoming, paused=paused)
         return {
             "task": registration.task.name,
@@ -7874,7 +7877,7 @@ class Reports:
         report = HealthReport(warnings=list(problems), loop_age=loop_age)
         report.critical += annals.now(of_ledger=True)
         if not self._settings.enabled:
-            report.warnings.append("Housekeeper is switched off here (enabled=False).")
+            report.warnings.append(f"{SWITCHED_OFF}: nothing runs here.")
         if loop_age is not None and loop_age > 3 * SystemClock.LONGEST_WAIT:
             words = f"The loop of this process has not run for {loop_age:.0f} s."
             report.critical.append(words)
@@ -8155,7 +8158,7 @@ class Life:
     def _begin(self) -> bool:
         """Tell whether to start; only the first caller is told so."""
         if not self.enabled:
-            logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
+            logger.info("%s: tasks are listed, nothing runs", SWITCHED_OFF)
             self._discover_once()
             return False
         # Held by all that call _fresh(), because it replaces all other locks.
@@ -8451,7 +8454,7 @@ class Housekeeper(Life):
         """
         registration = self._known(name)
         if not self.enabled:
-            raise HousekeeperError("Housekeeper is disabled (enabled=False); no task is run")
+            raise HousekeeperError(f"{SWITCHED_OFF}: no task is run")
         if not self._started:
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         hold = self._runner.claim_by_hand(registration)
@@ -10754,7 +10757,6 @@ had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be 
 answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
 2 critical, 3 no ledger, 4 as above"""
 
-SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
 
 

@@ -414,6 +414,9 @@ def test_a_run_that_is_switched_off_is_refused_in_one_sentence(shell: Shell) -> 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"housekeeper: {off}: no task is run\n"
     assert f"note: {off}: nothing runs here\n" in shell("check", HOUSEKEEPER_ENABLED="0")
+    shell("run", "idle")
+    assert f"{off}: nothing comes.\n" in shell("why", "sweep", HOUSEKEEPER_ENABLED="0")
+    assert f"{off}: nothing runs here.\n" in shell.full("health", HOUSEKEEPER_ENABLED="0").stdout
 
 
 @pytest.mark.parametrize(
