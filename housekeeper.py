@@ -10943,10 +10943,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except HousekeeperError as error:
-        codes = {ConfigurationError: 2, LedgerUnavailable: 3, OutputLost: 4}
-        return _complain(
-            error, next((codes[each] for each in codes if isinstance(error, each)), 1)
-        )
+        codes = {ConfigurationError: 2, UnknownTask: 2, LedgerUnavailable: 3, OutputLost: 4}
+        return _complain(error, codes.get(type(error), 1))
 
 
 def _make_output_safe() -> None:
@@ -10968,10 +10966,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
     if options.command is not command_scheduler:  # The reply tells it, and only once.
         options.log.addFilter(lambda record: record.msg != DISCOVERY)
     with ExitStack() as options.at_end:
-        try:
-            reply = options.command(housekeeper, options)
-        except UnknownTask as error:
-            raise ConfigurationError(str(error)) from error
+        reply = options.command(housekeeper, options)
         told = options.command in (command_scheduler, command_check, command_health)
         unloaded = [] if told else [DISCOVERY % each for each in housekeeper.problems]
         _print_reply(reply._replace(remarks=[*reply.remarks, *unloaded]), options)
@@ -11384,7 +11379,7 @@ def _start(housekeeper: Housekeeper, options: argparse.Namespace, manager: Servi
     housekeeper.ledger.open()  # An application starts without a ledger; this would do nothing.
     housekeeper.initialize()
     tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
-    lines = [*_task_table(housekeeper, tasks, options.screen, columns=4), *pages]
+    lines = [*_task_table(housekeeper, tasks, options.screen, 4), *pages]
     try:
         _print_reply(Reply(tasks, lines, remarks=pages if options.json else ()), options)
     except OutputLost as error:
@@ -11566,11 +11561,7 @@ def _task_named(housekeeper: Housekeeper, name: str) -> Mapping[str, Any]:
 
 
 def _task_table(
-    housekeeper: Housekeeper,
-    tasks: Sequence[Mapping[str, Any]],
-    screen: Screen,
-    *,
-    columns: int = 6,
+    housekeeper: Housekeeper, tasks: Sequence[Mapping[str, Any]], screen: Screen, columns: int = 6
 ) -> list[str]:
     if not tasks:
         return [f"there are no tasks in {housekeeper.tasks_dir or 'this application'}"]
