@@ -7485,6 +7485,9 @@ def skew_of(clock: Clock, ledger: Ledger) -> float:
 # ================================================================================================
 
 
+SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
+
+
 class Explanation:
     """The sentences in which why() explains a tick, with instants in the task's zone."""
 
@@ -7825,7 +7828,7 @@ class Reports:
         whole = whole_of(registration.key)
         paused = any(each.paused_at for each in self._ledger.standings(whole).values())
         if not self._settings.enabled:
-            told.say("Housekeeper is switched off here (enabled=False): nothing comes.")
+            told.say(f"{SWITCHED_OFF}: nothing comes.")
         told.tell_next(upcoming, paused=paused)
         return {
             "task": registration.task.name,
@@ -7896,7 +7899,7 @@ class Reports:
         report = HealthReport(warnings=list(problems), loop_age=loop_age)
         report.critical += annals.now(of_ledger=True)
         if not self._settings.enabled:
-            report.warnings.append("Housekeeper is switched off here (enabled=False).")
+            report.warnings.append(f"{SWITCHED_OFF}: nothing runs here.")
         if loop_age is not None and loop_age > 3 * SystemClock.LONGEST_WAIT:
             words = f"The loop of this process has not run for {loop_age:.0f} s."
             report.critical.append(words)
@@ -8034,6 +8037,7 @@ def _newest_of(lasts: Sequence[Lasts]) -> tuple[Lasts, datetime | None]:
 
 
 NOT_LOADED = "It has not loaded what has changed in the tasks folder:"
+DISCOVERY = "Discovery: %s"
 
 
 def public(
@@ -8101,7 +8105,7 @@ class Life:
         self._threads_of = threads_of_this_process()
 
     def _discovery_problems(self) -> list[str]:
-        told = [f"Discovery: {problem}" for problem in self.problems]
+        told = [DISCOVERY % problem for problem in self.problems]
         if self._found is None or self.tasks_dir is None:
             return told
         before, now = self._found.stamps.items(), stamps_of(self.tasks_dir).items()
@@ -8176,7 +8180,7 @@ class Life:
     def _begin(self) -> bool:
         """Tell whether to start; only the first caller is told so."""
         if not self.enabled:
-            logger.info("Housekeeper is disabled (enabled=False): tasks are listed, nothing runs")
+            logger.info("%s: tasks are listed, nothing runs", SWITCHED_OFF)
             self._discover_once()
             return False
         # Held by all that call _fresh(), because it replaces all other locks.
@@ -8347,7 +8351,7 @@ class Life:
     def _discover_once(self) -> None:
         if not self._discovered:
             for problem in self.discover():
-                logger.error("Discovery: %s", problem)
+                logger.error(DISCOVERY, problem)
 
     def discover(self) -> list[str]:
         """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
@@ -8472,7 +8476,7 @@ class Housekeeper(Life):
         """
         registration = self._known(name)
         if not self.enabled:
-            raise HousekeeperError("Housekeeper is disabled (enabled=False); no task is run")
+            raise HousekeeperError(f"{SWITCHED_OFF}: no task is run")
         if not self._started:
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         hold = self._runner.claim_by_hand(registration)
@@ -8909,7 +8913,7 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 #sign-in input { flex: 1; min-width: 0; } #refused { min-height: 1.5em; }
 
 #board { display: flex; flex-direction: column; }
-#ahead { display: grid; grid-template-columns: minmax(0, 1fr) 350px; gap: 0 40px; }
+#ahead { display: grid; grid-template-columns: minmax(0, 1fr) 430px; gap: 0 40px; }
 #day, #next, #events, #tasks, #why-answer { margin-top: 8px; }
 #day { display: block; width: 100%; height: 88px; }
 #day text { font-size: 11.5px; fill: var(--soft); } #day line, .ground { stroke: var(--line); }
@@ -8930,7 +8934,7 @@ a { color: inherit; font-weight: 600; text-decoration: none; }
 #none, #legend { margin-top: 16px; } .group { padding: 6px 16px; }
 .task {
   display: grid; gap: 2px 20px; align-items: center; padding: 12px 16px; background: var(--card);
-  grid-template: "box what when runs acts" "box error error error acts"
+  grid-template: "box what when runs acts" 1fr "box error error runs acts"
     / 16px minmax(0, 4fr) minmax(0, 5fr) 256px 186px;
   content-visibility: auto; contain-intrinsic-size: auto 84px;
 }
@@ -8976,6 +8980,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
 }
 @media (max-width: 480px) {
   #facts, #all h2 { display: none; } #zone { max-width: 250px; }
+  #filters button { flex: auto; padding: 5px 7px; font-size: 14px; }
   .task { grid-template: "box what" "when when" "runs runs" "error error" "acts acts"
     / 16px minmax(0, 1fr); padding: 10px 12px; }
   .acts button { flex: 1; min-height: 40px; } dialog { padding: 14px; }
@@ -9112,8 +9117,7 @@ const SECONDS = {weekday: "short", day: "numeric", month: "short", ...CLOCK, sec
 const WHOLE = {year: "numeric", month: "2-digit", day: "2-digit", ...CLOCK, second: "2-digit"};
 
 const stamp = (instant, task) => formatOf(zoneOf(task), SECONDS).format(new Date(instant));
-const short = (instant, task) => stamp(instant, task).replace(/:00$/, "");
-const exact = (instant, task) => short(instant, task)
+const exact = (instant, task) => stamp(instant, task)
   + (zoning === "task" ? ` ${zoneOf(task)}` : "");
 const whole = (instant, task) => formatOf(zoneOf(task), WHOLE, "sv").format(new Date(instant));
 
@@ -9197,7 +9201,7 @@ function makeControls(taskOf) {
 
 function updateControls(controls, task) {
   const {start, pause, progress, outcome, error} = controls, last = task.last_run;
-  write(start, !task.running ? "Run now" : task.stop_asked_at ? "Cancelling" : "Cancel");
+  write(start, !task.running ? "Run now" : task.stop_asked_at ? "Stopping" : "Cancel");
   write(pause, task.paused ? "Resume" : "Pause");
   for (const each of [start, pause]) each.ariaLabel = `${each.textContent}: ${task.name}`;
   progress.ariaLabel = `Progress of ${task.name}`;
@@ -9213,6 +9217,9 @@ function updateControls(controls, task) {
   error.title = errorOf(task);
   error.hidden = !error.title;
 }
+
+const scheduleOf = (task) => task.schedule_in_words
+  || (task.schedule ? "" : task.startup === false ? "by hand" : "at startup");
 
 function errorOf(task) {
   const last = task.last_run;
@@ -9294,8 +9301,7 @@ function updateRow(row, task) {
   const tags = [!task.enabled && "disabled", task.paused && "paused",
     overdue.has(task.name) && "overdue"].filter(Boolean);
   write(row.tag, tags.join(", "));
-  const unscheduled = task.startup === false ? "by hand" : "at startup";
-  write(row.words, task.schedule_in_words || (task.schedule ? "" : unscheduled));
+  write(row.words, scheduleOf(task));
   write(row.code, task.schedule || "");
   row.element.classList.toggle("attention", inTrouble(task));
   row.text = [task.name, task.description, task.schedule, row.words.textContent, task.timezone,
@@ -9418,7 +9424,7 @@ function drawFeed() {
   fill("events", folded.map((runs) => {
     const [run] = runs, {task} = rows.get(run.task) || {};
     const times = runs.reduce((sum, each) => sum + each.count, 0);
-    const since = feed.more ? "or more" : `since ${short(tickOf(runs.at(-1)), task)}`;
+    const since = feed.more ? "or more" : `since ${stamp(tickOf(runs.at(-1)), task)}`;
     return [make("span.about", stamp(tickOf(run), task)),
       linkTo("run", run.id, run.task), outcomeOf(run), make("span.note", {title: run.note},
         retold(run.note, task)),
@@ -9529,7 +9535,7 @@ function showFacts() {
   write($("why-zone"), zoneOf(task));
   updateControls(detail, task);
   const facts = {
-    Schedule: [task.schedule_in_words, task.schedule].filter(Boolean).join("  ·  ") || "by hand",
+    Schedule: [scheduleOf(task), task.schedule].filter(Boolean).join(" · "),
     Zone: task.timezone,
     "Next run": both(task.next_run, coming),
     "Last success": both(task.last_success, ago),
@@ -9576,6 +9582,7 @@ function drawChart(runs) {
   const top = (duration) => 88 - 84 * duration / most;
   const line = (kind, part) => make(`line.${kind}`,
     {x1: 0, x2: 600, y1: top(share(part)), y2: top(share(part))});
+  $("chart").toggleAttribute("hidden", !ran.length);
   $("chart").replaceChildren(...ran.map((run, index) => make(`rect.${run.status}`,
     {"data-run": run.id, x: 600 - step * (ran.length - index), width: step * 0.8,
       y: top(run.duration), height: 90 - top(run.duration)},
@@ -9584,7 +9591,7 @@ function drawChart(runs) {
   const good = ran.filter((run) => run.status === "succeeded").length;
   write($("chart-note"), ran.length ? `${several(ran.length, "run")}, the newest on the right: `
     + `${Math.floor(100 * good / ran.length)} % succeeded, median ${lasting(share(0.5))} (line), `
-    + `95 % within ${lasting(share(0.95))} (dashes)` : "It has not run yet.");
+    + `95 % within ${lasting(share(0.95))} (dashes)` : "No run has ended yet.");
 }
 
 async function loadOutput(id, body) {
@@ -9600,8 +9607,8 @@ async function loadOutput(id, body) {
     // Its end is followed, unless somebody has scrolled away from it.
     const follow = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
     part.hidden = index === 0 ? !text && Boolean(run.error) : !text;
-    write(pre, retold(text, task, IN_LOG)
-      || (run.status === "running" ? "(nothing yet)" : "No output."));
+    write(pre, retold(text, task, IN_LOG) || (run.status === "running"
+      ? "Nothing yet. What a run in another process prints shows when it ends." : "No output."));
     if (follow) pre.scrollTop = pre.scrollHeight;
   });
   return undefined;
@@ -10749,16 +10756,6 @@ def _literal(text: str) -> str:
     return f"{quote}{''.join(inner)}{quote}"
 
 
-def _names_in(folder: Path) -> Iterator[str]:
-    """Yield the names that the files of a folder may give to tasks: strings and functions."""
-    for file in folder.glob("*.py"):
-        with contextlib.suppress(OSError, SyntaxError, ValueError):
-            for node in ast.walk(ast.parse(file.read_bytes())):
-                name = getattr(node, "value", None) or getattr(node, "name", None)
-                if isinstance(name, str):
-                    yield name.strip("_").replace("_", "-")
-
-
 def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
     """Write a new file, named after a crontab and as private; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
@@ -10782,7 +10779,6 @@ had to be abandoned; 2 wrong use or configuration; 3 no ledger, or it cannot be 
 answer could not be written; 128 + n ended at once by signal n; of health: 0 ok, 1 warning,
 2 critical, 3 no ledger, 4 as above"""
 
-SWITCHED_OFF = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
 SIGHUP = getattr(signal, "SIGHUP", None)  # Windows has none.
 
 
@@ -10792,6 +10788,7 @@ class Option(NamedTuple):
     name: str
     type: Callable[[str], object]
     default: object
+    value: str
     help: str
 
     @property
@@ -10801,20 +10798,15 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("app", str, None, "take the Housekeeper of an application, as module:name"),
-    Option("tasks", str, None, "the folder of task files (default: tasks beside housekeeper.py)"),
-    Option(
-        "ledger",
-        str,
-        "sqlite:///housekeeper.db",
-        "URL of the ledger (default: sqlite:///housekeeper.db)",
-    ),
-    Option("timezone", str, "UTC", "zone of schedules that name none (default: UTC)"),
-    Option("workers", int, 10, "how many tasks run at the same time (default: 10)"),
-    Option("shutdown-timeout", float, 30.0, "seconds to wait for tasks (default: 30)"),
-    Option("on-failure", str, None, "a shell line to run after each failure of a task"),
-    Option("http", str, None, "serve the dashboard and the HTTP API at HOST:PORT"),
-    Option("log-level", str, "INFO", "DEBUG, INFO, WARNING or ERROR (default: INFO)"),
+    Option("app", str, None, "MODULE:NAME", "take the Housekeeper of an application"),
+    Option("tasks", str, None, "FOLDER", "where task files are (default: tasks beside this file)"),
+    Option("ledger", str, "sqlite:///housekeeper.db", "URL", "where runs are kept"),
+    Option("timezone", str, "UTC", "ZONE", "of schedules that name none"),
+    Option("workers", int, 10, "N", "how many tasks run at the same time"),
+    Option("shutdown-timeout", float, 30.0, "SECONDS", "to wait for running tasks at the end"),
+    Option("on-failure", str, None, "COMMAND", "a shell line to run after each failure of a task"),
+    Option("http", str, None, "HOST:PORT", "serve the dashboard and the HTTP API there"),
+    Option("log-level", str, "INFO", "LEVEL", "DEBUG, INFO, WARNING or ERROR"),
 )
 # The options that --app leaves to the application.
 OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
@@ -10872,7 +10864,7 @@ COLOURS: Mapping[str, str] = {
     Status.RUNNING: CYAN,
 }
 # The first outcome of a line, unless the line is indented: that is a task's own output.
-OUTCOME = re.compile(rf"^(\S.*?\s|)({'|'.join(COLOURS)})(?=[\s:]|$)")
+OUTCOME = re.compile(rf"^(|\S.*?\s)({'|'.join(COLOURS)})(?=[\s:]|$)")
 
 
 def _for_terminal(line: str, screen: Screen) -> str:
@@ -10955,6 +10947,8 @@ def _when(instant: datetime | None, zone: tzinfo, screen: Screen) -> str:
     if instant is None or not screen.narrow:
         return _local(instant, zone)
     seconds = (instant - screen.now).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
     size, unit = max((each for each in LENGTHS if abs(seconds) >= 2 * each[0]), default=(1, "s"))
     number = f"{abs(seconds) / size:.0f} {unit}"
     return f"in {number}" if seconds > 0 else f"{number} ago"
@@ -10971,10 +10965,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except HousekeeperError as error:
-        codes = {ConfigurationError: 2, LedgerUnavailable: 3, OutputLost: 4}
-        return _complain(
-            error, next((codes[each] for each in codes if isinstance(error, each)), 1)
-        )
+        codes = {ConfigurationError: 2, UnknownTask: 2, LedgerUnavailable: 3, OutputLost: 4}
+        return _complain(error, codes.get(type(error), 1))
 
 
 def _make_output_safe() -> None:
@@ -10993,12 +10985,13 @@ def _obey(arguments: Sequence[str] | None) -> int:
     options.log = _set_up_log(options.log_level)
     housekeeper = _housekeeper_of(options)
     options.screen = _screen(housekeeper.clock)
+    if options.command is not command_scheduler:  # The reply tells it, and only once.
+        options.log.addFilter(lambda record: record.msg != DISCOVERY)
     with ExitStack() as options.at_end:
-        try:
-            reply = options.command(housekeeper, options)
-        except UnknownTask as error:
-            raise ConfigurationError(str(error)) from error
-        _print_reply(reply, options)
+        reply = options.command(housekeeper, options)
+        told = options.command in (command_scheduler, command_check, command_health)
+        unloaded = [] if told else [DISCOVERY % each for each in housekeeper.problems]
+        _print_reply(reply._replace(remarks=[*reply.remarks, *unloaded]), options)
     return int(reply.code)
 
 
@@ -11012,10 +11005,18 @@ def _set_up_log(name: str) -> logging.Handler:
     return handler
 
 
-# The arguments of commands; those not listed are one word.
+# The arguments of commands.
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
-    "[NAME]": {"nargs": "?"},
-    "[INSTANT]": {"nargs": "*", "help": "2026-03-29 02:30, 02:30, or yesterday 02:30"},
+    "NAME": {"help": "of a task"},
+    "[NAME]": {"nargs": "?", "help": "of a task; of all, when it is left out"},
+    "NAME_OR_EXPRESSION": {"help": "a task's name, or a cron expression in quotes"},
+    "RUN": {"help": "the run's id, as `history` shows it, or how it begins"},
+    "CRONTAB": {"help": "the crontab's file; - is stdin"},
+    "[INSTANT]": {
+        "nargs": "*",
+        "default": [],
+        "help": "2026-03-29 02:30, 02:30, yesterday 02:30 (default: the latest tick)",
+    },
     "-n": {"type": int, "default": 10, "metavar": "N", "help": "how many (default: 10)"},
     "--failed": {"action": "store_true", "help": "only runs that failed, timed out or crashed"},
     "--output": {"action": "store_true", "help": "show what each run printed and logged"},
@@ -11040,17 +11041,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _make_parser() -> argparse.ArgumentParser:
     import argparse
 
-    parser = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            raise ConfigurationError(_in_one_sentence(message, self.prog))
+
+    parser: argparse.ArgumentParser = Parser(
         prog="housekeeper.py",
+        usage="housekeeper.py [option ...] [COMMAND ...]",
         description="Run the scheduler in the foreground, or one of the commands below.",
         epilog=EXIT_CODES,
         parents=[_make_options(shown=True)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = f"housekeeper {__version__}"
-    parser.add_argument("-V", "--version", action="version", version=version)
     parser.set_defaults(command=command_scheduler)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
     for name, (function, arguments) in COMMANDS.items():
         words = (function.__doc__ or name).splitlines()[0]
         sub = commands.add_parser(
@@ -11073,11 +11077,30 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
 
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for option in OPTIONS:
-        words = f"{option.help} [{option.variable}]" if shown else argparse.SUPPRESS
-        common.add_argument(f"--{option.name}", type=option.type, help=words)
+        default = "" if option.default is None else f" (default: {option.default})"
+        words = f"{option.help}{default} [{option.variable}]" if shown else argparse.SUPPRESS
+        name, value = f"--{option.name}", option.value
+        common.add_argument(name, type=option.type, metavar=value, help=words)
     words = "print JSON, for programs [HOUSEKEEPER_JSON]" if shown else argparse.SUPPRESS
     common.add_argument("--json", action="store_true", help=words)
+    words = "print the version" if shown else argparse.SUPPRESS
+    version = f"housekeeper {__version__}"
+    common.add_argument("-V", "--version", action="version", version=version, help=words)
     return common
+
+
+def _in_one_sentence(message: str, command: str) -> str:
+    """Return what argparse has against the arguments, with what to do."""
+    hint = f"`{command} --help` shows what it takes"
+    if found := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
+        words = [*COMMANDS, "--help", "--version"]
+        return f"there is no command {found[1]!r}; {did_you_mean(found[1], words, hint)}"
+    if found := re.fullmatch("argument (.*): invalid (?:int|float) value: (.*)", message):
+        return f"{found[1]} {found[2]} is not a number"
+    if found := re.match("unrecognized arguments: (--[^ =]+)", message):
+        known = [*(f"--{option.name}" for option in OPTIONS), *ARGUMENTS]
+        hint = did_you_mean(found[1], known, hint)
+    return f"{message}; {hint}"
 
 
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
@@ -11375,10 +11398,10 @@ def command_scheduler(housekeeper: Housekeeper, options: argparse.Namespace) -> 
 def _start(housekeeper: Housekeeper, options: argparse.Namespace, manager: ServiceManager) -> None:
     _init_sentry(housekeeper, options)
     server, page = _listen(housekeeper, options.http) if options.http else (None, "")
+    housekeeper.ledger.open()  # An application starts without a ledger; this would do nothing.
     housekeeper.initialize()
-    housekeeper.ledger.open()  # An application runs without a ledger; this would do nothing.
     tasks, pages = housekeeper.list_tasks(), [f"Dashboard: {page}"] if page else []
-    lines = [*_task_table(tasks, options.screen, columns=4), *pages]
+    lines = [*_task_table(housekeeper, tasks, options.screen, 4), *pages]
     try:
         _print_reply(Reply(tasks, lines, remarks=pages if options.json else ()), options)
     except OutputLost as error:
@@ -11392,7 +11415,7 @@ def _reload(housekeeper: Housekeeper, manager: ServiceManager) -> None:
     logger.info("Reloading the tasks")
     manager.tell("RELOADING=1", f"MONOTONIC_USEC={housekeeper.clock.monotonic() * 1e6:.0f}")
     for problem in housekeeper.discover():
-        logger.error("Discovery: %s", problem)
+        logger.error(DISCOVERY, problem)
     manager.tell("READY=1")
 
 
@@ -11480,6 +11503,8 @@ def _init_sentry(housekeeper: Housekeeper, options: argparse.Namespace) -> None:
 
 def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Run a task now, and wait for it; Ctrl-C, or a terminal that is closed, asks it to stop."""
+    if not housekeeper.enabled:
+        raise HousekeeperError(f"{SWITCHED_OFF}: no task is run")
     # The outcome is the reply, so it is not logged too.
     options.log.addFilter(lambda record: record.name != outcome_logger.name)
     life, asked = Foreground(housekeeper, options), threading.Event()
@@ -11493,12 +11518,13 @@ def command_run(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     run = cast(Run, came.result())
     words = ": ".join(filter(None, (f"{run.duration or 0:.3f} s", _note_words(run))))
     line = f"{run.task} {run.status} in {words}"
-    remarks = [run.error] if run.status in FAILURES and run.error else []
+    remarks = [run.error.rstrip()] if run.status in FAILURES and run.error else []
     return Reply(run, [line], int(run.status not in (Status.SUCCEEDED, Status.SKIPPED)), remarks)
 
 
 def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threading.Event) -> Run:
     _init_sentry(housekeeper, options)
+    housekeeper.ledger.open()
     housekeeper.initialize(scheduling=False)
     tell_children()  # The task starts all children of this process.
     run = housekeeper.run_task_manually(options.NAME, wait=False)
@@ -11535,7 +11561,7 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
     with ledger_calls_within(limit):  # What does not answer is not waited for once more.
         tasks = housekeeper.list_tasks()
     stale = [each for each in report.warnings if NOT_LOADED in each]
-    lines = _task_table(tasks, options.screen)
+    lines = _task_table(housekeeper, tasks, options.screen)
     return Reply(tasks, lines, code, [*remarks, *report.critical, *stale])
 
 
@@ -11557,8 +11583,10 @@ def _task_named(housekeeper: Housekeeper, name: str) -> Mapping[str, Any]:
 
 
 def _task_table(
-    tasks: Sequence[Mapping[str, Any]], screen: Screen, *, columns: int = 6
+    housekeeper: Housekeeper, tasks: Sequence[Mapping[str, Any]], screen: Screen, columns: int = 6
 ) -> list[str]:
+    if not tasks:
+        return [f"there are no tasks in {housekeeper.tasks_dir or 'this application'}"]
     in_utc = all(each["timezone"] == "UTC" for each in tasks)
     suffix = " (UTC)" if in_utc and not screen.narrow else ""
     zone = "" if in_utc else "ZONE"
@@ -11594,7 +11622,7 @@ def _status_words(each: Mapping[str, Any]) -> Iterator[str]:
 
 def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the next ticks of a task, or of a cron expression in quotes, marking clock changes."""
-    zone_name, ticks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
+    zone_name, ticks, remarks = _ticks_of(housekeeper, options.NAME_OR_EXPRESSION, options.n)
     if not ticks:
         why = f"{options.NAME_OR_EXPRESSION} has no schedule"
         return Reply(ticks, [why if housekeeper.enabled else f"{SWITCHED_OFF}: nothing comes"])
@@ -11608,23 +11636,31 @@ def command_next(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
         mark = f"<- clock {minutes} min" if options.screen.narrow else mark
         in_utc = "" if zone is UTC else _local(tick, UTC)
         rows.append((_local(tick, zone), in_utc, mark if change else ""))
-    return Reply(ticks, _table(rows, options.screen))
+    return Reply(ticks, _table(rows, options.screen), remarks=remarks)
 
 
-def _ticks_of(housekeeper: Housekeeper, text: str, count: int) -> tuple[str, list[datetime]]:
-    """Return the zone and the next ticks of a task, or of an expression; raises UnknownTask."""
+def _ticks_of(
+    housekeeper: Housekeeper, text: str, count: int
+) -> tuple[str, list[datetime], list[str]]:
+    """Return the zone and the next ticks of a task or an expression, and what keeps it from them.
+
+    Raises UnknownTask.
+    """
     if not re.search(r"\s", text.strip()) and not text.startswith("@"):
         task = _task_named(housekeeper, text)
         ticks = housekeeper.next_runs(text, count)
         if not ticks and task["schedule"] and not housekeeper.ledger.exists():
             raise LedgerUnavailable(f"{_no_ledger(housekeeper)}: what H stands for is kept in it")
-        return str(task["timezone"]), ticks
+        paused = f"{text} is paused: it runs at none of these until `resume {text}`"
+        disabled = f"{text} is disabled (enabled=False): it is run only by hand"
+        kept = [] if task["enabled"] else [disabled]
+        return str(task["timezone"]), ticks, [*kept, *([paused] if task["paused"] else [])]
     trigger = make_trigger(text, housekeeper.timezone)
     if HASHED.search(text):
         raise ConfigurationError(
             f"what H stands for in {text!r} comes from a task's name and its ledger; name a task"
         )
-    return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count)
+    return housekeeper.timezone, trigger.following(housekeeper.clock.now(), count), []
 
 
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
@@ -11639,7 +11675,10 @@ def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Re
     runs = found[: options.n]
     older = len(found) > len(runs) and not options.json
     remarks = [f"there are older runs: add --before {runs[-1].id}"] if older else []
-    lines = _run_table(runs, options.screen, output=options.output)
+    which = f"{'older ' if before else ''}run{f' of {options.NAME}' if options.NAME else ''}"
+    what = " that failed, timed out or crashed" if options.failed else ""
+    none = [f"there is no {which}{what}"]
+    lines = _run_table(runs, options.screen, output=options.output) if runs else none
     return Reply(runs, lines, remarks=remarks)
 
 
@@ -11773,6 +11812,7 @@ def command_check(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     lines = [
         ": ".join(filter(None, (counted(len(tasks), "task"), ", ".join(tasks)))),
         *([f"note: {note}"] if note else []),
+        *([] if housekeeper.enabled else [f"note: {SWITCHED_OFF}: nothing runs here"]),
         *(f"note: Sentry has no monitor for {name}: {why}" for name, why in unmonitored.items()),
         *(f"problem: {each}" for each in problems),
         counted(len(problems), "problem") if problems else "all is well",
@@ -11793,7 +11833,7 @@ def _try_notifier(options: argparse.Namespace) -> list[str]:
 
 
 def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
-    """Print the task file made of a crontab (-: of stdin), or write it into a folder."""
+    """Print the task file made of a crontab, or write it into a folder."""
     import pwd
 
     path = Path("crontab" if options.CRONTAB == "-" else options.CRONTAB)
@@ -11805,13 +11845,19 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
         options.system = True
     own = [each.pw_name for each in pwd.getpwall() if each.pw_uid == os.geteuid()]
     text = data.decode(errors="surrogateescape")
-    user, taken = "".join(own[:1]), _names_in(Path(options.into)) if options.into else ()
+    user, taken = "".join(own[:1]), []
+    if options.into:
+        there = create_housekeeper(tasks_dir=Path(options.into).absolute(), ledger="memory://")
+        there.discover()
+        taken = there.task_names()
     adopted = adopt(text, system=options.system, name=path.name, user=user, taken=taken)
     told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
     if not adopted.tasks:
-        raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *told]))
+        some = [*told[:3], *(["..."] if told[3:] else [])]
+        raise ConfigurationError("; ".join([f"{path} has no line that becomes a task", *some]))
     file = _write_adopted(adopted, Path(options.into), path) if options.into else None
-    told.append(f"{file or path}: tasks: {len(adopted.tasks)}, lines left out: {len(told)}")
+    left_out = f"{counted(len(told), 'line')} left out"
+    told.append(f"{file or path}: {counted(len(adopted.tasks), 'task')}, {left_out}")
     source = () if file else (adopted.source.removesuffix("\n"),)
     code = 1 if adopted.left_out else 0
     return Reply({**adopted._asdict(), "file": file}, source, code, told)

@@ -781,7 +781,7 @@ def test_what_is_adopted_passes_check_and_runs(tmp_path: Path) -> None:
         """
     (tmp_path / "mine.tab").write_text(textwrap.dedent(crontab))
     done = housekeeper(tmp_path, "adopt", "mine.tab", "--into", "tasks")
-    assert (done.stdout, done.stderr) == ("", "tasks/mine.py: tasks: 4, lines left out: 0\n")
+    assert (done.stdout, done.stderr) == ("", "tasks/mine.py: 4 tasks, 0 lines left out\n")
     in_utc(tmp_path / "tasks/mine.py")
     checked = housekeeper(tmp_path, "--tasks", "tasks", "check").stdout
     assert "4 tasks: echo, exit, printf, tee" in checked
@@ -885,7 +885,7 @@ def test_on_stdout_comes_the_file_and_on_stderr_what_became_of_each_line(tmp_pat
     assert [task.name for task in load(done.stdout)] == ["a"]
     *told, last = done.stderr.splitlines()
     assert [line.partition(":")[0] for line in told] == ["line 2", "line 3"]
-    assert last == "crontab: tasks: 1, lines left out: 2"
+    assert last == "crontab: 1 task, 2 lines left out"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -903,6 +903,8 @@ def test_a_crontab_without_a_line_to_adopt_writes_nothing_and_says_why(tmp_path:
     assert "no line" in done.stderr
     assert "minute 61" in done.stderr
     assert not (tmp_path / "t").exists()
+    many = housekeeper(tmp_path, "adopt", "-", stdin="no\n" * 50, code=2).stderr
+    assert many.endswith("command; ...\n"), "the first three tell enough"
     assert "No such file" in housekeeper(tmp_path, "adopt", "nowhere", code=2).stderr
 
 

@@ -305,13 +305,19 @@ def test_check_says_when_the_host_is_in_another_zone(shell: Shell) -> None:
         (["--ledger", "mysql://root:geheim@host/db"], "'mysql://root:***@host/db' is not a URL"),
         (["--ledger", "sqlite:////nowhere/at/all.db"], "memory://"),
         (["--workers", "0"], "max_workers 0 is not a whole number of 1 or more"),
-        (["--workers", "two"], "invalid int value: 'two'"),
+        (["--workers", "two"], "--workers 'two' is not a number"),
         (["--shutdown-timeout", "-1"], "shutdown_timeout -1.0 is not a number of seconds"),
         (["--log-level", "LOUD"], "--log-level 'LOUD' is none of DEBUG"),
         (["--app", "nothing"], "--app 'nothing' is not of the form module:name"),
         (["--app", "nothing.here:app"], "No module named 'nothing'"),
-        (["frobnicate"], "invalid choice: 'frobnicate'"),
-        (["run"], "the following arguments are required: NAME"),
+        (["frobnicate"], "there is no command 'frobnicate'; `housekeeper.py --help`"),
+        (["histroy"], "there is no command 'histroy'; did you mean 'history'?"),
+        (["help"], "there is no command 'help'; did you mean '--help'?"),
+        (["why"], "required: NAME; `housekeeper.py why --help` shows what it takes"),
+        (["run"], "required: NAME; `housekeeper.py run --help` shows what it takes"),
+        (["history", "--faild"], "unrecognized arguments: --faild; did you mean '--failed'?"),
+        (["history", "-n", "x"], "-n 'x' is not a number"),
+        (["list", "twice"], "unrecognized arguments: twice; `housekeeper.py --help`"),
     ],
 )
 def test_wrong_use_gets_one_sentence_and_code_2(
@@ -320,7 +326,7 @@ def test_wrong_use_gets_one_sentence_and_code_2(
     answer = shell(*arguments, code=2)
     assert text in answer
     assert "geheim" not in answer
-    assert "Traceback" not in answer
+    assert re.fullmatch("housekeeper: .*\n", answer)
 
 
 @pytest.mark.parametrize("option", hk.OPTIONS, ids=lambda option: option.name)
@@ -373,6 +379,56 @@ def test_next_of_a_task_without_a_schedule_says_so(shell: Shell) -> None:
     assert shell("next", "idle", HOUSEKEEPER_ENABLED="0") == off
 
 
+def test_next_of_a_task_that_does_not_run_at_its_ticks_says_so(shell: Shell) -> None:
+    disabled = shell.full("next", "off", "-n", "1")
+    assert disabled.stderr == "off is disabled (enabled=False): it is run only by hand\n"
+    shell("run", "idle")
+    shell("pause", "sweep")
+    paused = shell.full("next", "sweep", "-n", "1", "--json")
+    assert len(json.loads(paused.stdout)) == 1
+    said = "sweep is paused: it runs at none of these until `resume sweep`\n"
+    assert paused.stderr == said
+
+
+def test_no_rows_are_a_sentence_and_an_empty_list_for_programs(shell: Shell) -> None:
+    shell("run", "idle")
+    newest = shell.json("history")[0]["id"]
+    failed = "that failed, timed out or crashed"
+    for arguments, said in (
+        (["sweep"], "run of sweep"),
+        (["idle", "--failed"], f"run of idle {failed}"),
+        (["--failed"], f"run {failed}"),
+        (["--before", newest], "older run"),
+    ):
+        assert shell("history", *arguments) == f"there is no {said}\n"
+        assert shell.json("history", *arguments) == []
+    (shell.folder / "empty").mkdir()
+    said = f"there are no tasks in {shell.folder}/empty\n"
+    assert shell("list", "--tasks", "empty") == said
+    assert shell.json("list", "--tasks", "empty") == []
+
+
+def test_a_run_that_is_switched_off_is_refused_in_one_sentence(shell: Shell) -> None:
+    done = shell.full("run", "sweep", HOUSEKEEPER_ENABLED="0")
+    off = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False)"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"housekeeper: {off}: no task is run\n"
+    assert f"note: {off}: nothing runs here\n" in shell("check", HOUSEKEEPER_ENABLED="0")
+    shell("run", "idle")
+    assert f"{off}: nothing comes.\n" in shell("why", "sweep", HOUSEKEEPER_ENABLED="0")
+    assert f"{off}: nothing runs here.\n" in shell.full("health", HOUSEKEEPER_ENABLED="0").stdout
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "run sweep", "run broken", "next nightly", "why broken", "health", "check"]
+)
+def test_a_file_that_did_not_load_is_told_once(shell: Shell, words: str) -> None:
+    shell.write("broken.py", "1 / 0\n")
+    shell("run", "idle")
+    done = shell.full(*words.split())
+    assert (done.stdout + done.stderr).count("broken.py:1: it does not import") == 1
+
+
 def test_an_instant_at_the_edge_of_the_calendar_is_refused_in_a_sentence(shell: Shell) -> None:
     shell("run", "sweep")
     for instant in ("0001-01-01", "9999-12-31T20:00Z"):
@@ -413,7 +469,8 @@ def test_help_shows_commands_variables_and_exit_codes(
         assert f"--{option.name}" in text
         assert f"[{option.variable}]" in text.replace("\n                        ", "")
     assert "exit codes: 0 all is well" in text
-    assert shell("--version") == f"housekeeper {hk.__version__}\n"
+    for arguments in (["--version"], ["-V"], ["list", "-V"], ["show", "--version"]):
+        assert shell(*arguments) == f"housekeeper {hk.__version__}\n"
 
 
 def test_app_takes_the_housekeeper_of_an_application_without_starting_it(shell: Shell) -> None:
@@ -860,29 +917,30 @@ def test_a_log_whose_reader_has_stopped_does_not_keep_the_scheduler(shell: Shell
 
 
 @pytest.fixture
-def silent_server() -> Iterator[int]:
-    """The port of a server that accepts, and says nothing."""
+def silent_server() -> Iterator[socket.socket]:
+    """A server whose connections are accepted, and hear nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+        server.settimeout(LIMIT)
+        yield server
 
 
 def test_a_signal_is_heard_while_the_ledger_hangs_at_the_start(
-    shell: Shell, silent_server: int
+    shell: Shell, silent_server: socket.socket
 ) -> None:
-    url = f"postgresql://x@127.0.0.1:{silent_server}/x"
-    shell.write("here.py", "open('loaded', 'w').close()\n")
+    url = f"postgresql://x@127.0.0.1:{silent_server.getsockname()[1]}/x"
     process = launch(shell, "--shutdown-timeout", "1", "--ledger", url)
-    eventually((shell.folder / "loaded").exists)
-    assert seconds_to_end(process) < BOUND + SLACK
+    with silent_server.accept()[0]:
+        assert seconds_to_end(process) < BOUND + SLACK
     assert process.returncode == 0, "nothing was abandoned"
 
 
-def test_a_second_signal_ends_a_run_whose_ledger_hangs(shell: Shell, silent_server: int) -> None:
-    shell.write("here.py", "open('loaded', 'w').close()\n")
-    url = f"postgresql://x@127.0.0.1:{silent_server}/x"
+def test_a_second_signal_ends_a_run_whose_ledger_hangs(
+    shell: Shell, silent_server: socket.socket
+) -> None:
+    url = f"postgresql://x@127.0.0.1:{silent_server.getsockname()[1]}/x"
     process = launch(shell, "run", "sweep", "--ledger", url)
-    eventually((shell.folder / "loaded").exists)
-    eventually(lambda: process.send_signal(signal.SIGINT) or process.poll() is not None, within=5)
+    with silent_server.accept()[0]:
+        eventually(lambda: process.send_signal(signal.SIGINT) or process.poll() is not None, 5)
     assert process.returncode == 128 + signal.SIGINT
 
 
@@ -968,9 +1026,9 @@ def test_a_start_that_fails_is_one_sentence(shell: Shell) -> None:
 
 
 def test_a_scheduler_without_a_ledger_does_not_start(shell: Shell) -> None:
-    said = shell("--ledger", "postgresql://shop@127.0.0.1:1/shop", code=3)
-    assert "\nhousekeeper: " in said
-    assert "127.0.0.1:1/shop" in said.splitlines()[-1]
+    for command in ((), ("run", "sweep")):
+        said = shell("--ledger", "postgresql://shop@127.0.0.1:1/shop", *command, code=3)
+        assert re.fullmatch("housekeeper: .*127.0.0.1:1/shop.*\n", said)
 
 
 def test_a_scheduler_whose_terminal_is_closed_ends_and_one_that_has_it_still_reloads(
@@ -1119,6 +1177,16 @@ def test_outcomes_have_colours_on_a_terminal_and_nowhere_else(shell: Shell) -> N
     for switched_off in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "\x1b" not in on_a_terminal(shell, "history", **switched_off)
     assert "\x1b" not in shell("history")
+    screen = hk.Screen(80, True, datetime.now(timezone.utc))
+    line = hk._for_terminal("WARNING: Task sweep failed its last 5 runs", screen)
+    assert line == "\x1b[33mWARNING\x1b[0m: Task sweep failed its last 5 runs"
+
+
+def test_what_is_within_a_second_is_now_and_neither_to_come_nor_past() -> None:
+    now = datetime.now(timezone.utc)
+    screen = hk.Screen(80, False, now)
+    for seconds, words in ((0.5, "now"), (-0.5, "now"), (-1, "1 s ago"), (90, "in 90 s")):
+        assert hk._when(now + timedelta(seconds=seconds), timezone.utc, screen) == words
 
 
 @pytest.mark.parametrize("command", ["list", "history", "next nightly -n 400"])

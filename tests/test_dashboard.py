@@ -203,7 +203,7 @@ def test_each_task_shows_what_a_person_on_call_asks(open_dashboard: Any) -> None
     text = backup.inner_text()
     assert re.search(r"Dump it\.\s+every day at 02:30\s*30 2 \* \* \*", text)
     assert re.search(r"in \d+ (min|h)", text)
-    assert re.search(r", 02:30 Asia/Tokyo", text), "exact, in the task's zone"
+    assert re.search(r", 02:30:00 Asia/Tokyo", text), "exact, in the task's zone"
     assert re.search(r"succeeded \d+ s ago, took \d+", text)
     label = backup.locator(".bars").get_attribute("aria-label")
     assert label == "Runs of backup: 3 succeeded"
@@ -709,7 +709,7 @@ def test_an_opened_task_runs_pauses_and_is_cancelled_there(
     state.get_by_text("1 of 3 files").wait_for()
     assert state.locator("progress").get_attribute("value") == "1"
     assert state.locator("#said").inner_text() == "held: started"
-    page.get_by_text("It has not run yet.").wait_for()
+    page.get_by_text("No run has ended yet.").wait_for()
     page.locator("#detail-runs summary", has_text="running").click()
     page.locator("pre", has_text="holding on").wait_for()
     state.get_by_role("button", name="Cancel").click()
@@ -735,7 +735,7 @@ def test_a_cancel_that_was_asked_shows_until_it_is_heard(open_dashboard: Any) ->
     row = dashboard.row("deaf")
     try:
         row.get_by_role("button", name="Cancel").click()
-        row.get_by_role("button", name="Cancelling").wait_for()
+        row.get_by_role("button", name="Stopping").wait_for()
         row.get_by_text("asked to stop").first.wait_for()
     finally:
         go.set()
@@ -788,7 +788,8 @@ def test_the_last_durations_are_drawn_with_the_usual_ones(open_dashboard: Any) -
     assert page.locator("#chart line").count() == 2
     page.get_by_role("button", name="Close").click()
     dashboard.open_detail("held")
-    note.get_by_text("It has not run yet.").wait_for()
+    note.get_by_text("No run has ended yet.").wait_for()
+    assert not page.locator("#chart").is_visible(), "an empty chart takes no room"
 
 
 # Time.
@@ -832,12 +833,16 @@ def test_one_zone_is_chosen_once_and_used_everywhere(
         dashboard = Dashboard(page, housekeeper, f"http://127.0.0.1:{port}/api/housekeeper/")
         dashboard.sign_in()
         tokyo = dashboard.row("tokyo")
-        for zone, at in (("viewer", "(12|13):30"), ("UTC", "17:30"), ("task", "02:30 Asia/Tokyo")):
+        for zone, at in (
+            ("viewer", "(12|13):30:00"),
+            ("UTC", "17:30:00"),
+            ("task", "02:30:00 Asia/Tokyo"),
+        ):
             page.select_option("#zone", zone)
             tokyo.locator(".exact", has_text=re.compile(f", {at}$")).wait_for()
             page.locator("#next li", has_text=re.compile(f"tokyo.*, {at}$", re.DOTALL)).wait_for()
         page.reload()
-        tokyo.get_by_text("02:30 Asia/Tokyo").wait_for()
+        tokyo.get_by_text("02:30:00 Asia/Tokyo").wait_for()
         page.goto(f"{dashboard.address}#run/{run.id}")
         page.locator("pre", has_text="2026-07-01 09:30:00.250 WARNING tokyo: it began").wait_for()
         page.locator("pre", has_text="2026-13-01T00:30:00Z is no instant").wait_for()
@@ -874,6 +879,19 @@ def test_the_next_day_shows_frequent_tasks_as_a_band_and_what_comes_next(
     tasks = {each["name"]: each["next_run"] for each in dashboard.housekeeper.list_tasks()}
     coming = {name: tick for name, tick in tasks.items() if tick}
     assert names == sorted(coming, key=coming.__getitem__)
+    times = dashboard.page.locator("#next span.about").all_inner_texts()
+    assert all(re.search(" [0-9]{2}(:[0-9]{2}){2}$", each) for each in times), "they are aligned"
+
+
+def test_what_starts_with_the_application_says_so_wherever_it_is_shown(
+    open_dashboard: Any,
+) -> None:
+    dashboard = open_dashboard()
+    dashboard.housekeeper.register_task(Task("warm-up", ok, startup=True))
+    dashboard.sign_in()
+    dashboard.row("warm-up").get_by_text("at startup").wait_for()
+    dashboard.open_detail("warm-up")
+    assert "at startup" in dashboard.page.locator("#detail-facts").inner_text()
 
 
 def test_a_tick_that_has_just_passed_is_due_and_not_ago(open_dashboard: Any) -> None:
@@ -973,6 +991,8 @@ def test_on_a_phone_the_first_task_is_on_the_first_screen(
     dashboard.row("broken").locator("g.failed").wait_for(state="attached")
     box = dashboard.row("broken").locator(".outcome").bounding_box()
     assert box["y"] + box["height"] < 640
+    filters = dashboard.page.locator("#filters")
+    assert filters.evaluate("e => e.scrollWidth <= e.clientWidth"), "no filter is cut off"
 
 
 FURNISH = """
