@@ -4202,8 +4202,10 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
     trace = worded(_traceback_of, error) if error is not None else ""
     if asked_to_stop:
         # No matter what it raised or returned after it was asked to stop.
-        stopped = Status(run.stop_reason)
-        return stopped, storable(run.note), storable(f"{run.error}\n{trace}".strip()[-16384:])
+        # The error says where it was then, so an interrupt's own traceback would repeat that.
+        added = "" if issubclass(type(error), (RunTimedOut, RunCancelled)) else trace
+        error_text = f"{run.error}\n{added}".strip()[-16384:]
+        return Status(run.stop_reason), storable(run.note), storable(error_text)
     if error is None:
         return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
     # By type: isinstance() reads an attribute of the error, which may raise.

@@ -689,12 +689,10 @@ def test_at_the_timeout_the_event_is_set_callbacks_are_called_and_the_loop_is_in
     assert seen[1:] == [(True, True)]
     assert row.status is Status.TIMED_OUT
     assert 0.2 <= (row.duration or 0) < 5.0
-    stack, _, trace = row.error.partition("Traceback")
-    note, first, *_ = stack.splitlines()
+    note, first, *_ = row.error.splitlines()
     assert note.endswith("it was at")
     assert first.endswith("in work"), "it begins in the task's own code"
-    assert "in spin_in_circles" in stack
-    assert "RunTimedOut" in trace
+    assert row.error.count("in spin_in_circles") == 1, "the traceback would say it again"
 
 
 def test_a_timeout_reaches_a_task_that_waits_or_checks(make) -> None:
