@@ -2473,9 +2473,9 @@ class Ledger(Protocol):
         """Tell whether there is a ledger to read, without making one."""
 
     def open(self) -> None:
-        """Connect, and make what is missing.
+        """Connect, and make what the tables lack.
 
-        Raises ConfigurationError when the place itself cannot be used.
+        Raises ConfigurationError when the place cannot be used, or what is missing not be made.
         """
 
     def close(self) -> None:
@@ -2975,16 +2975,31 @@ CREATE INDEX IF NOT EXISTS housekeeper_runs_rare
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
     ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
-# What a ledger of version 1 lacks.  From version 2 on, a pause is kept for all hosts.
+# From version 2 on, a pause is kept for all hosts.
 MIGRATION = """
-ALTER TABLE housekeeper_tasks ADD COLUMN entered_by TEXT NOT NULL DEFAULT '';
-ALTER TABLE housekeeper_runs ADD COLUMN process_group TEXT NOT NULL DEFAULT '';
 INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)
     SELECT {whole:name}, '', '', MAX(since), MIN(paused_at) FROM housekeeper_tasks
     WHERE paused_at IS NOT NULL AND {whole:name} <> name GROUP BY {whole:name}
     ON CONFLICT DO NOTHING;
 """
+# Where the runs were lost, ticks count from now, and nobody claims those of before (Claim.LOST).
+RUNS_LOST = """
+UPDATE housekeeper_tasks SET since = {now};
+DELETE FROM housekeeper_meta WHERE name = 'identity';
+"""
 TABLES = tuple(f"housekeeper_{name}" for name in ("meta", "tasks", "pauses", "runs", "runners"))
+# The columns of each table with their types, its indexes, and the version of all.
+PARTS: dict[tuple[str, str], str] = {
+    (table, column): kind
+    for table, columns in re.findall(r"(?s)TABLE IF NOT EXISTS (\w+) \((.*?)\n?\);", SCHEMA)
+    for column, kind in re.findall(r"(\w+) ((?:TEXT|INTEGER|\{instant\})[^,]*)", columns)
+} | {
+    (table, f"{unique}{index}"): ""
+    for unique, index, table in re.findall(
+        r"CREATE (UNIQUE )?INDEX IF NOT EXISTS (\w+)\s+ON (\w+)", SCHEMA
+    )
+}
+PARTS["housekeeper_meta", f"version {SCHEMA_VERSION}"] = ""
 # The columns of a run whose names differ from its attributes.
 COLUMN_OF = {"key": "task", "progress_made": "progress", "group": "process_group"}
 RUN_FIELDS = [each.name for each in fields(Run) if each.name != "task"]
@@ -3007,6 +3022,7 @@ CONDITIONS = {
     "{later}": "EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
     " AND scheduled_for > :scheduled_for AND scheduled_for <= {now})",
 }
+UNIQUE = "('housekeeper_runs_one_per_tick', 'housekeeper_runs_one_running')"
 
 # Connections that a forked child must neither use nor close, and those whose file was replaced:
 # they stay referenced for ever.
@@ -3017,7 +3033,7 @@ class Database:
     """A connection to a database, and its statements; a dialect is a few attributes and methods.
 
     A kept connection is never trusted: a statement that fails ends it, and is tried once more on a
-    new connection, which makes missing tables.
+    new connection, which makes what the tables lack.
     """
 
     # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it, `:name` a
@@ -3027,6 +3043,9 @@ class Database:
     WHOLE = ""
     INSTANT = ""
     VALUE = r":\1"
+    BEGIN = ""  # a transaction that one process at a time is in
+    PARTS = ""  # a query for the columns and valid indexes of tables, as in PARTS
+    GUARDED = ""  # a condition: the two indexes are there that let a tick, and a task, run once
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url, self.failures, self._clock = without_password(url), 0, clock
@@ -3044,8 +3063,8 @@ class Database:
 
     # What a dialect provides.
 
-    def _connect(self, until: float, *, prepare: bool = True) -> Any:
-        """Return a new connection, with all tables in place when `prepare`."""
+    def _connect(self, until: float) -> Any:
+        """Return a new connection."""
         raise NotImplementedError
 
     def _statement(
@@ -3058,6 +3077,10 @@ class Database:
         """Return a database error's text in one line; None for any other error."""
         raise NotImplementedError
 
+    def _refuses(self, error: BaseException) -> bool:
+        """Tell whether an error says that a part of a table cannot be made."""
+        raise NotImplementedError
+
     def _instant(self, value: Any) -> datetime | None:
         """Return a stored instant as an aware datetime in UTC."""
         raise NotImplementedError
@@ -3066,7 +3089,8 @@ class Database:
 
     def open(self) -> None:
         with self._turn() as until:
-            self._on_connection(until, lambda: None)
+            make = functools.partial(self._make_tables, until)
+            self._on_connection(until, make, prepare=False)
 
     def close(self) -> None:
         with contextlib.suppress(LedgerUnavailable), self._turn():
@@ -3118,7 +3142,9 @@ class Database:
         for is_last in (False, True):
             try:
                 if self._connection is None:
-                    self._connection = self._connect(until, prepare=prepare)
+                    self._connection = self._connect(until)
+                    if prepare:
+                        self._make_tables(until)
                 return work()
             except BaseException as error:
                 self._disconnect()
@@ -3160,20 +3186,69 @@ class Database:
             return value.value if isinstance(value, Enum) else storable(value)
         return json.dumps(value) if isinstance(value, list | Progress) else value
 
-    def _version_of(self, found: Sequence[Any] | None) -> int:
-        """Return the schema version in a row of housekeeper_meta; refuse a newer one."""
-        version = int(found[0]) if found else 1
-        if version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"ledger {self.url} was made by a newer Housekeeper (its tables have version"
-                f" {version}, this one knows {SCHEMA_VERSION}); use that one, or another ledger"
-            )
-        return version
+    # The tables.
 
-    def _script(self, version: int | None) -> str:
-        """Return the statements that make the tables, or update those of an older version."""
-        schema = SCHEMA.format(instant=self.INSTANT, version=SCHEMA_VERSION)
-        text = (MIGRATION if version == 1 else "") + schema
+    def _found(self, until: float) -> set[tuple[str, str]]:
+        """Return the columns and indexes that are there; refuse the tables of a newer version."""
+        rows, _ = self._statement(self.PARTS, {}, until)
+        found = {(str(table), str(part)) for table, part in rows}
+        if ("housekeeper_meta", "value") in found:
+            sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
+            for (version,) in self._statement(sql, {}, until)[0]:
+                found.add(("housekeeper_meta", f"version {version}"))
+                if int(version) > SCHEMA_VERSION:
+                    raise ConfigurationError(
+                        f"ledger {self.url} was made by a newer Housekeeper (its tables have"
+                        f" version {version}, this one knows {SCHEMA_VERSION}); use that one, or"
+                        " another ledger"
+                    )
+        return found
+
+    def _make_tables(self, until: float) -> None:
+        """Make what the tables lack, one process at a time.
+
+        Raises ConfigurationError, with the statements, when the database refuses.
+        """
+        if not self._lacking(self._found(until)):
+            return
+        self._statement(self.BEGIN, {}, until)
+        found = self._found(until)
+        script, reason = self._script(found), "an index of that name is another"
+        try:
+            for statement in filter(str.strip, script.split(";")):
+                self._statement(statement, {}, until)
+            found = self._found(until)
+        except Exception as error:
+            if not self._refuses(error):
+                raise
+            reason = str(self._failure(error))
+        if left := self._lacking(found):
+            raise ConfigurationError(
+                f"ledger {self.url} lacks {', '.join(left)}, which cannot be made ({reason}); have"
+                " the database's administrator run what follows, and GRANT SELECT, INSERT, UPDATE,"
+                f" DELETE on the {len(TABLES)} tables to the role:\n{script}"
+            )
+        self._statement("COMMIT", {}, until)
+
+    def _lacking(self, found: set[tuple[str, str]]) -> list[str]:
+        """Return the names of what is not among the parts that were found."""
+        tables = {table for table, _ in found}
+        lacking = [each for each in PARTS if each not in found]
+        names = (f"{table}.{part}" if table in tables else table for table, part in lacking)
+        return list(dict.fromkeys(names))
+
+    def _script(self, found: set[tuple[str, str]]) -> str:
+        """Return the statements that make what is not among the parts that were found."""
+        tables = {table for table, _ in found}
+        columns = [
+            f"ALTER TABLE {table} ADD COLUMN {part} {kind};\n"
+            for (table, part), kind in PARTS.items()
+            if kind and table in tables and (table, part) not in found
+        ]
+        lost = RUNS_LOST if "housekeeper_runs" not in tables else ""
+        made, indexed = SCHEMA.split("CREATE UNIQUE", 1)
+        text = f"{made}{''.join(columns)}{MIGRATION}{lost}CREATE UNIQUE{indexed}"
+        text = text.replace("{instant}", self.INSTANT).replace("{version}", str(SCHEMA_VERSION))
         return _in_dialect(text, self)[0]
 
 
@@ -3189,7 +3264,7 @@ def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
     def shifted(match: re.Match[str]) -> str:
         return dialect.SHIFTED.format(f"{'+' if match[1] == 'in' else '-'}{match[2]} seconds")
 
-    for name, condition in CONDITIONS.items():
+    for name, condition in {"{guarded}": dialect.GUARDED, **CONDITIONS}.items():
         sql = sql.replace(name, condition)
     sql = re.sub(r"\{whole:(:?[\w.]+)\}", lambda match: dialect.WHOLE.format(match[1]), sql)
     names = tuple(dict.fromkeys(re.findall(r":([a-z]\w*)", sql)))
@@ -3318,8 +3393,8 @@ class SqlLedger(Database):
                 "INSERT INTO housekeeper_runs"
                 " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
                 " SELECT :id, :key, :reason, :scheduled_for, 'running', :runner, {now}, {now}"
-                " WHERE :scheduled_for IS NULL"
-                " OR (:scheduled_for <= {in_1} AND NOT {paused} AND NOT {later} AND {same})"
+                " WHERE {guarded} AND (:scheduled_for IS NULL"
+                " OR (:scheduled_for <= {in_1} AND NOT {paused} AND NOT {later} AND {same}))"
                 " ON CONFLICT DO NOTHING",
                 run,
                 lineage=self._lineage,
@@ -3342,19 +3417,22 @@ class SqlLedger(Database):
 
     def _why_not(self, run: LiveRun) -> Claim | None:
         """Tell why a claim changed nothing; None when the reason is gone."""
-        ((mine, taken, paused, later, same, early, running, silent),) = self._rows(
+        ((mine, taken, paused, later, same, guarded, early, running, silent),) = self._rows(
             "SELECT EXISTS"
             " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
             # The same id: another process has called the run crashed meanwhile.
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE id = :id OR (task = :key AND scheduled_for = :scheduled_for)),"
-            " {paused}, {later}, {same}, :scheduled_for > {in_1},"
+            " {paused}, {later}, {same}, {guarded}, :scheduled_for > {in_1},"
             " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE task = :key AND status = 'running' AND {silent})",
             run,
             lineage=self._lineage,
         )
+        if not guarded:
+            self.close()  # The next connection makes the indexes, or says why it cannot.
+            return None
         verdict = _verdict(run, mine=mine, taken=taken, paused=paused, early=early, later=later)
         if verdict is None and run.scheduled_for and not same:
             return Claim.LOST
@@ -3574,6 +3652,15 @@ class SqliteLedger(SqlLedger):
     SHIFTED = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '{}')"
     WHOLE = "substr({0}, 1, instr({0} || '@', '@') - 1)"
     INSTANT = "TEXT"
+    BEGIN = "BEGIN IMMEDIATE"
+    PARTS = """
+        SELECT made.name, part.name
+            FROM sqlite_master AS made, pragma_table_info(made.name) AS part
+            WHERE made.type = 'table' AND made.name LIKE 'housekeeper%'
+        UNION ALL
+        SELECT tbl_name, CASE WHEN sql LIKE 'CREATE UNIQUE%' THEN 'UNIQUE ' ELSE '' END || name
+            FROM sqlite_master WHERE type = 'index' AND name LIKE 'housekeeper%'"""
+    GUARDED = f"(SELECT COUNT(*) FROM sqlite_master WHERE name IN {UNIQUE}) = 2"
     # Held while a file is made and connected to, so that no thread connects before it is closed.
     connecting = threading.Lock()
     TOGETHER = 50  # statements in one transaction: other processes wait meanwhile
@@ -3591,6 +3678,7 @@ class SqliteLedger(SqlLedger):
         self._file: tuple[int, int] | None = None  # device and inode of the connected file
         self._place = ""  # its real path
         self._log: tuple[int, int] | None = None  # the same of its write-ahead log
+        self._replaced = False  # what was at its path when the connection was last used
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
@@ -3613,16 +3701,16 @@ class SqliteLedger(SqlLedger):
             return error.strerror or str(error)
         return str(error) if isinstance(error, sqlite3.Error) else None
 
-    def _connect(self, until: float, *, prepare: bool = True) -> sqlite3.Connection:
-        with SqliteLedger.connecting:
-            # Made before SQLite makes it, so that no other user can ever read it.  Only if it is
-            # missing: closing a file drops all locks of this process on it, and without them
-            # another process removes the log that SQLite still writes to
-            # (sqlite.org/howtocorrupt.html, 2.2).
-            place = os.path.realpath(self.path)
-            if self._file is None:
-                with contextlib.suppress(FileExistsError):
-                    os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    def _refuses(self, error: BaseException) -> bool:
+        return isinstance(error, sqlite3.IntegrityError) or "Cannot add" in str(error)
+
+    def _connect(self, until: float) -> sqlite3.Connection:
+        place = os.path.realpath(self.path)
+        with SqliteLedger.connecting, contextlib.ExitStack() as making:
+            if self._replaced or _size_of(place) <= 0:
+                folder = os.path.dirname(place)
+                alone = making.enter_context(_one_process_in(folder, self._clock, until))
+                self._make_file(place, alone=alone)
             file = _identity_of(self.path)
             if file is None:
                 raise FileNotFoundError(
@@ -3635,40 +3723,51 @@ class SqliteLedger(SqlLedger):
                 isolation_level=None,
                 check_same_thread=False,
             )
-        try:
-            self._prepare(connection, until)
-        except BaseException:
-            connection.close()
-            raise
-        self._file, self._place, self._waits = file, place, -1.0
+            try:
+                # Retried, because many processes at once fail despite the timeout.
+                switch = functools.partial(connection.execute, "PRAGMA journal_mode = WAL")
+                _retry(switch, self._clock, until)
+                # NORMAL forgets claims on power loss: ticks whose claims are forgotten run twice.
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # Makes the log.
+            except BaseException:
+                connection.close()
+                raise
+        self._file, self._place, self._waits, self._replaced = file, place, -1.0, False
         self._log = _identity_of(f"{place}-wal")
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
-        _switch_to_wal(connection, self._clock, until)
-        # NORMAL forgets claims on power loss, and a tick whose claim is forgotten runs twice.
-        connection.execute("PRAGMA synchronous = FULL")
-        made = "SELECT name FROM sqlite_master WHERE name LIKE 'housekeeper%'"
-        names = {name for (name,) in connection.execute(made)}
-        version: int | None = None
-        if {"housekeeper_meta", "housekeeper_runs"} <= names:
-            sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
-            version = self._version_of(connection.execute(sql).fetchone())
-        if version == SCHEMA_VERSION and len(names) >= SCHEMA.count("CREATE"):
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in self._script(version).split(";"):
-            try:
-                connection.execute(statement)
-            except sqlite3.OperationalError as error:
-                # Another process brings the tables up to date, or the version was deleted.
-                if "duplicate column" not in str(error):
-                    raise
-        connection.execute("COMMIT")
+    def _make_file(self, place: str, *, alone: bool) -> None:
+        """Make the file where there was none, and another in the place of one that was emptied.
+
+        Before SQLite makes it, so that no other user can ever read it.  Only then: closing a file
+        drops all locks of this process on it, and without them another process removes the log
+        that SQLite still writes to (sqlite.org/howtocorrupt.html, 2.2).
+        """
+        size, log, index = _size_of(place), f"{place}-wal", f"{place}-shm"
+        old, before = [], None
+        # If a link was redirected, other processes may still use the old file.
+        if self._replaced and place == self._place and _identity_of(log) in (None, self._log):
+            old = [log, index]  # SQLite would read the old file's log into the new one.
+        if size == 0 and alone:
+            # Those who have it open keep their locks on it until they look.
+            old, before = [log, index, place], os.stat(place)
+        for name in old:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        if before is not None or (size < 0 and self._file is None):
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if before is not None:
+            with contextlib.suppress(OSError):
+                os.chmod(place, stat.S_IMODE(before.st_mode))
+                os.chown(place, -1, before.st_gid)
 
     def _disconnect(self) -> None:
-        if self._connection is not None and _identity_of(self.path) != self._file:
-            # Closing it would delete the log of whatever file has its name now.
+        other = _identity_of(self.path) != self._file or _size_of(self.path) == 0
+        if self._connection is not None and other:
+            # Closing it would delete the log of whatever file has its name now, or write pages
+            # from its own log into one that was emptied.
             _abandoned.append(self._connection)
             self._connection = None
         super()._disconnect()
@@ -3687,27 +3786,22 @@ class SqliteLedger(SqlLedger):
         return cursor.fetchall(), cursor.rowcount
 
     def _look_at_file(self) -> None:
-        """Raise OSError when the connection's file was deleted, replaced or emptied.
+        """Raise OSError when the connection's file or its log was deleted, replaced or emptied.
 
-        The next connection is to the file that has the name now.  The old file's log is deleted
-        first, because SQLite would read it into the new file.
+        The next connection is to the file that has the name now.
         """
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
             raise FileNotFoundError("its file is gone") from None
-        if (status.st_dev, status.st_ino) == self._file and status.st_size > 0:
+        kept = (status.st_dev, status.st_ino) == self._file and status.st_size > 0
+        if kept and _identity_of(f"{self._place}-wal") == self._log:
             return
-        self.replaced_at = self._clock.now()
-        log, index = f"{self._place}-wal", f"{self._place}-shm"
-        with _one_process_in(os.path.dirname(self._place)):
-            # If a link was redirected, other processes may still use the old file.
-            replaced = os.path.realpath(self.path) == self._place
-            if replaced and self._log is not None and _identity_of(log) == self._log:
-                for name in (log, index):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(name)
-        raise OSError("its file was replaced")
+        if kept:  # What is in the log is put into the file.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint")
+        self._replaced, self.replaced_at = True, self._clock.now()
+        raise OSError("its file or its log was replaced")
 
     # Writes.  A commit waits for the disk, and other writes arrive meanwhile: the first of them
     # puts all that wait into one transaction.  Each statement is still a separate step, but a
@@ -3778,18 +3872,28 @@ def _identity_of(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _size_of(path: str) -> int:
+    """Return a file's size, or -1 when there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
 @contextlib.contextmanager
-def _one_process_in(folder: str) -> Iterator[None]:
-    """Admit one process at a time to what was left in a folder."""
+def _one_process_in(folder: str, clock: Clock, until: float) -> Iterator[bool]:
+    """Admit one process at a time to the files of a folder; yield False where that cannot be."""
     try:
         import fcntl
-    except ImportError:  # Windows, where an open file cannot be replaced.
-        yield
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows, where an open file cannot be replaced.
+        yield False
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        lock = functools.partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _retry(lock, clock, until)
+        yield True
     finally:
         os.close(descriptor)
 
@@ -3806,14 +3910,15 @@ def _is_busy(reason: str) -> bool:
     return "locked" in reason or "busy" in reason
 
 
-def _switch_to_wal(connection: sqlite3.Connection, clock: Clock, until: float) -> None:
-    """Switch to write-ahead logging; retry, as many processes at once fail despite the timeout."""
+def _retry(work: Action, clock: Clock, until: float) -> None:
+    """Do what another process may be in the way of, as soon as it is not."""
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            work()
             return
-        except sqlite3.OperationalError as error:
-            if not _is_busy(str(error)) or clock.monotonic() > until:
+        except (BlockingIOError, sqlite3.OperationalError) as error:
+            busy = isinstance(error, BlockingIOError) or _is_busy(str(error))
+            if not busy or clock.monotonic() > until:
                 raise
             clock.wait(threading.Event(), 0.02)
 
@@ -3831,7 +3936,21 @@ class PostgresLedger(SqlLedger):
     WHOLE = "split_part({0}, '@', 1)"
     INSTANT = "TIMESTAMPTZ"
     VALUE = r"%(\1)s"
-    SCHEMA_LOCK = 0x686F757365  # any number, the same in all processes
+    # Any number, the same in all processes.
+    BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({0x686F757365})"
+    PARTS = f"""
+        WITH made AS (
+            SELECT name, to_regclass(name) AS oid FROM unnest(ARRAY{list(TABLES)}) AS name
+        )
+        SELECT name, attname FROM made JOIN pg_attribute ON attrelid = made.oid
+            WHERE attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT name, CASE WHEN indisunique THEN 'UNIQUE ' ELSE '' END || relname
+            FROM made JOIN pg_index ON indrelid = made.oid
+            JOIN pg_class ON pg_class.oid = indexrelid WHERE indisvalid"""
+    GUARDED = f"""(SELECT COUNT(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE indrelid = to_regclass('housekeeper_runs') AND indisunique AND indisvalid
+        AND relname IN {UNIQUE}) = 2"""
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
@@ -3855,15 +3974,19 @@ class PostgresLedger(SqlLedger):
 
     def exists(self) -> bool:
         with self._turn() as until:
-            found = self._on_connection(until, lambda: self._version(until), prepare=False)
-        return found is not None
+            find = functools.partial(self._found, until)
+            return bool(self._on_connection(until, find, prepare=False))
 
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
             return None
         return first_line(error)
 
-    def _connect(self, until: float, *, prepare: bool = True) -> Any:
+    def _refuses(self, error: BaseException) -> bool:
+        # A right, a schema, or the rows that are there.
+        return str(getattr(error, "pgcode", ""))[:2] in ("42", "3F", "23")
+
+    def _connect(self, until: float) -> Any:
         addresses = _addresses_of(self._parameters, self._clock, until)
         connection = self._driver.connect(
             **{**self._parameters, **addresses},
@@ -3877,8 +4000,6 @@ class PostgresLedger(SqlLedger):
             ((isolation,),), _ = self._statement("SHOW transaction_isolation", None, until)
             if isolation != "read committed":
                 self._prefix = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
-            if prepare:
-                self._make_tables(until)
         except BaseException:
             self._connection = None
             connection.close()
@@ -3910,39 +4031,6 @@ class PostgresLedger(SqlLedger):
                 left = until - self._clock.monotonic()
                 if left <= 0 or not selector.select(left):
                     raise TimeoutError("it did not answer in time")
-
-    def _version(self, until: float) -> int | None:
-        """Return the version of the tables; None when some are missing."""
-        tables = (f"to_regclass('{name}') IS NOT NULL" for name in TABLES)
-        (found,), _ = self._statement(f"SELECT {', '.join(tables)}", None, until)
-        if not (
-            found[TABLES.index("housekeeper_meta")] and found[TABLES.index("housekeeper_runs")]
-        ):
-            return None
-        sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
-        version = self._version_of(next(iter(self._statement(sql, None, until)[0]), None))
-        return version if version == 1 or all(found) else None
-
-    def _make_tables(self, until: float) -> None:
-        """Make the tables when they are missing, one process at a time.
-
-        Raises ConfigurationError with the statements when the role may not make them.
-        """
-        version = self._version(until)
-        if version == SCHEMA_VERSION:
-            return
-        script = self._script(version).replace("ADD COLUMN", "ADD COLUMN IF NOT EXISTS")
-        errors = self._driver.errors
-        try:
-            # One message is one transaction.
-            lock = f"SELECT pg_advisory_xact_lock({self.SCHEMA_LOCK});"
-            self._statement(lock + script, None, until)
-        except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
-            raise ConfigurationError(
-                f"ledger {self.url}: its role may not make tables ({first_line(error)}); have the"
-                " database's administrator run what follows, and GRANT SELECT, INSERT, UPDATE,"
-                f" DELETE on the {len(TABLES)} tables to the role:\n{script}"
-            ) from error
 
     def _instant(self, value: Any) -> datetime | None:
         return cast(datetime, value).astimezone(UTC) if value else None
@@ -7234,6 +7322,7 @@ class Upkeep:
         pause = BEAT_EVERY
         try:
             if not self._closed:
+                self._ledger.open()  # What its tables lack is made, or told.
                 self._beat_runner()
                 self.look_for_crashed()
                 self._compare_schedules()

@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -258,6 +259,16 @@ def tables_emptied(place: Place) -> None:
     connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
     for name in hk.TABLES:
         connection.execute(f"DELETE FROM {name}")
+    connection.close()
+
+
+def change(place: Place, sql: str) -> None:
+    """Do something to a ledger's tables by hand."""
+    if place.server is not None:
+        place.execute(sql)
+        return
+    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
+    connection.executescript(sql)
     connection.close()
 
 
@@ -599,13 +610,203 @@ def test_runners_that_were_not_seen_for_90_days_are_deleted(shared_url: str) -> 
     ledger.close()
 
 
+# What the tables lack.
+
+
+def open_ledger(place: Place) -> Any:
+    ledger = hk.ledger_from_url(place.url, Path("/"), hk.SystemClock())
+    ledger.open()
+    return ledger
+
+
+def is_whole(ledger: Any) -> bool:
+    return not ledger._lacking(ledger._found(time.monotonic() + 5.0))
+
+
+ONCE = ["housekeeper_runs_one_per_tick", "housekeeper_runs_one_running"]
+LOSSES = [
+    *(
+        f"DROP INDEX {part.split()[-1]}"
+        for (_, part), kind in hk.PARTS.items()
+        if "_runs_" in part
+    ),
+    *(f"ALTER TABLE {table} RENAME TO set_aside" for table in hk.TABLES if "runs" not in table),
+    "DROP TABLE housekeeper_runs",
+    "ALTER TABLE housekeeper_tasks DROP COLUMN entered_by",
+    "ALTER TABLE housekeeper_runs DROP COLUMN process_group",
+    "ALTER TABLE housekeeper_runs DROP COLUMN output; ALTER TABLE housekeeper_runs DROP note",
+    "DELETE FROM housekeeper_meta",
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.partition(";")[0])
+def test_what_the_tables_lack_is_made_when_the_ledger_is_opened(shared: Place, loss: str) -> None:
+    ledger = open_ledger(shared)
+    claimed = by_hand()
+    assert ledger.claim(claimed) is Claim.MINE
+    change(shared, loss)
+    ledger.open()  # by the same connection, as with each beat
+    assert is_whole(ledger)
+    assert ledger.claim(by_hand("/other")) is Claim.MINE
+    assert len(ledger.runs()) == 1 + (
+        "TABLE housekeeper_runs" not in loss or "DROP COLUMN" in loss
+    )
+    change(shared, "DROP TABLE IF EXISTS set_aside")
+    ledger.close()
+
+
+@pytest.mark.parametrize("index", ONCE)
+def test_no_claim_is_won_without_the_indexes_that_make_it_the_only_one(
+    shared: Place, index: str
+) -> None:
+    first, second = open_ledger(shared), open_ledger(shared)
+    entries = [hk.Entry("/work", "* * * * * *", "UTC")]
+    tick = hk.SystemClock().now().replace(microsecond=0)
+    runs = []
+    for ledger in (first, second):
+        ledger.register(entries)
+        runs.append(by_hand("/work"))
+        runs[-1].reason, runs[-1].scheduled_for = hk.Reason.SCHEDULE, tick
+    change(shared, f"DROP INDEX {index}")
+    assert first.claim(runs[0]) is Claim.MINE
+    assert is_whole(first)
+    assert second.claim(runs[1]) is Claim.TAKEN
+    # Rows that are there twice: the index cannot be made.
+    status, tick_ = ("'succeeded'", "scheduled_for") if index == ONCE[0] else ("status", "NULL")
+    change(
+        shared,
+        f"DROP INDEX {index}; INSERT INTO housekeeper_runs"
+        " (id, task, reason, status, runner, scheduled_for)"
+        f" SELECT 'twice', task, reason, {status}, runner, {tick_} FROM housekeeper_runs",
+    )
+    with pytest.raises(LedgerUnavailable, match=f"lacks housekeeper_runs.UNIQUE {index}"):
+        first.claim(by_hand("/other"))
+    with pytest.raises(ConfigurationError, match="which cannot be made"):
+        second.open()
+    change(shared, "DELETE FROM housekeeper_runs WHERE id = 'twice'")
+    assert first.claim(by_hand("/other")) is Claim.MINE
+    for ledger in (first, second):
+        ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("change_it", "change_back"),
+    [
+        (
+            "ALTER TABLE housekeeper_runs RENAME TO aside",
+            "ALTER TABLE aside RENAME TO housekeeper_runs",
+        ),
+        (
+            f"DROP INDEX {ONCE[0]}; CREATE INDEX {ONCE[0]} ON housekeeper_runs (task)",
+            f"DROP INDEX {ONCE[0]}",
+        ),
+    ],
+    ids=["a table that was renamed keeps them", "not unique"],
+)
+def test_an_index_of_the_same_name_that_is_another_is_told_and_nothing_is_made(
+    shared: Place, change_it: str, change_back: str
+) -> None:
+    ledger = open_ledger(shared)
+    assert ledger.claim(by_hand()) is Claim.MINE
+    change(shared, change_it)
+    with pytest.raises(ConfigurationError, match="an index of that name is another"):
+        ledger.open()
+    with pytest.raises(LedgerUnavailable, match=f"lacks .*{ONCE[0]}"):
+        ledger.claim(by_hand("/other"))
+    change(shared, change_back)
+    assert ledger.claim(by_hand("/other")) is Claim.MINE
+    assert len(ledger.runs()) == 2
+    ledger.close()
+
+
+IDLE = """
+import sys
+from pathlib import Path
+import housekeeper as hk
+ledger = hk.ledger_from_url(sys.argv[1], Path("/"), hk.SystemClock())
+ledger.open()
+for word in sys.stdin:
+    with hk.ledger_calls_within(2.0):
+        print(ledger.pause(word.strip()), flush=True)
+"""
+
+
+@contextmanager
+def idle_process(place: Place) -> Iterator[Callable[[str], None]]:
+    """Run a process that has the ledger open, and pauses a task when it is told to."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IDLE, place.url],
+        env=environment(PYTHONPATH=str(Path(hk.__file__).parent)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def pause(key: str) -> None:
+            process.stdin.write(f"{key}\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            assert process.stdout.readline() == "True\n"  # type: ignore[union-attr]
+
+        yield pause
+
+
+@pytest.mark.parametrize("first", ["the idle one", "this one", "a new one"])
+def test_an_emptied_file_is_replaced_at_once_whoever_has_it_open(
+    sqlite_place: Place, first: str
+) -> None:
+    ledger = open_ledger(sqlite_place)
+    for number in range(400):
+        assert ledger.claim(by_hand(f"/{number}")) is Claim.MINE
+    with idle_process(sqlite_place) as pause:
+        pause("/before")
+        # What is in the log alone is no whole file.
+        ledger._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        pause("/since")
+        sqlite_place.path.chmod(0o660)
+        truncated(sqlite_place)
+        with hk.ledger_calls_within(2.0):
+            if first == "the idle one":
+                pause("/idle")
+            if first == "a new one":
+                open_ledger(sqlite_place).close()
+            assert ledger.pause("/this")
+        if first != "the idle one":
+            pause("/idle")
+        assert {key for key, each in ledger.standings("").items() if each.paused_at} == {
+            "/this",
+            "/idle",
+        }
+    assert ledger._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert sqlite_place.path.stat().st_mode & 0o777 == 0o660
+    ledger.close()
+
+
+def test_a_log_that_is_deleted_under_running_processes_loses_nothing(sqlite_place: Place) -> None:
+    ledger = open_ledger(sqlite_place)
+    with idle_process(sqlite_place) as pause:
+        pause("/before")
+        sqlite_place.files[1].unlink()
+        assert ledger.pause("/this")
+        pause("/idle")
+        assert set(ledger.standings("")) == {"/before", "/this", "/idle"}
+        assert ledger.replaced_at is not None
+    assert ledger._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    ledger.close()
+
+
 def is_back(ledger: hk.Ledger) -> bool:
     with contextlib.suppress(LedgerUnavailable):
         return bool(ledger.now())
     return False
 
 
-@pytest.mark.parametrize("happens", [truncated, tables_dropped, tables_emptied])
+def runs_dropped(place: Place) -> None:
+    change(place, "DROP TABLE housekeeper_runs")
+
+
+@pytest.mark.parametrize("happens", [truncated, tables_dropped, tables_emptied, runs_dropped])
 def test_a_tick_whose_row_was_lost_is_not_claimed_once_more(shared: Place, happens: Any) -> None:
     tick = hk.SystemClock().now().replace(microsecond=0)
     first, second = (hk.ledger_from_url(shared.url, Path("/"), hk.SystemClock()) for _ in "ab")

@@ -1284,6 +1284,8 @@ def test_a_write_lock_held_elsewhere_ends_the_first_call_within_its_limit(
     path: Path, file: hk.Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hk, "CALL_LIMIT", 3.0)
+    with sqlite3.connect(path) as other:  # An empty file would be replaced.
+        other.execute("PRAGMA user_version = 1")
     with write_locked(path):
         began = time.monotonic()
         with hk.ledger_calls_within(1.0), pytest.raises(LedgerUnavailable, match="locked"):
