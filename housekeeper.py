@@ -2542,7 +2542,6 @@ class Ledger(Protocol):
         within: str = "",
         *,
         id: str = "",
-        running: bool = False,
         tick_from: datetime | None = None,
         status: Status | None = None,
         before: str = "",
@@ -2552,21 +2551,25 @@ class Ledger(Protocol):
 
         `before` is the id of a run, and leaves those made before it; `status` leaves those of one
         status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
-        unless by id or tick.
+        unless by id or tick, or while they run.
         """
 
     def lasts(self, within: str) -> dict[str, Lasts]:
         """Return how the last runs of registered tasks went, by key."""
 
-    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
         """Delete a task's rows that ended before `old`, and those beyond 1,000; return how many.
 
         Runs and other rows are counted separately.  Rows that ended after `young` are kept, and so
-        is the newest row with a tick, because late ticks are counted from it.
+        is the newest row with a tick, because late ticks are counted from it; but when the key's
+        host is `gone`, that row goes too, and with the last one the task's entry.
         """
 
     def beat_runner(self, row: RunnerRow) -> None:
-        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new."""
+        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new.
+
+        One whose row was read, and so is another, has stopped with its last beat.
+        """
 
     def runners(self, namespace: str) -> list[RunnerRow]:
         """Return the runners of the last 90 days, the most recently seen first."""
@@ -2827,7 +2830,6 @@ class MemoryLedger:
         within: str = "",
         *,
         id: str = "",
-        running: bool = False,
         tick_from: datetime | None = None,
         status: Status | None = None,
         before: str = "",
@@ -2840,15 +2842,16 @@ class MemoryLedger:
             if id and id in self._rows and is_within(self._rows[id].key, within):
                 found.append(self._rows[id])
             for task in tasks:
-                if running:
-                    found += [task.running] if task.running is not None else []
-                elif tick_from is not None:
+                if tick_from is not None:
                     start = bisect.bisect_left(task.ticks, tick_from, key=_tick_of)
                     found += task.ticks[start:][:most]
                 else:
-                    rows = (row for row in reversed(task.rows) if status in (None, row.status))
+                    running = status is Status.RUNNING
+                    ran = [task.running] if running and task.running else reversed(task.rows)
+                    rows = (row for row in ran if status in (None, row.status))
                     past = (row for row in rows if not before or row.id < before)
-                    found += itertools.islice((row for row in past if _is_present(row, now)), most)
+                    seen = (row for row in past if running or _is_present(row, now))
+                    found += itertools.islice(seen, most)
             order = _tick_of if tick_from is not None else lambda row: row.id
             found.sort(key=order, reverse=tick_from is None)
             return [replace(row) for row in found[:most]]
@@ -2860,34 +2863,36 @@ class MemoryLedger:
                 key: _lasts_of(task.rows, now) for key, task in tasks if task.since is not None
             }
 
-    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
         with self._lock:
             task, now = self._tasks[key], self.now()
             seen: Counter[bool] = Counter()
-            gone: set[str] = set()
-            newest = task.newest_until(now + AHEAD * SECOND)
+            left, newest = self._rows, task.newest_until(now + AHEAD * SECOND)
+            before = len(left)
             for row in reversed(task.rows):
                 tick, ended = row.scheduled_for, row.finished_at
                 never_ran = row.status in (Status.SKIPPED, Status.MISSED)
                 seen[never_ran] += _is_present(row, now)
                 counted_from = tick is not None and (newest is None or tick >= newest)
-                if ended is None or ended >= young or counted_from:
+                if ended is None or ended >= young or (counted_from and not gone):
                     continue
                 if ended < old or seen[never_ran] > KEEP_ROWS:
-                    gone.add(row.id)
-            for run_id in gone:
-                del self._rows[run_id]
-            if gone:
-                task.rows = [row for row in task.rows if row.id not in gone]
-                task.ticks = [row for row in task.ticks if row.id not in gone]
-            return len(gone)
+                    del left[row.id]
+            if len(left) < before:
+                task.rows = [row for row in task.rows if row.id in left]
+                task.ticks = [row for row in task.ticks if row.id in left]
+            if gone and not task.rows and task.since and task.since < old:
+                del self._tasks[key]
+            return before - len(left)
 
     def beat_runner(self, row: RunnerRow) -> None:
         with self._lock:
             known, now = self._runners.get(row.runner, row), self.now()
-            begun, ended = row.started_at or known.started_at or now, row.stopped_at and now
-            entered = replace(row, started_at=begun, beat_at=now, stopped_at=ended)
-            self._runners[row.runner] = entered
+            begun, beat = row.started_at or known.started_at or now, row.beat_at or now
+            ended = row.stopped_at and beat
+            self._runners[row.runner] = replace(
+                row, started_at=begun, beat_at=beat, stopped_at=ended
+            )
 
     def runners(self, namespace: str) -> list[RunnerRow]:
         with self._lock:
@@ -3505,24 +3510,24 @@ class SqlLedger(Database):
         within: str = "",
         *,
         id: str = "",
-        running: bool = False,
         tick_from: datetime | None = None,
         status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
         which, order = f"status = '{status.value}'" if status else "1 = 1", "ORDER BY id DESC"
-        if running or status is Status.RUNNING:
-            # Asked to sort by the id itself, SQLite walks all rows (2 s for a million).
-            which, order = "status = 'running'", "ORDER BY id || '' DESC"
         if id:
             which = "id = :id"
         elif tick_from is not None:
             which, order = "scheduled_for >= :tick_from", "ORDER BY scheduled_for"
-        elif not running:
+        elif status is Status.RUNNING:
+            # Asked to sort by the id itself, SQLite walks all rows (2 s for a million).
+            order = "ORDER BY id || '' DESC"
+        else:
             # A task's own rows are found by its key, those of all tasks by what they became.
-            rare = status not in (None, Status.RUNNING, Status.SUCCEEDED) and within[-1:] in "/@"
-            which += " AND {rare}" * rare + " AND id < :before" * bool(before) + " AND {present}"
+            rare = status not in (None, Status.SUCCEEDED) and within[-1:] in "/@"
+            which += " AND {rare}" * rare + " AND {present}"
+        which += " AND id < :before" * bool(before)
         rows = self._rows(
             f"SELECT {', '.join(RUN_COLUMNS)} FROM housekeeper_runs"
             f" WHERE {_where('task', within)} AND {which} {order} {'LIMIT :limit' * bool(limit)}",
@@ -3575,17 +3580,19 @@ class SqlLedger(Database):
 
     # Retention and runners.
 
-    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
         never, ran = "{never_ran}", "NOT {never_ran}"
         nth = (
             "(SELECT id FROM housekeeper_runs WHERE task = :key AND %s AND {present}"
             " ORDER BY id DESC LIMIT 1 OFFSET :keep)"
         )
-        return self._write(
+        newest = (
+            " AND (scheduled_for IS NULL OR scheduled_for < (SELECT MAX(scheduled_for)"
+            " FROM housekeeper_runs WHERE task = :key AND scheduled_for <= {in_1}))"
+        )
+        number = self._write(
             "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
-            " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
-            " (SELECT MAX(scheduled_for) FROM housekeeper_runs"
-            " WHERE task = :key AND scheduled_for <= {in_1}))"
+            f" AND finished_at < :young{'' if gone else newest}"
             f" AND (finished_at < :old OR {never} AND id <= {nth % never}"
             f" OR {ran} AND id <= {nth % ran})",
             key=key,
@@ -3593,12 +3600,22 @@ class SqlLedger(Database):
             young=young,
             old=old,
         )
+        if gone:
+            self._write(
+                "DELETE FROM housekeeper_tasks WHERE name = :key AND since < :old AND NOT EXISTS"
+                " (SELECT 1 FROM housekeeper_runs WHERE task = :key)",
+                key=key,
+                old=old,
+            )
+        return number
 
     def beat_runner(self, row: RunnerRow) -> None:
-        instants = {"started_at": "{now}", "beat_at": "{now}"}
-        instants["stopped_at"] = "{now}" if row.stopped_at else "NULL"
+        beat = ":beat_at" if row.beat_at else "{now}"
+        instants = {"started_at": "{now}", "beat_at": beat}
+        instants["stopped_at"] = beat if row.stopped_at else "NULL"
         values = ", ".join(instants.get(name, f":{name}") for name in RUNNER_COLUMNS)
-        again = ["beat_at", "stopped_at", "problems", *["started_at"] * bool(row.started_at)]
+        again = ["beat_at", "stopped_at", "problems"]
+        again += ["started_at"] * bool(row.started_at and not row.beat_at)
         self._write(
             f"INSERT INTO housekeeper_runners ({', '.join(RUNNER_COLUMNS)}) VALUES ({values})"
             " ON CONFLICT (runner) DO UPDATE SET "
@@ -3707,11 +3724,11 @@ class SqliteLedger(SqlLedger):
     def _connect(self, until: float) -> sqlite3.Connection:
         place = os.path.realpath(self.path)
         with SqliteLedger.connecting, contextlib.ExitStack() as making:
-            if self._replaced or _size_of(place) <= 0:
+            if self._replaced or _file_at(place)[1] <= 0:
                 folder = os.path.dirname(place)
                 alone = making.enter_context(_one_process_in(folder, self._clock, until))
                 self._make_file(place, alone=alone)
-            file = _identity_of(self.path)
+            file, _ = _file_at(self.path)
             if file is None:
                 raise FileNotFoundError(
                     "its file is gone; put it back, or restart the process, which makes a new one"
@@ -3734,7 +3751,7 @@ class SqliteLedger(SqlLedger):
                 connection.close()
                 raise
         self._file, self._place, self._waits, self._replaced = file, place, -1.0, False
-        self._log = _identity_of(f"{place}-wal")
+        self._log, _ = _file_at(f"{place}-wal")
         return connection
 
     def _make_file(self, place: str, *, alone: bool) -> None:
@@ -3744,10 +3761,10 @@ class SqliteLedger(SqlLedger):
         drops all locks of this process on it, and without them another process removes the log
         that SQLite still writes to (sqlite.org/howtocorrupt.html, 2.2).
         """
-        size, log, index = _size_of(place), f"{place}-wal", f"{place}-shm"
+        (_, size), log, index = _file_at(place), f"{place}-wal", f"{place}-shm"
         old, before = [], None
         # If a link was redirected, other processes may still use the old file.
-        if self._replaced and place == self._place and _identity_of(log) in (None, self._log):
+        if self._replaced and place == self._place and _file_at(log)[0] in (None, self._log):
             old = [log, index]  # SQLite would read the old file's log into the new one.
         if size == 0 and alone:
             # Those who have it open keep their locks on it until they look.
@@ -3764,8 +3781,8 @@ class SqliteLedger(SqlLedger):
                 os.chown(place, -1, before.st_gid)
 
     def _disconnect(self) -> None:
-        other = _identity_of(self.path) != self._file or _size_of(self.path) == 0
-        if self._connection is not None and other:
+        file, size = _file_at(self.path)
+        if self._connection is not None and (file != self._file or size == 0):
             # Closing it would delete the log of whatever file has its name now, or write pages
             # from its own log into one that was emptied.
             _abandoned.append(self._connection)
@@ -3795,7 +3812,7 @@ class SqliteLedger(SqlLedger):
         except FileNotFoundError:
             raise FileNotFoundError("its file is gone") from None
         kept = (status.st_dev, status.st_ino) == self._file and status.st_size > 0
-        if kept and _identity_of(f"{self._place}-wal") == self._log:
+        if kept and _file_at(f"{self._place}-wal")[0] == self._log:
             return
         if kept:  # What is in the log is put into the file.
             with contextlib.suppress(sqlite3.Error):
@@ -3863,21 +3880,13 @@ class SqliteLedger(SqlLedger):
         return datetime.fromisoformat(value[:-1]).replace(tzinfo=UTC) if value else None
 
 
-def _identity_of(path: str) -> tuple[int, int] | None:
-    """Return a file's device and inode, or None when there is no such file."""
+def _file_at(path: str) -> tuple[tuple[int, int] | None, int]:
+    """Return a file's device and inode, and its size; None and -1 when there is no such file."""
     try:
-        status = os.stat(path)
+        found = os.stat(path)
     except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _size_of(path: str) -> int:
-    """Return a file's size, or -1 when there is no such file."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
+        return None, -1
+    return (found.st_dev, found.st_ino), found.st_size
 
 
 @contextlib.contextmanager
@@ -5185,7 +5194,7 @@ def lives_here(row: RunnerRow) -> bool:
 def was_there(row: RunnerRow, instant: datetime) -> bool:
     """Tell whether a runner was at work at an instant, judging by its beats."""
     begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
-    end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
+    end = row.stopped_at or beat + (0.0 if is_dead(row) else SEEN_WITHIN) * SECOND
     return begun <= instant and (instant <= end or lives_here(row))
 
 
@@ -6504,7 +6513,7 @@ class Claims:
         """Record and log a lost claim; return False when the obstacle is gone."""
         tick, beside, note = run.scheduled_for, "", verdict.value
         if verdict is Claim.OVERLAPPED:
-            other = first_of(self._ledger.runs(registration.key, running=True))
+            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
             if other is None or self.bury_if_dead(other):
                 return False
             beside, note = other.id, f"the run {other.id} was still going on"
@@ -7091,7 +7100,7 @@ class Runner(Steps):
                 self._enter_live(hold, run)
                 return
             self.on_blocked()
-            other = first_of(self._ledger.runs(registration.key, running=True))
+            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
             if other is not None and not self.claims.bury_if_dead(other):
                 break
         raise AlreadyRunning(run.task, other)
@@ -7420,9 +7429,9 @@ class Upkeep:
         # In this order: a claim that was confirmed meanwhile is among the live.
         unsure = [each.unsure for each in self._roster.all()]
         known = {run.id for run in unsure if run is not None} | set(self._runner.live)
-        others = [run for run in self._ledger.runs(running=True) if run.id not in known]
+        others = [run for run in self._ledger.runs(status=Status.RUNNING) if run.id not in known]
         self._silent = {run.id: self._silent[run.id] for run in others if run.id in self._silent}
-        dead = self._dead_runners() if others else set()
+        dead = self._dead_runners({run.runner for run in others})
         orphans = [run for run in others if run.runner in dead]
         for run in others:
             if run.runner not in dead:
@@ -7440,9 +7449,17 @@ class Upkeep:
             with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
                 self.look_for_crashed()
 
-    def _dead_runners(self) -> set[str]:
-        rows = self._ledger.runners(self._settings.namespace)
-        return {row.runner for row in rows if is_dead(row)}
+    def _dead_runners(self, suspects: set[str]) -> set[str]:
+        """Return which of the runners are dead, and record with which beat dead ones stopped."""
+        dead = set[str]()
+        for row in self._ledger.runners(self._settings.namespace):
+            # Once it has stopped, its process is looked for only when it left a run behind.
+            if (row.stopped_at is None or row.runner in suspects) and is_dead(row):
+                dead.add(row.runner)
+                if row.stopped_at is None:
+                    row.stopped_at = row.beat_at
+                    self._ledger.beat_runner(row)
+        return dead
 
     def bury_if_dead(self, run: Run) -> bool:
         """Record a run as crashed when its process is known not to run it; tell whether it is.
@@ -7451,7 +7468,8 @@ class Upkeep:
         ledger put back from a backup, has ended.
         """
         mine = run.runner == self._runner.name
-        dead = run.id not in self._runner.live and (mine or run.runner in self._dead_runners())
+        gone = mine or run.runner in self._dead_runners({run.runner})
+        dead = run.id not in self._runner.live and gone
         if dead:
             self._bury(run)
         return dead
@@ -7498,32 +7516,31 @@ class Upkeep:
         """Delete old rows if the clock is known to be right, and plan the next time."""
         pause = PRUNE_AGAIN
         try:
-            now = self._ledger.now()
-            rows = self._ledger.runners(self._settings.namespace)
+            now, namespace = self._ledger.now(), self._settings.namespace
             # A clock that is ten years ahead for an hour must not delete ten years.
-            if any(_is_steady(row, now) for row in rows):
+            if any(_is_steady(row, now) for row in self._ledger.runners(namespace)):
                 pause = self._ledger.PRUNE_EVERY
                 self._ledger.prune_runners(now - timedelta(days=KEEP_DAYS))
+                hosts = {row.host for row in self._ledger.runners(namespace)}
                 # Includes tasks that are no longer registered, and hosts that are gone.
-                keys = dict.fromkeys(
-                    self._ledger.standings(f"{self._settings.namespace}/"), math.inf
-                )
+                keys = dict.fromkeys(self._ledger.standings(f"{namespace}/"), math.inf)
                 keys |= {each.key: each.task.grace for each in self._roster.all()}
-                self._prune_next(list(keys.items()), now)
+                self._prune_next(list(keys.items()), hosts, now)
         except LedgerUnavailable as error:
             logger.warning("Old rows could not be deleted: %s", error)
         finally:
             self._timer.after(pause, self._backlog.soon, self._prune)
 
-    def _prune_next(self, left: list[tuple[str, float]], now: datetime) -> None:
+    def _prune_next(self, left: list[tuple[str, float]], hosts: set[str], now: datetime) -> None:
         """Prune one task, and let heartbeats have the thread before the next one."""
         if left and not self._closed:
             key, grace = left.pop()
             old = now - timedelta(days=KEEP_DAYS)
             young = max(old, now - timedelta(seconds=min(grace, 1e9)))
+            gone = key != whole_of(key) and key.partition("@")[2] not in hosts
             with contextlib.suppress(LedgerUnavailable):
-                self._ledger.prune(key, young=young, old=old)
-            self._backlog.soon(self._prune_next, left, now)
+                self._ledger.prune(key, young=young, old=old, gone=gone)
+            self._backlog.soon(self._prune_next, left, hosts, now)
 
     def close(self) -> None:
         """Stop the rounds, and record that the runner stops."""
@@ -7809,7 +7826,9 @@ class Reports:
     def _seen(self, registrations: Sequence[Registration]) -> Seen:
         one = len(registrations) == 1
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
-        running = [run for each in withins for run in self._ledger.runs(each, running=True)]
+        running = [
+            run for each in withins for run in self._ledger.runs(each, status=Status.RUNNING)
+        ]
         standings = _of_all(self._ledger.standings, withins)
         lasts = _of_all(self._ledger.lasts, withins)
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
@@ -7931,7 +7950,7 @@ class Reports:
                 told.say(f"The task was paused at {told.at(paused)}, {until}: nothing was due.")
                 return
         standing = self._ledger.standings(key).get(key)
-        running = first_of(self._ledger.runs(key, running=True))
+        running = first_of(self._ledger.runs(key, status=Status.RUNNING))
         rows = self._ledger.runners(self._settings.namespace)
         if standing and (conflict := conflict_of(registration.task.name, trigger, standing)):
             told.say(conflict)
@@ -7985,7 +8004,7 @@ class Reports:
         now = self._clock.now() - skew * SECOND
         if abs(skew) > SKEW:
             report.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
-        running = self._ledger.runs(self._prefix, running=True)
+        running = self._ledger.runs(self._prefix, status=Status.RUNNING)
         rows = self._ledger.runners(self._settings.namespace)
         report.tell_runners(rows, now)
         report.warnings += [
@@ -8564,7 +8583,7 @@ class Housekeeper(Life):
             self._runner.stop_run(mine, Status.CANCELLED, note, insist=False)
         asked: Run | None = mine
         for within in _withins_of(registration.key):
-            for other in self.ledger.runs(within, running=True):
+            for other in self.ledger.runs(within, status=Status.RUNNING):
                 if mine is None or other.id != mine.id:
                     self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
                     asked = asked or first_of(self.ledger.runs(id=other.id))

@@ -566,7 +566,7 @@ def test_a_ledger_of_0_1_0_is_brought_up_to_date_with_all_that_is_in_it(old_url:
     rows = ledger.runs("/sweep")
     assert [row.status for row in rows] == [Status.SUCCEEDED, failed, Status.SUCCEEDED]
     assert (rows[0].reason, rows[1].note) == (by_hand_, "ValueError: no such file")
-    (running,) = ledger.runs(running=True)
+    (running,) = ledger.runs(status=hk.Status.RUNNING)
     assert (running.key, running.progress_made) == ("/report@beta", hk.Progress(3, 7, "rows"))
     assert ledger.crash(running, "its runner is gone")
     standings = ledger.standings("/")
