@@ -8275,9 +8275,10 @@ class Life:
             return True
 
     def _open_ledger(self) -> bool:
-        """Tell whether the ledger can be used now."""
+        """Tell whether the ledger can be used now; the application waits 2 s for it at most."""
         try:
-            self.ledger.open()
+            with ledger_calls_within(HEALTH_LIMIT):
+                self.ledger.open()
         except (LedgerUnavailable, ConfigurationError) as error:
             logger.error(
                 "Ledger %s cannot be used now, and will be tried again; create_housekeeper(ledger"
