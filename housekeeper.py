@@ -2988,9 +2988,11 @@ INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)
     ON CONFLICT DO NOTHING;
 """
 # Where the runs were lost, ticks count from now, and nobody claims those of before (Claim.LOST).
+# They may be back meanwhile: their table was renamed.
 RUNS_LOST = """
-UPDATE housekeeper_tasks SET since = {now};
-DELETE FROM housekeeper_meta WHERE name = 'identity';
+UPDATE housekeeper_tasks SET since = {now} WHERE NOT EXISTS (SELECT 1 FROM housekeeper_runs);
+DELETE FROM housekeeper_meta
+    WHERE name = 'identity' AND NOT EXISTS (SELECT 1 FROM housekeeper_runs);
 """
 TABLES = tuple(f"housekeeper_{name}" for name in ("meta", "tasks", "pauses", "runs", "runners"))
 # The columns of each table with their types, its indexes, and the version of all.

@@ -58,6 +58,27 @@ class Place:
         assert self.server is not None
         return self.server.execute(sql, self.database)
 
+    def change(self, sql: str) -> None:
+        """Do something to its tables by hand."""
+        if self.server is not None:
+            self.execute(sql)
+            return
+        connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None)
+        connection.executescript(f"BEGIN IMMEDIATE; {sql}; COMMIT")
+        connection.close()
+
+    def limited(self) -> str:
+        """Make the tables, and a role that may use them; return its URL."""
+        role = f"limited_{self.database}"
+        self.execute(f"CREATE ROLE {role} LOGIN")
+        self.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+        ledger = hk.ledger_from_url(self.url, Path("/"), hk.SystemClock())
+        ledger.open()
+        ledger.close()
+        self.execute(f"GRANT ALL ON {TABLES} TO {role}")
+        self.url = self.url.replace("postgres:@", f"{role}:@", 1)
+        return self.url
+
     def end_sessions(self) -> None:
         self.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -200,12 +221,7 @@ def test_postgres_gets_over(make: Any, ticks: Ticks, postgres_place: Place, stat
 def test_postgres_gets_over_rights_that_are_revoked(
     make: Any, ticks: Ticks, postgres_place: Place
 ) -> None:
-    role = f"limited_{postgres_place.database}"
-    postgres_place.execute(f"CREATE ROLE {role} LOGIN")
-    postgres_place.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
-    hk.ledger_from_url(postgres_place.url, Path("/"), hk.SystemClock()).open()
-    postgres_place.execute(f"GRANT ALL ON {TABLES} TO {role}")
-    postgres_place.url = postgres_place.url.replace("postgres:@", f"{role}:@", 1)
+    postgres_place.limited()
     assert_gets_over(make, ticks, postgres_place, rights_revoked)
 
 
@@ -242,34 +258,11 @@ def replaced_by_a_backup(place: Place) -> None:
 
 
 def tables_dropped(place: Place) -> None:
-    if place.server is not None:
-        place.execute(f"DROP TABLE {TABLES}")
-        return
-    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
-    tables = "; ".join(f"DROP TABLE {name}" for name in hk.TABLES)
-    connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT")
-    connection.close()
+    place.change("; ".join(f"DROP TABLE {name}" for name in hk.TABLES))
 
 
 def tables_emptied(place: Place) -> None:
-    if place.server is not None:
-        place.execute(f"TRUNCATE {TABLES}")
-        place.end_sessions()
-        return
-    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
-    for name in hk.TABLES:
-        connection.execute(f"DELETE FROM {name}")
-    connection.close()
-
-
-def change(place: Place, sql: str) -> None:
-    """Do something to a ledger's tables by hand."""
-    if place.server is not None:
-        place.execute(sql)
-        return
-    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
-    connection.executescript(sql)
-    connection.close()
+    place.change("; ".join(f"DELETE FROM {name}" for name in hk.TABLES))
 
 
 def assert_goes_on(make: Any, ticks: Ticks, place: Place, happens: Any) -> None:
@@ -648,14 +641,14 @@ def test_what_the_tables_lack_is_made_when_the_ledger_is_opened(shared: Place, l
     ledger = open_ledger(shared)
     claimed = by_hand()
     assert ledger.claim(claimed) is Claim.MINE
-    change(shared, loss)
+    shared.change(loss)
     ledger.open()  # by the same connection, as with each beat
     assert is_whole(ledger)
     assert ledger.claim(by_hand("/other")) is Claim.MINE
     assert len(ledger.runs()) == 1 + (
         "TABLE housekeeper_runs" not in loss or "DROP COLUMN" in loss
     )
-    change(shared, "DROP TABLE IF EXISTS set_aside")
+    shared.change("DROP TABLE IF EXISTS set_aside")
     ledger.close()
 
 
@@ -671,14 +664,13 @@ def test_no_claim_is_won_without_the_indexes_that_make_it_the_only_one(
         ledger.register(entries)
         runs.append(by_hand("/work"))
         runs[-1].reason, runs[-1].scheduled_for = hk.Reason.SCHEDULE, tick
-    change(shared, f"DROP INDEX {index}")
+    shared.change(f"DROP INDEX {index}")
     assert first.claim(runs[0]) is Claim.MINE
     assert is_whole(first)
     assert second.claim(runs[1]) is Claim.TAKEN
     # Rows that are there twice: the index cannot be made.
     status, tick_ = ("'succeeded'", "scheduled_for") if index == ONCE[0] else ("status", "NULL")
-    change(
-        shared,
+    shared.change(
         f"DROP INDEX {index}; INSERT INTO housekeeper_runs"
         " (id, task, reason, status, runner, scheduled_for)"
         f" SELECT 'twice', task, reason, {status}, runner, {tick_} FROM housekeeper_runs",
@@ -687,7 +679,7 @@ def test_no_claim_is_won_without_the_indexes_that_make_it_the_only_one(
         first.claim(by_hand("/other"))
     with pytest.raises(ConfigurationError, match="which cannot be made"):
         second.open()
-    change(shared, "DELETE FROM housekeeper_runs WHERE id = 'twice'")
+    shared.change("DELETE FROM housekeeper_runs WHERE id = 'twice'")
     assert first.claim(by_hand("/other")) is Claim.MINE
     for ledger in (first, second):
         ledger.close()
@@ -712,14 +704,34 @@ def test_an_index_of_the_same_name_that_is_another_is_told_and_nothing_is_made(
 ) -> None:
     ledger = open_ledger(shared)
     assert ledger.claim(by_hand()) is Claim.MINE
-    change(shared, change_it)
+    shared.change(change_it)
     with pytest.raises(ConfigurationError, match="an index of that name is another"):
         ledger.open()
     with pytest.raises(LedgerUnavailable, match=f"lacks .*{ONCE[0]}"):
         ledger.claim(by_hand("/other"))
-    change(shared, change_back)
+    shared.change(change_back)
     assert ledger.claim(by_hand("/other")) is Claim.MINE
     assert len(ledger.runs()) == 2
+    ledger.close()
+
+
+def test_runs_that_are_back_before_their_table_is_made_anew_were_not_lost(
+    shared: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger(shared)
+    entries = [hk.Entry("/work", "* * * * * *", "UTC")]
+    before = ledger.register(entries), ledger.identity()
+    assert ledger.claim(by_hand("/work")) is Claim.MINE
+    found, answers = ledger._found, [True, True]  # as read while the table had another name
+
+    def without_runs(until: float) -> set[tuple[str, str]]:
+        gone = "housekeeper_runs" if answers and answers.pop() else ""
+        return {each for each in found(until) if each[0] != gone}
+
+    monkeypatch.setattr(ledger, "_found", without_runs)
+    ledger.open()
+    assert answers == []
+    assert (ledger.register(entries), ledger.identity()) == before
     ledger.close()
 
 
@@ -807,7 +819,7 @@ def is_back(ledger: hk.Ledger) -> bool:
 
 
 def runs_dropped(place: Place) -> None:
-    change(place, "DROP TABLE housekeeper_runs")
+    place.change("DROP TABLE housekeeper_runs")
 
 
 @pytest.mark.parametrize("happens", [truncated, tables_dropped, tables_emptied, runs_dropped])
