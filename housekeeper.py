@@ -3203,7 +3203,7 @@ class Database:
             sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
             for (version,) in self._statement(sql, {}, until)[0]:
                 found.add(("housekeeper_meta", f"version {version}"))
-                if int(version) > SCHEMA_VERSION:
+                if version.isdigit() and int(version) > SCHEMA_VERSION:
                     raise ConfigurationError(
                         f"ledger {self.url} was made by a newer Housekeeper (its tables have"
                         f" version {version}, this one knows {SCHEMA_VERSION}); use that one, or"
@@ -3409,7 +3409,9 @@ class SqlLedger(Database):
             verdict = Claim.MINE if claimed else self._why_not(run)
             if verdict is not None:
                 return verdict
-        raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
+        raise LedgerUnavailable(
+            f"the ledger took no row of task {run.task!r}, for no reason in it"
+        )
 
     def _wins_startup(self, run: LiveRun) -> bool:
         won = self._write(
@@ -4008,9 +4010,15 @@ class PostgresLedger(SqlLedger):
         try:
             self._await(connection, until)
             self._connection, self._prefix = connection, ""
-            ((isolation,),), _ = self._statement("SHOW transaction_isolation", None, until)
+            asked = "SELECT current_setting('transaction_isolation'), pg_backend_pid()"
+            ((isolation, pid),), _ = self._statement(asked, None, until)
             if isolation != "read committed":
                 self._prefix = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
+            if pid == connection.get_backend_pid():
+                # What was given up does not wait for a lock for ever, one session after the other.
+                # Not behind PgBouncer: there the application gets this session next, as it was.
+                milliseconds = int(CALL_LIMIT * 1000) + 1000
+                self._statement(f"SET statement_timeout = {milliseconds}", None, until)
         except BaseException:
             self._connection = None
             connection.close()

@@ -90,6 +90,12 @@ class Place:
         return [self.path, *(Path(f"{self.path}-{end}") for end in ("wal", "shm"))]
 
 
+def open_ledger(place: Place) -> Any:
+    ledger = hk.ledger_from_url(place.url, Path("/"), hk.SystemClock())
+    ledger.open()
+    return ledger
+
+
 @pytest.fixture
 def sqlite_place(tmp_path: Path) -> Place:
     folder = tmp_path / "folder"
@@ -338,6 +344,27 @@ def test_a_connection_that_was_closed_while_it_was_idle_is_noticed_by_nobody(
         call()
         assert housekeeper.list_tasks()[0]["source"] == "ledger"
     assert housekeeper.ledger.failures == 0
+
+
+def test_calls_that_were_given_up_leave_no_sessions_that_wait_for_a_lock(
+    postgres_place: Place, postgres_server: PostgresServer
+) -> None:
+    import psycopg2
+
+    ledger = open_ledger(postgres_place)
+    with contextlib.closing(psycopg2.connect(postgres_place.url)) as other:
+        other.cursor().execute(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE")
+        for number in range(3):
+            with hk.ledger_calls_within(0.3), pytest.raises(LedgerUnavailable):
+                ledger.claim(by_hand(f"/{number}"))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            f" AND datname = '{postgres_place.database}'"
+        )
+        assert postgres_server.execute(waiting) != [(0,)]
+        eventually(lambda: postgres_server.execute(waiting) == [(0,)], "an end of the waiting")
+    assert ledger.runs() == []
+    ledger.close()
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
@@ -610,12 +637,6 @@ def test_runners_that_were_not_seen_for_90_days_are_deleted(shared_url: str) -> 
 # What the tables lack.
 
 
-def open_ledger(place: Place) -> Any:
-    ledger = hk.ledger_from_url(place.url, Path("/"), hk.SystemClock())
-    ledger.open()
-    return ledger
-
-
 def is_whole(ledger: Any) -> bool:
     return not ledger._lacking(ledger._found(time.monotonic() + 5.0))
 
@@ -633,6 +654,7 @@ LOSSES = [
     "ALTER TABLE housekeeper_runs DROP COLUMN process_group",
     "ALTER TABLE housekeeper_runs DROP COLUMN output; ALTER TABLE housekeeper_runs DROP note",
     "DELETE FROM housekeeper_meta",
+    "UPDATE housekeeper_meta SET value = 'two' WHERE name = 'schema'",
 ]
 
 
