@@ -2334,7 +2334,6 @@ AHEAD = 1  # seconds that a tick may be ahead of the ledger's clock
 # for the ledger: enough for a disk or a nearby server.  Obstacles count only at the tick.
 LEAD = timedelta(milliseconds=5)
 KEEP_ROWS, KEEP_DAYS = 1000, 90
-LISTED_PAUSES = 100
 BEAT_EVERY = 60.0  # seconds between two beats of a runner
 SEEN_WITHIN = 150.0  # seconds since the last beat within which a runner is alive
 
@@ -2731,7 +2730,7 @@ class MemoryLedger:
         with self._lock:
             task = self._tasks[key]
             open_one = [(task.paused_at, None)] if task.paused_at is not None else []
-            return [*open_one, *task.pauses[: -LISTED_PAUSES - 1 : -1]]
+            return [*open_one, *reversed(task.pauses)]
 
     def claim(self, run: LiveRun) -> Claim:
         with self._lock:
@@ -3070,27 +3069,12 @@ class Database:
 
     # What a dialect provides.
 
-    def _connect(self, until: float) -> Any:
-        """Return a new connection."""
-        raise NotImplementedError
-
-    def _statement(
-        self, sql: str, values: Mapping[str, object] | None, until: float
-    ) -> tuple[list[Any], int]:
-        """Run one statement on the kept connection; return its rows and how many it touched."""
-        raise NotImplementedError
-
-    def _failure(self, error: BaseException) -> str | None:
-        """Return a database error's text in one line; None for any other error."""
-        raise NotImplementedError
-
-    def _refuses(self, error: BaseException) -> bool:
-        """Tell whether an error says that a part of a table cannot be made."""
-        raise NotImplementedError
-
-    def _instant(self, value: Any) -> datetime | None:
-        """Return a stored instant as an aware datetime in UTC."""
-        raise NotImplementedError
+    _connect: Callable[[float], Any]  # a new connection
+    # Runs one statement on the kept connection; returns its rows and how many it touched.
+    _statement: Callable[[str, Mapping[str, object] | None, float], tuple[list[Any], int]]
+    _failure: Callable[[BaseException], str | None]  # its text in a line, if it is the database's
+    _refuses: Callable[[BaseException], bool]  # whether a part of a table cannot be made
+    _instant: Callable[[Any], datetime | None]  # a stored instant, aware and in UTC
 
     # Statements.
 
@@ -3113,9 +3097,6 @@ class Database:
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
-
-    def _unavailable(self, error: BaseException) -> LedgerUnavailable:
-        return LedgerUnavailable(f"ledger {self.url}: {mask_secrets(str(self._failure(error)))}")
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():
@@ -3155,10 +3136,12 @@ class Database:
                 return work()
             except BaseException as error:
                 self._disconnect()
-                if self._failure(error) is None:
+                if (reason := self._failure(error)) is None:
                     raise
                 if is_last or self._clock.monotonic() >= until:
-                    raise self._unavailable(error) from error
+                    raise LedgerUnavailable(
+                        f"ledger {self.url}: {mask_secrets(reason)}"
+                    ) from error
         raise AssertionError("unreachable")
 
     def _persist(
@@ -3381,11 +3364,10 @@ class SqlLedger(Database):
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
         rows = self._rows(
             "SELECT paused_at, NULL FROM housekeeper_tasks"
-            " WHERE name = :key AND paused_at IS NOT NULL"
-            " UNION ALL SELECT * FROM (SELECT paused_at, resumed_at FROM housekeeper_pauses"
-            " WHERE task = :key ORDER BY paused_at DESC LIMIT :most) AS past",
+            " WHERE name = :key AND paused_at IS NOT NULL UNION ALL"
+            " SELECT paused_at, resumed_at FROM housekeeper_pauses WHERE task = :key"
+            " ORDER BY 1 DESC",
             key=key,
-            most=LISTED_PAUSES,
         )
         found = [(self._instant(paused), self._instant(resumed)) for paused, resumed in rows]
         return [(paused, resumed) for paused, resumed in found if paused is not None]
@@ -4033,7 +4015,13 @@ class PostgresLedger(SqlLedger):
         try:
             self._await(self._connection, until)
         except self._driver.DataError:  # Such as a character that LATIN1 lacks.
-            cursor.execute(self._prefix + sql, _in_ascii(values))
+            plain = {
+                name: each.encode("ascii", "backslashreplace").decode()
+                if isinstance(each, str)
+                else each
+                for name, each in (values or {}).items()
+            }
+            cursor.execute(self._prefix + sql, plain)
             self._await(self._connection, until)
         return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
@@ -4053,15 +4041,6 @@ class PostgresLedger(SqlLedger):
 
     def _instant(self, value: Any) -> datetime | None:
         return cast(datetime, value).astimezone(UTC) if value else None
-
-
-def _in_ascii(values: Mapping[str, object] | None) -> dict[str, object]:
-    return {
-        name: str.encode(each, "ascii", "backslashreplace").decode()
-        if isinstance(each, str)
-        else each
-        for name, each in (values or {}).items()
-    }
 
 
 def _well_formed(url: str) -> str:
