@@ -433,7 +433,10 @@ except hk.LedgerUnavailable as error:
 embedded = hk.create_housekeeper(ledger="postgresql://shop@db.shop.internal/shop", tasks_dir=None)
 began = time.monotonic()
 embedded.initialize()
-print(json.dumps([said, took, time.monotonic() - began, max(gaps)]))
+started = time.monotonic() - began
+status = embedded.health()["status"]
+asked = time.monotonic() - began - started
+print(json.dumps([said, took, started, max(gaps), status, asked]))
 os._exit(0)
 """
 
@@ -453,10 +456,12 @@ def test_a_silent_name_server_stops_neither_a_call_nor_the_other_threads(tmp_pat
         timeout=60,
     )
     assert asked.stdout, asked.stderr
-    said, took, started, gap = json.loads(asked.stdout)
+    said, took, started, gap, status, answered = json.loads(asked.stdout)
     assert "no name server told the address of 'db.shop.internal'" in said
     assert took < 5.0
     assert started < 5.0, "an application waits 2 s for its ledger"
+    assert status == "critical"
+    assert answered < 5.0, "health answers within 2 s"
     assert gap < 1.0
 
 
