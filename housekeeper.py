@@ -3680,7 +3680,8 @@ class SqliteLedger(SqlLedger):
         self._pending: list[PendingWrite] = []
         self._file: tuple[int, int] | None = None  # device and inode of the connected file
         self._place = ""  # its real path
-        self._log: tuple[int, int] | None = None  # the same of its write-ahead log
+        # The same of its write-ahead log, and of the index of that.
+        self._logs: tuple[tuple[int, int] | None, ...] = ()
         self._replaced = False  # what was at its path when the connection was last used
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
@@ -3737,8 +3738,11 @@ class SqliteLedger(SqlLedger):
                 connection.close()
                 raise
         self._file, self._place, self._waits, self._replaced = file, place, -1.0, False
-        self._log, _ = _file_at(f"{place}-wal")
+        self._logs = self._logs_now()
         return connection
+
+    def _logs_now(self) -> tuple[tuple[int, int] | None, ...]:
+        return _file_at(f"{self._place}-wal")[0], _file_at(f"{self._place}-shm")[0]
 
     def _make_file(self, place: str, *, alone: bool) -> None:
         """Make the file where there was none, and another in the place of one that was emptied.
@@ -3750,7 +3754,7 @@ class SqliteLedger(SqlLedger):
         (_, size), log, index = _file_at(place), f"{place}-wal", f"{place}-shm"
         old, before = [], None
         # If a link was redirected, other processes may still use the old file.
-        if self._replaced and place == self._place and _file_at(log)[0] in (None, self._log):
+        if self._replaced and place == self._place and _file_at(log)[0] in (None, self._logs[0]):
             old = [log, index]  # SQLite would read the old file's log into the new one.
         if size == 0 and alone:
             # Those who have it open keep their locks on it until they look.
@@ -3798,12 +3802,15 @@ class SqliteLedger(SqlLedger):
         except FileNotFoundError:
             raise FileNotFoundError("its file is gone") from None
         kept = (status.st_dev, status.st_ino) == self._file and status.st_size > 0
-        if kept and _file_at(f"{self._place}-wal")[0] == self._log:
+        logs = self._logs_now()
+        if kept and logs == self._logs:
             return
-        if kept:  # What is in the log is put into the file.
-            with contextlib.suppress(sqlite3.Error):
+        if kept and logs[1] == self._logs[1]:
+            # Without the log, and with its index, nobody else can use the file.
+            with contextlib.suppress(sqlite3.Error, OSError):
                 self._connection.execute("PRAGMA wal_checkpoint")
-        self._replaced, self.replaced_at = True, self._clock.now()
+                os.unlink(f"{self._place}-shm")
+        self._replaced, self.replaced_at = not kept, self._clock.now()
         raise OSError("its file or its log was replaced")
 
     # Writes.  A commit waits for the disk, and other writes arrive meanwhile: the first of them

@@ -826,15 +826,33 @@ def test_an_emptied_file_is_replaced_at_once_whoever_has_it_open(
     ledger.close()
 
 
-def test_a_log_that_is_deleted_under_running_processes_loses_nothing(sqlite_place: Place) -> None:
+@pytest.mark.parametrize("first", ["the idle one", "this one", "a new one"])
+@pytest.mark.parametrize("gone", [[1], [2], [1, 2]], ids=["wal", "shm", "both"])
+def test_a_log_or_its_index_that_is_deleted_does_not_part_the_processes(
+    sqlite_place: Place, gone: list[int], first: str
+) -> None:
     ledger = open_ledger(sqlite_place)
     with idle_process(sqlite_place) as pause:
         pause("/before")
-        sqlite_place.files[1].unlink()
+        for number in gone:
+            sqlite_place.files[number].unlink()
+        new = hk.ledger_from_url(sqlite_place.url, Path("/"), hk.SystemClock())
+        if first == "the idle one":
+            pause("/idle")
+        elif first == "a new one" and gone == [1]:
+            with pytest.raises(ConfigurationError, match="disk I/O error"):
+                new.open()  # It can be used when another one has put in order what is left.
+        elif first == "a new one":
+            # Of its own process, because within one the connections share the index.
+            with idle_process(sqlite_place) as pause_too:
+                pause_too("/new")
         assert ledger.pause("/this")
-        pause("/idle")
-        assert set(ledger.standings("")) == {"/before", "/this", "/idle"}
+        if first != "the idle one":
+            pause("/idle")
+        kept = {"/this", "/idle"} | ({"/new"} if first == "a new one" and gone != [1] else set())
+        assert kept <= set(ledger.standings("")) == set(new.standings(""))
         assert ledger.replaced_at is not None
+        new.close()
     assert ledger._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     ledger.close()
 
