@@ -1,7 +1,8 @@
 """What may happen to a ledger while it is used; each is provoked for real, and comes to its end.
 
 Whatever it is: no tick is run twice, none is lost without a row as long as the rows are there, and
-within 30 s of the end the ticks go on by themselves.
+within 30 s of the end the ticks go on by themselves.  test_told.py asks what is told meanwhile, and
+how two schedulers get over it.
 """
 
 from __future__ import annotations
@@ -189,48 +190,6 @@ def rights_revoked(place: Place) -> Iterator[None]:
     place.execute(f"GRANT ALL ON {TABLES} TO {role}")
 
 
-def assert_gets_over(make: Any, ticks: Ticks, place: Place, state: Any) -> None:
-    """Assert that ticks are neither doubled nor lost by a state, and go on after its end."""
-    housekeeper = make(ticks.task(), ledger=place.url)
-    ticks.wait_for_more(2)
-    with state(place):
-        failed = len(ticks.failed)
-        eventually(lambda: len(ticks.failed) > failed, "a claim that fails")
-        seen, failures = len(ticks.seen), housekeeper.ledger.failures
-        eventually(lambda: housekeeper.ledger.failures > failures + 3, "more calls that fail")
-        assert len(ticks.seen) <= seen + 1, "something was run unclaimed"
-    ticks.wait_for_more(2)
-    rows = settled(housekeeper)
-    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
-    assert_ran_once(ticks.seen, rows)
-    assert {row.status for row in rows} <= {Status.SUCCEEDED, Status.SKIPPED, Status.MISSED}
-
-
-@pytest.mark.parametrize("state", [folder_gone, moved_away])
-def test_sqlite_gets_over(make: Any, ticks: Ticks, sqlite_place: Place, state: Any) -> None:
-    assert_gets_over(make, ticks, sqlite_place, state)
-
-
-@needs_root
-def test_sqlite_gets_over_a_disk_that_is_full(
-    make: Any, ticks: Ticks, sqlite_place: Place
-) -> None:
-    with small_disk(sqlite_place):
-        assert_gets_over(make, ticks, sqlite_place, full_disk)
-
-
-@pytest.mark.parametrize("state", [read_only, renamed_database])
-def test_postgres_gets_over(make: Any, ticks: Ticks, postgres_place: Place, state: Any) -> None:
-    assert_gets_over(make, ticks, postgres_place, state)
-
-
-def test_postgres_gets_over_rights_that_are_revoked(
-    make: Any, ticks: Ticks, postgres_place: Place
-) -> None:
-    postgres_place.limited()
-    assert_gets_over(make, ticks, postgres_place, rights_revoked)
-
-
 @needs_root
 def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_starting_and_is_got_over(
     make: Any, ticks: Ticks, sqlite_place: Place
@@ -269,38 +228,6 @@ def tables_dropped(place: Place) -> None:
 
 def tables_emptied(place: Place) -> None:
     place.change("; ".join(f"DELETE FROM {name}" for name in hk.TABLES))
-
-
-def assert_goes_on(make: Any, ticks: Ticks, place: Place, happens: Any) -> None:
-    crew = [make(ticks.task(), ledger=place.url) for _ in range(2)]
-    ticks.wait_for_more(2)
-    happens(place)
-    ticks.wait_for_more(4)
-    crew.append(make(ticks.task(), ledger=place.url))  # which comes to the new state
-    ticks.wait_for_more(2)
-    for housekeeper in crew[1:]:
-        settled(housekeeper)
-    rows = settled(crew[0])
-    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
-    assert len(set(ticks.seen)) == len(ticks.seen), "a tick was run twice"
-    if place.server is None:
-        connection = sqlite3.connect(place.path)
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        connection.close()
-
-
-@pytest.mark.parametrize(
-    "happens", [truncated, replaced_by_a_backup, tables_dropped, tables_emptied]
-)
-def test_sqlite_goes_on_when(make: Any, ticks: Ticks, sqlite_place: Place, happens: Any) -> None:
-    assert_goes_on(make, ticks, sqlite_place, happens)
-
-
-@pytest.mark.parametrize("happens", [tables_dropped, tables_emptied])
-def test_postgres_goes_on_when(
-    make: Any, ticks: Ticks, postgres_place: Place, happens: Any
-) -> None:
-    assert_goes_on(make, ticks, postgres_place, happens)
 
 
 def test_a_deleted_file_is_an_error_until_a_new_process_makes_another_and_nothing_runs_twice(
