@@ -1,8 +1,8 @@
 """What may happen to a ledger while it is used; each is provoked for real, and comes to its end.
 
 Whatever it is: no tick is run twice, none is lost without a row as long as the rows are there, and
-within 30 s of the end the ticks go on by themselves.  test_told.py asks what is told meanwhile, and
-how two schedulers get over it.
+within 30 s of the end the ticks go on by themselves.  What is told meanwhile is asked for in
+test_told.py.
 """
 
 from __future__ import annotations
