@@ -2351,7 +2351,6 @@ AHEAD = 1  # seconds that a tick may be ahead of the ledger's clock
 # for the ledger: enough for a disk or a nearby server.  Obstacles count only at the tick.
 LEAD = timedelta(milliseconds=5)
 KEEP_ROWS, KEEP_DAYS = 1000, 90
-LISTED_PAUSES = 100
 BEAT_EVERY = 60.0  # seconds between two beats of a runner
 SEEN_WITHIN = 150.0  # seconds since the last beat within which a runner is alive
 
@@ -2490,9 +2489,9 @@ class Ledger(Protocol):
         """Tell whether there is a ledger to read, without making one."""
 
     def open(self) -> None:
-        """Connect, and make what is missing.
+        """Connect, and make what the tables lack.
 
-        Raises ConfigurationError when the place itself cannot be used.
+        Raises ConfigurationError when the place cannot be used, or what is missing not be made.
         """
 
     def close(self) -> None:
@@ -2559,7 +2558,6 @@ class Ledger(Protocol):
         within: str = "",
         *,
         id: str = "",
-        running: bool = False,
         tick_from: datetime | None = None,
         status: Status | None = None,
         before: str = "",
@@ -2569,21 +2567,25 @@ class Ledger(Protocol):
 
         `before` is the id of a run, and leaves those made before it; `status` leaves those of one
         status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
-        unless by id or tick.
+        unless by id or tick, or while they run.
         """
 
     def lasts(self, within: str) -> dict[str, Lasts]:
         """Return how the last runs of registered tasks went, by key."""
 
-    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
         """Delete a task's rows that ended before `old`, and those beyond 1,000; return how many.
 
         Runs and other rows are counted separately.  Rows that ended after `young` are kept, and so
-        is the newest row with a tick, because late ticks are counted from it.
+        is the newest row with a tick, because late ticks are counted from it; but when the key's
+        host is `gone`, that row goes too, and with the last one the task's entry.
         """
 
     def beat_runner(self, row: RunnerRow) -> None:
-        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new."""
+        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new.
+
+        One whose row was read, and so is another, has stopped with its last beat.
+        """
 
     def runners(self, namespace: str) -> list[RunnerRow]:
         """Return the runners of the last 90 days, the most recently seen first."""
@@ -2745,7 +2747,7 @@ class MemoryLedger:
         with self._lock:
             task = self._tasks[key]
             open_one = [(task.paused_at, None)] if task.paused_at is not None else []
-            return [*open_one, *task.pauses[: -LISTED_PAUSES - 1 : -1]]
+            return [*open_one, *reversed(task.pauses)]
 
     def claim(self, run: LiveRun) -> Claim:
         with self._lock:
@@ -2844,7 +2846,6 @@ class MemoryLedger:
         within: str = "",
         *,
         id: str = "",
-        running: bool = False,
         tick_from: datetime | None = None,
         status: Status | None = None,
         before: str = "",
@@ -2857,15 +2858,16 @@ class MemoryLedger:
             if id and id in self._rows and is_within(self._rows[id].key, within):
                 found.append(self._rows[id])
             for task in tasks:
-                if running:
-                    found += [task.running] if task.running is not None else []
-                elif tick_from is not None:
+                if tick_from is not None:
                     start = bisect.bisect_left(task.ticks, tick_from, key=_tick_of)
                     found += task.ticks[start:][:most]
                 else:
-                    rows = (row for row in reversed(task.rows) if status in (None, row.status))
+                    running = status is Status.RUNNING
+                    ran = [task.running] if running and task.running else reversed(task.rows)
+                    rows = (row for row in ran if status in (None, row.status))
                     past = (row for row in rows if not before or row.id < before)
-                    found += itertools.islice((row for row in past if _is_present(row, now)), most)
+                    seen = (row for row in past if running or _is_present(row, now))
+                    found += itertools.islice(seen, most)
             order = _tick_of if tick_from is not None else lambda row: row.id
             found.sort(key=order, reverse=tick_from is None)
             return [replace(row) for row in found[:most]]
@@ -2877,34 +2879,36 @@ class MemoryLedger:
                 key: _lasts_of(task.rows, now) for key, task in tasks if task.since is not None
             }
 
-    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
         with self._lock:
             task, now = self._tasks[key], self.now()
             seen: Counter[bool] = Counter()
-            gone: set[str] = set()
-            newest = task.newest_until(now + AHEAD * SECOND)
+            left, newest = self._rows, task.newest_until(now + AHEAD * SECOND)
+            before = len(left)
             for row in reversed(task.rows):
                 tick, ended = row.scheduled_for, row.finished_at
                 never_ran = row.status in (Status.SKIPPED, Status.MISSED)
                 seen[never_ran] += _is_present(row, now)
                 counted_from = tick is not None and (newest is None or tick >= newest)
-                if ended is None or ended >= young or counted_from:
+                if ended is None or ended >= young or (counted_from and not gone):
                     continue
                 if ended < old or seen[never_ran] > KEEP_ROWS:
-                    gone.add(row.id)
-            for run_id in gone:
-                del self._rows[run_id]
-            if gone:
-                task.rows = [row for row in task.rows if row.id not in gone]
-                task.ticks = [row for row in task.ticks if row.id not in gone]
-            return len(gone)
+                    del left[row.id]
+            if len(left) < before:
+                task.rows = [row for row in task.rows if row.id in left]
+                task.ticks = [row for row in task.ticks if row.id in left]
+            if gone and not task.rows and task.since and task.since < old:
+                del self._tasks[key]
+            return before - len(left)
 
     def beat_runner(self, row: RunnerRow) -> None:
         with self._lock:
             known, now = self._runners.get(row.runner, row), self.now()
-            begun, ended = row.started_at or known.started_at or now, row.stopped_at and now
-            entered = replace(row, started_at=begun, beat_at=now, stopped_at=ended)
-            self._runners[row.runner] = entered
+            begun, beat = row.started_at or known.started_at or now, row.beat_at or now
+            ended = row.stopped_at and beat
+            self._runners[row.runner] = replace(
+                row, started_at=begun, beat_at=beat, stopped_at=ended
+            )
 
     def runners(self, namespace: str) -> list[RunnerRow]:
         with self._lock:
@@ -2992,16 +2996,33 @@ CREATE INDEX IF NOT EXISTS housekeeper_runs_rare
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
     ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
-# What a ledger of version 1 lacks.  From version 2 on, a pause is kept for all hosts.
+# From version 2 on, a pause is kept for all hosts.
 MIGRATION = """
-ALTER TABLE housekeeper_tasks ADD COLUMN entered_by TEXT NOT NULL DEFAULT '';
-ALTER TABLE housekeeper_runs ADD COLUMN process_group TEXT NOT NULL DEFAULT '';
 INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)
     SELECT {whole:name}, '', '', MAX(since), MIN(paused_at) FROM housekeeper_tasks
     WHERE paused_at IS NOT NULL AND {whole:name} <> name GROUP BY {whole:name}
     ON CONFLICT DO NOTHING;
 """
+# Where the runs were lost, ticks count from now, and nobody claims those of before (Claim.LOST).
+# They may be back meanwhile: their table was renamed.
+RUNS_LOST = """
+UPDATE housekeeper_tasks SET since = {now} WHERE NOT EXISTS (SELECT 1 FROM housekeeper_runs);
+DELETE FROM housekeeper_meta
+    WHERE name = 'identity' AND NOT EXISTS (SELECT 1 FROM housekeeper_runs);
+"""
 TABLES = tuple(f"housekeeper_{name}" for name in ("meta", "tasks", "pauses", "runs", "runners"))
+# The columns of each table with their types, its indexes, and the version of all.
+PARTS: dict[tuple[str, str], str] = {
+    (table, column): kind
+    for table, columns in re.findall(r"(?s)TABLE IF NOT EXISTS (\w+) \((.*?)\n?\);", SCHEMA)
+    for column, kind in re.findall(r"(\w+) ((?:TEXT|INTEGER|\{instant\})[^,]*)", columns)
+} | {
+    (table, f"{unique}{index}"): ""
+    for unique, index, table in re.findall(
+        r"CREATE (UNIQUE )?INDEX IF NOT EXISTS (\w+)\s+ON (\w+)", SCHEMA
+    )
+}
+PARTS["housekeeper_meta", f"version {SCHEMA_VERSION}"] = ""
 # The columns of a run whose names differ from its attributes.
 COLUMN_OF = {"key": "task", "progress_made": "progress", "group": "process_group"}
 RUN_FIELDS = [each.name for each in fields(Run) if each.name != "task"]
@@ -3024,6 +3045,7 @@ CONDITIONS = {
     "{later}": "EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
     " AND scheduled_for > :scheduled_for AND scheduled_for <= {now})",
 }
+UNIQUE = "('housekeeper_runs_one_per_tick', 'housekeeper_runs_one_running')"
 
 # Connections that a forked child must neither use nor close, and those whose file was replaced:
 # they stay referenced for ever.
@@ -3034,7 +3056,7 @@ class Database:
     """A connection to a database, and its statements; a dialect is a few attributes and methods.
 
     A kept connection is never trusted: a statement that fails ends it, and is tried once more on a
-    new connection, which makes missing tables.
+    new connection, which makes what the tables lack.
     """
 
     # In SQL, `{now}` is the ledger's clock, `{in_N}` or `{ago_N}` N seconds from it, `:name` a
@@ -3044,6 +3066,9 @@ class Database:
     WHOLE = ""
     INSTANT = ""
     VALUE = r":\1"
+    BEGIN = ""  # a transaction that one process at a time is in
+    PARTS = ""  # a query for the columns and valid indexes of tables, as in PARTS
+    GUARDED = ""  # a condition: the two indexes are there that let a tick, and a task, run once
 
     def __init__(self, url: str, clock: Clock) -> None:
         self.url, self.failures, self._clock = without_password(url), 0, clock
@@ -3061,29 +3086,19 @@ class Database:
 
     # What a dialect provides.
 
-    def _connect(self, until: float, *, prepare: bool = True) -> Any:
-        """Return a new connection, with all tables in place when `prepare`."""
-        raise NotImplementedError
-
-    def _statement(
-        self, sql: str, values: Mapping[str, object] | None, until: float
-    ) -> tuple[list[Any], int]:
-        """Run one statement on the kept connection; return its rows and how many it touched."""
-        raise NotImplementedError
-
-    def _failure(self, error: BaseException) -> str | None:
-        """Return a database error's text in one line; None for any other error."""
-        raise NotImplementedError
-
-    def _instant(self, value: Any) -> datetime | None:
-        """Return a stored instant as an aware datetime in UTC."""
-        raise NotImplementedError
+    _connect: Callable[[float], Any]  # a new connection
+    # Runs one statement on the kept connection; returns its rows and how many it touched.
+    _statement: Callable[[str, Mapping[str, object] | None, float], tuple[list[Any], int]]
+    _failure: Callable[[BaseException], str | None]  # its text in a line, if it is the database's
+    _refuses: Callable[[BaseException], bool]  # whether a part of a table cannot be made
+    _instant: Callable[[Any], datetime | None]  # a stored instant, aware and in UTC
 
     # Statements.
 
     def open(self) -> None:
         with self._turn() as until:
-            self._on_connection(until, lambda: None)
+            make = functools.partial(self._make_tables, until)
+            self._on_connection(until, make, prepare=False)
 
     def close(self) -> None:
         with contextlib.suppress(LedgerUnavailable), self._turn():
@@ -3099,9 +3114,6 @@ class Database:
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.close()
-
-    def _unavailable(self, error: BaseException) -> LedgerUnavailable:
-        return LedgerUnavailable(f"ledger {self.url}: {mask_secrets(str(self._failure(error)))}")
 
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():
@@ -3135,14 +3147,18 @@ class Database:
         for is_last in (False, True):
             try:
                 if self._connection is None:
-                    self._connection = self._connect(until, prepare=prepare)
+                    self._connection = self._connect(until)
+                    if prepare:
+                        self._make_tables(until)
                 return work()
             except BaseException as error:
                 self._disconnect()
-                if self._failure(error) is None:
+                if (reason := self._failure(error)) is None:
                     raise
                 if is_last or self._clock.monotonic() >= until:
-                    raise self._unavailable(error) from error
+                    raise LedgerUnavailable(
+                        f"ledger {self.url}: {mask_secrets(reason)}"
+                    ) from error
         raise AssertionError("unreachable")
 
     def _persist(
@@ -3177,20 +3193,69 @@ class Database:
             return value.value if isinstance(value, Enum) else storable(value)
         return json.dumps(value) if isinstance(value, list | Progress) else value
 
-    def _version_of(self, found: Sequence[Any] | None) -> int:
-        """Return the schema version in a row of housekeeper_meta; refuse a newer one."""
-        version = int(found[0]) if found else 1
-        if version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"ledger {self.url} was made by a newer Housekeeper (its tables have version"
-                f" {version}, this one knows {SCHEMA_VERSION}); use that one, or another ledger"
-            )
-        return version
+    # The tables.
 
-    def _script(self, version: int | None) -> str:
-        """Return the statements that make the tables, or update those of an older version."""
-        schema = SCHEMA.format(instant=self.INSTANT, version=SCHEMA_VERSION)
-        text = (MIGRATION if version == 1 else "") + schema
+    def _found(self, until: float) -> set[tuple[str, str]]:
+        """Return the columns and indexes that are there; refuse the tables of a newer version."""
+        rows, _ = self._statement(self.PARTS, {}, until)
+        found = {(str(table), str(part)) for table, part in rows}
+        if ("housekeeper_meta", "value") in found:
+            sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
+            for (version,) in self._statement(sql, {}, until)[0]:
+                found.add(("housekeeper_meta", f"version {version}"))
+                if version.isdigit() and int(version) > SCHEMA_VERSION:
+                    raise ConfigurationError(
+                        f"ledger {self.url} was made by a newer Housekeeper (its tables have"
+                        f" version {version}, this one knows {SCHEMA_VERSION}); use that one, or"
+                        " another ledger"
+                    )
+        return found
+
+    def _make_tables(self, until: float) -> None:
+        """Make what the tables lack, one process at a time.
+
+        Raises ConfigurationError, with the statements, when the database refuses.
+        """
+        if not self._lacking(self._found(until)):
+            return
+        self._statement(self.BEGIN, {}, until)
+        found = self._found(until)
+        script, reason = self._script(found), "an index of that name is another"
+        try:
+            for statement in filter(str.strip, script.split(";")):
+                self._statement(statement, {}, until)
+            found = self._found(until)
+        except Exception as error:
+            if not self._refuses(error):
+                raise
+            reason = str(self._failure(error))
+        if left := self._lacking(found):
+            raise ConfigurationError(
+                f"ledger {self.url} lacks {', '.join(left)}, which cannot be made ({reason}); have"
+                " the database's administrator run what follows, and GRANT SELECT, INSERT, UPDATE,"
+                f" DELETE on the {len(TABLES)} tables to the role:\n{script}"
+            )
+        self._statement("COMMIT", {}, until)
+
+    def _lacking(self, found: set[tuple[str, str]]) -> list[str]:
+        """Return the names of what is not among the parts that were found."""
+        tables = {table for table, _ in found}
+        lacking = [each for each in PARTS if each not in found]
+        names = (f"{table}.{part}" if table in tables else table for table, part in lacking)
+        return list(dict.fromkeys(names))
+
+    def _script(self, found: set[tuple[str, str]]) -> str:
+        """Return the statements that make what is not among the parts that were found."""
+        tables = {table for table, _ in found}
+        columns = [
+            f"ALTER TABLE {table} ADD COLUMN {part} {kind};\n"
+            for (table, part), kind in PARTS.items()
+            if kind and table in tables and (table, part) not in found
+        ]
+        lost = RUNS_LOST if "housekeeper_runs" not in tables else ""
+        made, indexed = SCHEMA.split("CREATE UNIQUE", 1)
+        text = f"{made}{''.join(columns)}{MIGRATION}{lost}CREATE UNIQUE{indexed}"
+        text = text.replace("{instant}", self.INSTANT).replace("{version}", str(SCHEMA_VERSION))
         return _in_dialect(text, self)[0]
 
 
@@ -3206,7 +3271,7 @@ def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
     def shifted(match: re.Match[str]) -> str:
         return dialect.SHIFTED.format(f"{'+' if match[1] == 'in' else '-'}{match[2]} seconds")
 
-    for name, condition in CONDITIONS.items():
+    for name, condition in {"{guarded}": dialect.GUARDED, **CONDITIONS}.items():
         sql = sql.replace(name, condition)
     sql = re.sub(r"\{whole:(:?[\w.]+)\}", lambda match: dialect.WHOLE.format(match[1]), sql)
     names = tuple(dict.fromkeys(re.findall(r":([a-z]\w*)", sql)))
@@ -3316,11 +3381,10 @@ class SqlLedger(Database):
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
         rows = self._rows(
             "SELECT paused_at, NULL FROM housekeeper_tasks"
-            " WHERE name = :key AND paused_at IS NOT NULL"
-            " UNION ALL SELECT * FROM (SELECT paused_at, resumed_at FROM housekeeper_pauses"
-            " WHERE task = :key ORDER BY paused_at DESC LIMIT :most) AS past",
+            " WHERE name = :key AND paused_at IS NOT NULL UNION ALL"
+            " SELECT paused_at, resumed_at FROM housekeeper_pauses WHERE task = :key"
+            " ORDER BY 1 DESC",
             key=key,
-            most=LISTED_PAUSES,
         )
         found = [(self._instant(paused), self._instant(resumed)) for paused, resumed in rows]
         return [(paused, resumed) for paused, resumed in found if paused is not None]
@@ -3335,8 +3399,8 @@ class SqlLedger(Database):
                 "INSERT INTO housekeeper_runs"
                 " (id, task, reason, scheduled_for, status, runner, started_at, heartbeat_at)"
                 " SELECT :id, :key, :reason, :scheduled_for, 'running', :runner, {now}, {now}"
-                " WHERE :scheduled_for IS NULL"
-                " OR (:scheduled_for <= {in_1} AND NOT {paused} AND NOT {later} AND {same})"
+                " WHERE {guarded} AND (:scheduled_for IS NULL"
+                " OR (:scheduled_for <= {in_1} AND NOT {paused} AND NOT {later} AND {same}))"
                 " ON CONFLICT DO NOTHING",
                 run,
                 lineage=self._lineage,
@@ -3344,7 +3408,9 @@ class SqlLedger(Database):
             verdict = Claim.MINE if claimed else self._why_not(run)
             if verdict is not None:
                 return verdict
-        raise LedgerUnavailable(f"the ledger's rows of task {run.task!r} kept changing")
+        raise LedgerUnavailable(
+            f"the ledger took no row of task {run.task!r}, for no reason in it"
+        )
 
     def _wins_startup(self, run: LiveRun) -> bool:
         won = self._write(
@@ -3359,19 +3425,22 @@ class SqlLedger(Database):
 
     def _why_not(self, run: LiveRun) -> Claim | None:
         """Tell why a claim changed nothing; None when the reason is gone."""
-        ((mine, taken, paused, later, same, early, running, silent),) = self._rows(
+        ((mine, taken, paused, later, same, guarded, early, running, silent),) = self._rows(
             "SELECT EXISTS"
             " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
             # The same id: another process has called the run crashed meanwhile.
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE id = :id OR (task = :key AND scheduled_for = :scheduled_for)),"
-            " {paused}, {later}, {same}, :scheduled_for > {in_1},"
+            " {paused}, {later}, {same}, {guarded}, :scheduled_for > {in_1},"
             " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
             " EXISTS (SELECT 1 FROM housekeeper_runs"
             " WHERE task = :key AND status = 'running' AND {silent})",
             run,
             lineage=self._lineage,
         )
+        if not guarded:
+            self.close()  # The next connection makes the indexes, or says why it cannot.
+            return None
         verdict = _verdict(run, mine=mine, taken=taken, paused=paused, early=early, later=later)
         if verdict is None and run.scheduled_for and not same:
             return Claim.LOST
@@ -3444,24 +3513,24 @@ class SqlLedger(Database):
         within: str = "",
         *,
         id: str = "",
-        running: bool = False,
         tick_from: datetime | None = None,
         status: Status | None = None,
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
         which, order = f"status = '{status.value}'" if status else "1 = 1", "ORDER BY id DESC"
-        if running or status is Status.RUNNING:
-            # Asked to sort by the id itself, SQLite walks all rows (2 s for a million).
-            which, order = "status = 'running'", "ORDER BY id || '' DESC"
         if id:
             which = "id = :id"
         elif tick_from is not None:
             which, order = "scheduled_for >= :tick_from", "ORDER BY scheduled_for"
-        elif not running:
+        elif status is Status.RUNNING:
+            # Asked to sort by the id itself, SQLite walks all rows (2 s for a million).
+            order = "ORDER BY id || '' DESC"
+        else:
             # A task's own rows are found by its key, those of all tasks by what they became.
-            rare = status not in (None, Status.RUNNING, Status.SUCCEEDED) and within[-1:] in "/@"
-            which += " AND {rare}" * rare + " AND id < :before" * bool(before) + " AND {present}"
+            rare = status not in (None, Status.SUCCEEDED) and within[-1:] in "/@"
+            which += " AND {rare}" * rare + " AND {present}"
+        which += " AND id < :before" * bool(before)
         rows = self._rows(
             f"SELECT {', '.join(RUN_COLUMNS)} FROM housekeeper_runs"
             f" WHERE {_where('task', within)} AND {which} {order} {'LIMIT :limit' * bool(limit)}",
@@ -3514,17 +3583,19 @@ class SqlLedger(Database):
 
     # Retention and runners.
 
-    def prune(self, key: str, *, young: datetime, old: datetime) -> int:
+    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
         never, ran = "{never_ran}", "NOT {never_ran}"
         nth = (
             "(SELECT id FROM housekeeper_runs WHERE task = :key AND %s AND {present}"
             " ORDER BY id DESC LIMIT 1 OFFSET :keep)"
         )
-        return self._write(
+        newest = (
+            " AND (scheduled_for IS NULL OR scheduled_for < (SELECT MAX(scheduled_for)"
+            " FROM housekeeper_runs WHERE task = :key AND scheduled_for <= {in_1}))"
+        )
+        number = self._write(
             "DELETE FROM housekeeper_runs WHERE task = :key AND status <> 'running'"
-            " AND finished_at < :young AND (scheduled_for IS NULL OR scheduled_for <"
-            " (SELECT MAX(scheduled_for) FROM housekeeper_runs"
-            " WHERE task = :key AND scheduled_for <= {in_1}))"
+            f" AND finished_at < :young{'' if gone else newest}"
             f" AND (finished_at < :old OR {never} AND id <= {nth % never}"
             f" OR {ran} AND id <= {nth % ran})",
             key=key,
@@ -3532,12 +3603,22 @@ class SqlLedger(Database):
             young=young,
             old=old,
         )
+        if gone:
+            self._write(
+                "DELETE FROM housekeeper_tasks WHERE name = :key AND since < :old AND NOT EXISTS"
+                " (SELECT 1 FROM housekeeper_runs WHERE task = :key)",
+                key=key,
+                old=old,
+            )
+        return number
 
     def beat_runner(self, row: RunnerRow) -> None:
-        instants = {"started_at": "{now}", "beat_at": "{now}"}
-        instants["stopped_at"] = "{now}" if row.stopped_at else "NULL"
+        beat = ":beat_at" if row.beat_at else "{now}"
+        instants = {"started_at": "{now}", "beat_at": beat}
+        instants["stopped_at"] = beat if row.stopped_at else "NULL"
         values = ", ".join(instants.get(name, f":{name}") for name in RUNNER_COLUMNS)
-        again = ["beat_at", "stopped_at", "problems", *["started_at"] * bool(row.started_at)]
+        again = ["beat_at", "stopped_at", "problems"]
+        again += ["started_at"] * bool(row.started_at and not row.beat_at)
         self._write(
             f"INSERT INTO housekeeper_runners ({', '.join(RUNNER_COLUMNS)}) VALUES ({values})"
             " ON CONFLICT (runner) DO UPDATE SET "
@@ -3591,6 +3672,15 @@ class SqliteLedger(SqlLedger):
     SHIFTED = "strftime('%Y-%m-%dT%H:%M:%f000Z', :now, '{}')"
     WHOLE = "substr({0}, 1, instr({0} || '@', '@') - 1)"
     INSTANT = "TEXT"
+    BEGIN = "BEGIN IMMEDIATE"
+    PARTS = """
+        SELECT made.name, part.name
+            FROM sqlite_master AS made, pragma_table_info(made.name) AS part
+            WHERE made.type = 'table' AND made.name LIKE 'housekeeper%'
+        UNION ALL
+        SELECT tbl_name, CASE WHEN sql LIKE 'CREATE UNIQUE%' THEN 'UNIQUE ' ELSE '' END || name
+            FROM sqlite_master WHERE type = 'index' AND name LIKE 'housekeeper%'"""
+    GUARDED = f"(SELECT COUNT(*) FROM sqlite_master WHERE name IN {UNIQUE}) = 2"
     # Held while a file is made and connected to, so that no thread connects before it is closed.
     connecting = threading.Lock()
     TOGETHER = 50  # statements in one transaction: other processes wait meanwhile
@@ -3607,7 +3697,9 @@ class SqliteLedger(SqlLedger):
         self._pending: list[PendingWrite] = []
         self._file: tuple[int, int] | None = None  # device and inode of the connected file
         self._place = ""  # its real path
-        self._log: tuple[int, int] | None = None  # the same of its write-ahead log
+        # The same of its write-ahead log, and of the index of that.
+        self._logs: tuple[tuple[int, int] | None, ...] = ()
+        self._replaced = False  # what was at its path when the connection was last used
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
     def exists(self) -> bool:
@@ -3630,17 +3722,17 @@ class SqliteLedger(SqlLedger):
             return error.strerror or str(error)
         return str(error) if isinstance(error, sqlite3.Error) else None
 
-    def _connect(self, until: float, *, prepare: bool = True) -> sqlite3.Connection:
-        with SqliteLedger.connecting:
-            # Made before SQLite makes it, so that no other user can ever read it.  Only if it is
-            # missing: closing a file drops all locks of this process on it, and without them
-            # another process removes the log that SQLite still writes to
-            # (sqlite.org/howtocorrupt.html, 2.2).
-            place = os.path.realpath(self.path)
-            if self._file is None:
-                with contextlib.suppress(FileExistsError):
-                    os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            file = _identity_of(self.path)
+    def _refuses(self, error: BaseException) -> bool:
+        return isinstance(error, sqlite3.IntegrityError) or "Cannot add" in str(error)
+
+    def _connect(self, until: float) -> sqlite3.Connection:
+        place = os.path.realpath(self.path)
+        with SqliteLedger.connecting, contextlib.ExitStack() as making:
+            if self._replaced or _file_at(place)[1] <= 0:
+                folder = os.path.dirname(place)
+                alone = making.enter_context(_one_process_in(folder, self._clock, until))
+                self._make_file(place, alone=alone)
+            file, _ = _file_at(self.path)
             if file is None:
                 raise FileNotFoundError(
                     "its file is gone; put it back, or restart the process, which makes a new one"
@@ -3652,40 +3744,54 @@ class SqliteLedger(SqlLedger):
                 isolation_level=None,
                 check_same_thread=False,
             )
-        try:
-            self._prepare(connection, until)
-        except BaseException:
-            connection.close()
-            raise
-        self._file, self._place, self._waits = file, place, -1.0
-        self._log = _identity_of(f"{place}-wal")
+            try:
+                # Retried, because many processes at once fail despite the timeout.
+                switch = functools.partial(connection.execute, "PRAGMA journal_mode = WAL")
+                _retry(switch, self._clock, until)
+                # NORMAL forgets claims on power loss: ticks whose claims are forgotten run twice.
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # Makes the log.
+            except BaseException:
+                connection.close()
+                raise
+        self._file, self._place, self._waits, self._replaced = file, place, -1.0, False
+        self._logs = self._logs_now()
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection, until: float) -> None:
-        _switch_to_wal(connection, self._clock, until)
-        # NORMAL forgets claims on power loss, and a tick whose claim is forgotten runs twice.
-        connection.execute("PRAGMA synchronous = FULL")
-        made = "SELECT name FROM sqlite_master WHERE name LIKE 'housekeeper%'"
-        names = {name for (name,) in connection.execute(made)}
-        version: int | None = None
-        if {"housekeeper_meta", "housekeeper_runs"} <= names:
-            sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
-            version = self._version_of(connection.execute(sql).fetchone())
-        if version == SCHEMA_VERSION and len(names) >= SCHEMA.count("CREATE"):
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in self._script(version).split(";"):
-            try:
-                connection.execute(statement)
-            except sqlite3.OperationalError as error:
-                # Another process brings the tables up to date, or the version was deleted.
-                if "duplicate column" not in str(error):
-                    raise
-        connection.execute("COMMIT")
+    def _logs_now(self) -> tuple[tuple[int, int] | None, ...]:
+        return _file_at(f"{self._place}-wal")[0], _file_at(f"{self._place}-shm")[0]
+
+    def _make_file(self, place: str, *, alone: bool) -> None:
+        """Make the file where there was none, and another in the place of one that was emptied.
+
+        Before SQLite makes it, so that no other user can ever read it.  Only then: closing a file
+        drops all locks of this process on it, and without them another process removes the log
+        that SQLite still writes to (sqlite.org/howtocorrupt.html, 2.2).
+        """
+        (_, size), log, index = _file_at(place), f"{place}-wal", f"{place}-shm"
+        old, before = [], None
+        # If a link was redirected, other processes may still use the old file.
+        if self._replaced and place == self._place and _file_at(log)[0] in (None, self._logs[0]):
+            old = [log, index]  # SQLite would read the old file's log into the new one.
+        if size == 0 and alone:
+            # Those who have it open keep their locks on it until they look.
+            old, before = [log, index, place], os.stat(place)
+        for name in old:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        if before is not None or (size < 0 and self._file is None):
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if before is not None:
+            with contextlib.suppress(OSError):
+                os.chmod(place, stat.S_IMODE(before.st_mode))
+                os.chown(place, -1, before.st_gid)
 
     def _disconnect(self) -> None:
-        if self._connection is not None and _identity_of(self.path) != self._file:
-            # Closing it would delete the log of whatever file has its name now.
+        file, size = _file_at(self.path)
+        if self._connection is not None and (file != self._file or size == 0):
+            # Closing it would delete the log of whatever file has its name now, or write pages
+            # from its own log into one that was emptied.
             _abandoned.append(self._connection)
             self._connection = None
         super()._disconnect()
@@ -3704,27 +3810,25 @@ class SqliteLedger(SqlLedger):
         return cursor.fetchall(), cursor.rowcount
 
     def _look_at_file(self) -> None:
-        """Raise OSError when the connection's file was deleted, replaced or emptied.
+        """Raise OSError when the connection's file or its log was deleted, replaced or emptied.
 
-        The next connection is to the file that has the name now.  The old file's log is deleted
-        first, because SQLite would read it into the new file.
+        The next connection is to the file that has the name now.
         """
         try:
             status = os.stat(self.path)
         except FileNotFoundError:
             raise FileNotFoundError("its file is gone") from None
-        if (status.st_dev, status.st_ino) == self._file and status.st_size > 0:
+        kept = (status.st_dev, status.st_ino) == self._file and status.st_size > 0
+        logs = self._logs_now()
+        if kept and logs == self._logs:
             return
-        self.replaced_at = self._clock.now()
-        log, index = f"{self._place}-wal", f"{self._place}-shm"
-        with _one_process_in(os.path.dirname(self._place)):
-            # If a link was redirected, other processes may still use the old file.
-            replaced = os.path.realpath(self.path) == self._place
-            if replaced and self._log is not None and _identity_of(log) == self._log:
-                for name in (log, index):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(name)
-        raise OSError("its file was replaced")
+        if kept and logs[1] == self._logs[1]:
+            # Without the log, and with its index, nobody else can use the file.
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._connection.execute("PRAGMA wal_checkpoint")
+                os.unlink(f"{self._place}-shm")
+        self._replaced, self.replaced_at = not kept, self._clock.now()
+        raise OSError("its file or its log was replaced")
 
     # Writes.  A commit waits for the disk, and other writes arrive meanwhile: the first of them
     # puts all that wait into one transaction.  Each statement is still a separate step, but a
@@ -3786,27 +3890,29 @@ class SqliteLedger(SqlLedger):
         return datetime.fromisoformat(value[:-1]).replace(tzinfo=UTC) if value else None
 
 
-def _identity_of(path: str) -> tuple[int, int] | None:
-    """Return a file's device and inode, or None when there is no such file."""
+def _file_at(path: str) -> tuple[tuple[int, int] | None, int]:
+    """Return a file's device and inode, and its size; None and -1 when there is no such file."""
     try:
-        status = os.stat(path)
+        found = os.stat(path)
     except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return None, -1
+    return (found.st_dev, found.st_ino), found.st_size
 
 
 @contextlib.contextmanager
-def _one_process_in(folder: str) -> Iterator[None]:
-    """Admit one process at a time to what was left in a folder."""
+def _one_process_in(folder: str, clock: Clock, until: float) -> Iterator[bool]:
+    """Admit one process at a time to the files of a folder; yield False where that cannot be."""
     try:
         import fcntl
-    except ImportError:  # Windows, where an open file cannot be replaced.
-        yield
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows, where an open file cannot be replaced.
+        yield False
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        lock = functools.partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _retry(lock, clock, until)
+        yield True
     finally:
         os.close(descriptor)
 
@@ -3823,14 +3929,15 @@ def _is_busy(reason: str) -> bool:
     return "locked" in reason or "busy" in reason
 
 
-def _switch_to_wal(connection: sqlite3.Connection, clock: Clock, until: float) -> None:
-    """Switch to write-ahead logging; retry, as many processes at once fail despite the timeout."""
+def _retry(work: Action, clock: Clock, until: float) -> None:
+    """Do what another process may be in the way of, as soon as it is not."""
     while True:
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            work()
             return
-        except sqlite3.OperationalError as error:
-            if not _is_busy(str(error)) or clock.monotonic() > until:
+        except (BlockingIOError, sqlite3.OperationalError) as error:
+            busy = isinstance(error, BlockingIOError) or _is_busy(str(error))
+            if not busy or clock.monotonic() > until:
                 raise
             clock.wait(threading.Event(), 0.02)
 
@@ -3848,7 +3955,21 @@ class PostgresLedger(SqlLedger):
     WHOLE = "split_part({0}, '@', 1)"
     INSTANT = "TIMESTAMPTZ"
     VALUE = r"%(\1)s"
-    SCHEMA_LOCK = 0x686F757365  # any number, the same in all processes
+    # Any number, the same in all processes.
+    BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({0x686F757365})"
+    PARTS = f"""
+        WITH made AS (
+            SELECT name, to_regclass(name) AS oid FROM unnest(ARRAY{list(TABLES)}) AS name
+        )
+        SELECT name, attname FROM made JOIN pg_attribute ON attrelid = made.oid
+            WHERE attnum > 0 AND NOT attisdropped
+        UNION ALL
+        SELECT name, CASE WHEN indisunique THEN 'UNIQUE ' ELSE '' END || relname
+            FROM made JOIN pg_index ON indrelid = made.oid
+            JOIN pg_class ON pg_class.oid = indexrelid WHERE indisvalid"""
+    GUARDED = f"""(SELECT COUNT(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE indrelid = to_regclass('housekeeper_runs') AND indisunique AND indisvalid
+        AND relname IN {UNIQUE}) = 2"""
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
@@ -3872,15 +3993,19 @@ class PostgresLedger(SqlLedger):
 
     def exists(self) -> bool:
         with self._turn() as until:
-            found = self._on_connection(until, lambda: self._version(until), prepare=False)
-        return found is not None
+            find = functools.partial(self._found, until)
+            return bool(self._on_connection(until, find, prepare=False))
 
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
             return None
         return first_line(error)
 
-    def _connect(self, until: float, *, prepare: bool = True) -> Any:
+    def _refuses(self, error: BaseException) -> bool:
+        # A right, a schema, or the rows that are there.
+        return str(getattr(error, "pgcode", ""))[:2] in ("42", "3F", "23")
+
+    def _connect(self, until: float) -> Any:
         addresses = _addresses_of(self._parameters, self._clock, until)
         connection = self._driver.connect(
             **{**self._parameters, **addresses},
@@ -3891,11 +4016,15 @@ class PostgresLedger(SqlLedger):
         try:
             self._await(connection, until)
             self._connection, self._prefix = connection, ""
-            ((isolation,),), _ = self._statement("SHOW transaction_isolation", None, until)
+            asked = "SELECT current_setting('transaction_isolation'), pg_backend_pid()"
+            ((isolation, pid),), _ = self._statement(asked, None, until)
             if isolation != "read committed":
                 self._prefix = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;"
-            if prepare:
-                self._make_tables(until)
+            if pid == connection.get_backend_pid():
+                # What was given up does not wait for a lock for ever, one session after the other.
+                # Not behind PgBouncer: there the application gets this session next, as it was.
+                milliseconds = int(CALL_LIMIT * 1000) + 1000
+                self._statement(f"SET statement_timeout = {milliseconds}", None, until)
         except BaseException:
             self._connection = None
             connection.close()
@@ -3910,7 +4039,13 @@ class PostgresLedger(SqlLedger):
         try:
             self._await(self._connection, until)
         except self._driver.DataError:  # Such as a character that LATIN1 lacks.
-            cursor.execute(self._prefix + sql, _in_ascii(values))
+            plain = {
+                name: each.encode("ascii", "backslashreplace").decode()
+                if isinstance(each, str)
+                else each
+                for name, each in (values or {}).items()
+            }
+            cursor.execute(self._prefix + sql, plain)
             self._await(self._connection, until)
         return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
@@ -3928,50 +4063,8 @@ class PostgresLedger(SqlLedger):
                 if left <= 0 or not selector.select(left):
                     raise TimeoutError("it did not answer in time")
 
-    def _version(self, until: float) -> int | None:
-        """Return the version of the tables; None when some are missing."""
-        tables = (f"to_regclass('{name}') IS NOT NULL" for name in TABLES)
-        (found,), _ = self._statement(f"SELECT {', '.join(tables)}", None, until)
-        if not (
-            found[TABLES.index("housekeeper_meta")] and found[TABLES.index("housekeeper_runs")]
-        ):
-            return None
-        sql = "SELECT value FROM housekeeper_meta WHERE name = 'schema'"
-        version = self._version_of(next(iter(self._statement(sql, None, until)[0]), None))
-        return version if version == 1 or all(found) else None
-
-    def _make_tables(self, until: float) -> None:
-        """Make the tables when they are missing, one process at a time.
-
-        Raises ConfigurationError with the statements when the role may not make them.
-        """
-        version = self._version(until)
-        if version == SCHEMA_VERSION:
-            return
-        script = self._script(version).replace("ADD COLUMN", "ADD COLUMN IF NOT EXISTS")
-        errors = self._driver.errors
-        try:
-            # One message is one transaction.
-            lock = f"SELECT pg_advisory_xact_lock({self.SCHEMA_LOCK});"
-            self._statement(lock + script, None, until)
-        except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
-            raise ConfigurationError(
-                f"ledger {self.url}: its role may not make tables ({first_line(error)}); have the"
-                " database's administrator run what follows, and GRANT SELECT, INSERT, UPDATE,"
-                f" DELETE on the {len(TABLES)} tables to the role:\n{script}"
-            ) from error
-
     def _instant(self, value: Any) -> datetime | None:
         return cast(datetime, value).astimezone(UTC) if value else None
-
-
-def _in_ascii(values: Mapping[str, object] | None) -> dict[str, object]:
-    return {
-        name: str.encode(each, "ascii", "backslashreplace").decode()
-        if isinstance(each, str)
-        else each
-        for name, each in (values or {}).items()
-    }
 
 
 def _well_formed(url: str) -> str:
@@ -5116,7 +5209,7 @@ def lives_here(row: RunnerRow) -> bool:
 def was_there(row: RunnerRow, instant: datetime) -> bool:
     """Tell whether a runner was at work at an instant, judging by its beats."""
     begun, beat = cast(datetime, row.started_at), cast(datetime, row.beat_at)
-    end = row.stopped_at or beat + timedelta(seconds=SEEN_WITHIN)
+    end = row.stopped_at or beat + (0.0 if is_dead(row) else SEEN_WITHIN) * SECOND
     return begun <= instant and (instant <= end or lives_here(row))
 
 
@@ -6441,7 +6534,7 @@ class Claims:
         """Record and log a lost claim; return False when the obstacle is gone."""
         tick, beside, note = run.scheduled_for, "", verdict.value
         if verdict is Claim.OVERLAPPED:
-            other = first_of(self._ledger.runs(registration.key, running=True))
+            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
             if other is None or self.bury_if_dead(other):
                 return False
             beside, note = other.id, f"the run {other.id} was still going on"
@@ -7027,7 +7120,7 @@ class Runner(Steps):
                 self._enter_live(hold, run)
                 return
             self.on_blocked()
-            other = first_of(self._ledger.runs(registration.key, running=True))
+            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
             if other is not None and not self.claims.bury_if_dead(other):
                 break
         raise AlreadyRunning(run.task, other)
@@ -7258,6 +7351,7 @@ class Upkeep:
         pause = BEAT_EVERY
         try:
             if not self._closed:
+                self._ledger.open()  # What its tables lack is made, or told.
                 self._beat_runner()
                 self.look_for_crashed()
                 self._compare_schedules()
@@ -7355,9 +7449,9 @@ class Upkeep:
         # In this order: a claim that was confirmed meanwhile is among the live.
         unsure = [each.unsure for each in self._roster.all()]
         known = {run.id for run in unsure if run is not None} | set(self._runner.live)
-        others = [run for run in self._ledger.runs(running=True) if run.id not in known]
+        others = [run for run in self._ledger.runs(status=Status.RUNNING) if run.id not in known]
         self._silent = {run.id: self._silent[run.id] for run in others if run.id in self._silent}
-        dead = self._dead_runners() if others else set()
+        dead = self._dead_runners({run.runner for run in others})
         orphans = [run for run in others if run.runner in dead]
         for run in others:
             if run.runner not in dead:
@@ -7375,9 +7469,17 @@ class Upkeep:
             with contextlib.suppress(LedgerUnavailable):  # The next round looks, too.
                 self.look_for_crashed()
 
-    def _dead_runners(self) -> set[str]:
-        rows = self._ledger.runners(self._settings.namespace)
-        return {row.runner for row in rows if is_dead(row)}
+    def _dead_runners(self, suspects: set[str]) -> set[str]:
+        """Return which of the runners are dead, and record with which beat dead ones stopped."""
+        dead = set[str]()
+        for row in self._ledger.runners(self._settings.namespace):
+            # Once it has stopped, its process is looked for only when it left a run behind.
+            if (row.stopped_at is None or row.runner in suspects) and is_dead(row):
+                dead.add(row.runner)
+                if row.stopped_at is None:
+                    row.stopped_at = row.beat_at
+                    self._ledger.beat_runner(row)
+        return dead
 
     def bury_if_dead(self, run: Run) -> bool:
         """Record a run as crashed when its process is known not to run it; tell whether it is.
@@ -7386,7 +7488,8 @@ class Upkeep:
         ledger put back from a backup, has ended.
         """
         mine = run.runner == self._runner.name
-        dead = run.id not in self._runner.live and (mine or run.runner in self._dead_runners())
+        gone = mine or run.runner in self._dead_runners({run.runner})
+        dead = run.id not in self._runner.live and gone
         if dead:
             self._bury(run)
         return dead
@@ -7433,32 +7536,31 @@ class Upkeep:
         """Delete old rows if the clock is known to be right, and plan the next time."""
         pause = PRUNE_AGAIN
         try:
-            now = self._ledger.now()
-            rows = self._ledger.runners(self._settings.namespace)
+            now, namespace = self._ledger.now(), self._settings.namespace
             # A clock that is ten years ahead for an hour must not delete ten years.
-            if any(_is_steady(row, now) for row in rows):
+            if any(_is_steady(row, now) for row in self._ledger.runners(namespace)):
                 pause = self._ledger.PRUNE_EVERY
                 self._ledger.prune_runners(now - timedelta(days=KEEP_DAYS))
+                hosts = {row.host for row in self._ledger.runners(namespace)}
                 # Includes tasks that are no longer registered, and hosts that are gone.
-                keys = dict.fromkeys(
-                    self._ledger.standings(f"{self._settings.namespace}/"), math.inf
-                )
+                keys = dict.fromkeys(self._ledger.standings(f"{namespace}/"), math.inf)
                 keys |= {each.key: each.task.grace for each in self._roster.all()}
-                self._prune_next(list(keys.items()), now)
+                self._prune_next(list(keys.items()), hosts, now)
         except LedgerUnavailable as error:
             logger.warning("Old rows could not be deleted: %s", error)
         finally:
             self._timer.after(pause, self._backlog.soon, self._prune)
 
-    def _prune_next(self, left: list[tuple[str, float]], now: datetime) -> None:
+    def _prune_next(self, left: list[tuple[str, float]], hosts: set[str], now: datetime) -> None:
         """Prune one task, and let heartbeats have the thread before the next one."""
         if left and not self._closed:
             key, grace = left.pop()
             old = now - timedelta(days=KEEP_DAYS)
             young = max(old, now - timedelta(seconds=min(grace, 1e9)))
+            gone = key != whole_of(key) and key.partition("@")[2] not in hosts
             with contextlib.suppress(LedgerUnavailable):
-                self._ledger.prune(key, young=young, old=old)
-            self._backlog.soon(self._prune_next, left, now)
+                self._ledger.prune(key, young=young, old=old, gone=gone)
+            self._backlog.soon(self._prune_next, left, hosts, now)
 
     def close(self) -> None:
         """Stop the rounds, and record that the runner stops."""
@@ -7747,7 +7849,9 @@ class Reports:
     def _seen(self, registrations: Sequence[Registration]) -> Seen:
         one = len(registrations) == 1
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
-        running = [run for each in withins for run in self._ledger.runs(each, running=True)]
+        running = [
+            run for each in withins for run in self._ledger.runs(each, status=Status.RUNNING)
+        ]
         standings = _of_all(self._ledger.standings, withins)
         lasts = _of_all(self._ledger.lasts, withins)
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
@@ -7869,7 +7973,7 @@ class Reports:
                 told.say(f"The task was paused at {told.at(paused)}, {until}: nothing was due.")
                 return
         standing = self._ledger.standings(key).get(key)
-        running = first_of(self._ledger.runs(key, running=True))
+        running = first_of(self._ledger.runs(key, status=Status.RUNNING))
         rows = self._ledger.runners(self._settings.namespace)
         if standing and (conflict := conflict_of(registration.task.name, trigger, standing)):
             told.say(conflict)
@@ -7923,7 +8027,7 @@ class Reports:
         now = self._clock.now() - skew * SECOND
         if abs(skew) > SKEW:
             report.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
-        running = self._ledger.runs(self._prefix, running=True)
+        running = self._ledger.runs(self._prefix, status=Status.RUNNING)
         rows = self._ledger.runners(self._settings.namespace)
         report.tell_runners(rows, now)
         report.warnings += [
@@ -8195,9 +8299,10 @@ class Life:
             return True
 
     def _open_ledger(self) -> bool:
-        """Tell whether the ledger can be used now."""
+        """Tell whether the ledger can be used now; the application waits 2 s for it at most."""
         try:
-            self.ledger.open()
+            with ledger_calls_within(HEALTH_LIMIT):
+                self.ledger.open()
         except (LedgerUnavailable, ConfigurationError) as error:
             logger.error(
                 "Ledger %s cannot be used now, and will be tried again; create_housekeeper(ledger"
@@ -8503,7 +8608,7 @@ class Housekeeper(Life):
             self._runner.stop_run(mine, Status.CANCELLED, note, insist=False)
         asked: Run | None = mine
         for within in _withins_of(registration.key):
-            for other in self.ledger.runs(within, running=True):
+            for other in self.ledger.runs(within, status=Status.RUNNING):
                 if mine is None or other.id != mine.id:
                     self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
                     asked = asked or first_of(self.ledger.runs(id=other.id))

@@ -874,7 +874,7 @@ def test_a_task_whose_run_a_shutdown_has_left_runs_after_the_next_start(
         assert run.ended.wait(PATIENCE)
     go_on.set()
     housekeeper.initialize()
-    for row in housekeeper.ledger.runs("/work", running=True):
+    for row in housekeeper.ledger.runs("/work", status=hk.Status.RUNNING):
         assert housekeeper.ledger.crash(row, "its end was never recorded", dead=True)
     assert housekeeper.run_task_manually("work").status is Status.SUCCEEDED
 

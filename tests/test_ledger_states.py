@@ -1,7 +1,8 @@
 """What may happen to a ledger while it is used; each is provoked for real, and comes to its end.
 
 Whatever it is: no tick is run twice, none is lost without a row as long as the rows are there, and
-within 30 s of the end the ticks go on by themselves.
+within 30 s of the end the ticks go on by themselves.  What is told meanwhile is asked for in
+test_told.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,6 +59,27 @@ class Place:
         assert self.server is not None
         return self.server.execute(sql, self.database)
 
+    def change(self, sql: str) -> None:
+        """Do something to its tables by hand."""
+        if self.server is not None:
+            self.execute(sql)
+            return
+        connection = sqlite3.connect(self.path, timeout=10.0, isolation_level=None)
+        connection.executescript(f"BEGIN IMMEDIATE; {sql}; COMMIT")
+        connection.close()
+
+    def limited(self) -> str:
+        """Make the tables, and a role that may use them; return its URL."""
+        role = f"limited_{self.database}"
+        self.execute(f"CREATE ROLE {role} LOGIN")
+        self.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+        ledger = hk.ledger_from_url(self.url, Path("/"), hk.SystemClock())
+        ledger.open()
+        ledger.close()
+        self.execute(f"GRANT ALL ON {TABLES} TO {role}")
+        self.url = self.url.replace("postgres:@", f"{role}:@", 1)
+        return self.url
+
     def end_sessions(self) -> None:
         self.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -66,6 +89,12 @@ class Place:
     @property
     def files(self) -> list[Path]:
         return [self.path, *(Path(f"{self.path}-{end}") for end in ("wal", "shm"))]
+
+
+def open_ledger(place: Place) -> Any:
+    ledger = hk.ledger_from_url(place.url, Path("/"), hk.SystemClock())
+    ledger.open()
+    return ledger
 
 
 @pytest.fixture
@@ -161,53 +190,6 @@ def rights_revoked(place: Place) -> Iterator[None]:
     place.execute(f"GRANT ALL ON {TABLES} TO {role}")
 
 
-def assert_gets_over(make: Any, ticks: Ticks, place: Place, state: Any) -> None:
-    """Assert that ticks are neither doubled nor lost by a state, and go on after its end."""
-    housekeeper = make(ticks.task(), ledger=place.url)
-    ticks.wait_for_more(2)
-    with state(place):
-        failed = len(ticks.failed)
-        eventually(lambda: len(ticks.failed) > failed, "a claim that fails")
-        seen, failures = len(ticks.seen), housekeeper.ledger.failures
-        eventually(lambda: housekeeper.ledger.failures > failures + 3, "more calls that fail")
-        assert len(ticks.seen) <= seen + 1, "something was run unclaimed"
-    ticks.wait_for_more(2)
-    rows = settled(housekeeper)
-    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
-    assert_ran_once(ticks.seen, rows)
-    assert {row.status for row in rows} <= {Status.SUCCEEDED, Status.SKIPPED, Status.MISSED}
-
-
-@pytest.mark.parametrize("state", [folder_gone, moved_away])
-def test_sqlite_gets_over(make: Any, ticks: Ticks, sqlite_place: Place, state: Any) -> None:
-    assert_gets_over(make, ticks, sqlite_place, state)
-
-
-@needs_root
-def test_sqlite_gets_over_a_disk_that_is_full(
-    make: Any, ticks: Ticks, sqlite_place: Place
-) -> None:
-    with small_disk(sqlite_place):
-        assert_gets_over(make, ticks, sqlite_place, full_disk)
-
-
-@pytest.mark.parametrize("state", [read_only, renamed_database])
-def test_postgres_gets_over(make: Any, ticks: Ticks, postgres_place: Place, state: Any) -> None:
-    assert_gets_over(make, ticks, postgres_place, state)
-
-
-def test_postgres_gets_over_rights_that_are_revoked(
-    make: Any, ticks: Ticks, postgres_place: Place
-) -> None:
-    role = f"limited_{postgres_place.database}"
-    postgres_place.execute(f"CREATE ROLE {role} LOGIN")
-    postgres_place.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
-    hk.ledger_from_url(postgres_place.url, Path("/"), hk.SystemClock()).open()
-    postgres_place.execute(f"GRANT ALL ON {TABLES} TO {role}")
-    postgres_place.url = postgres_place.url.replace("postgres:@", f"{role}:@", 1)
-    assert_gets_over(make, ticks, postgres_place, rights_revoked)
-
-
 @needs_root
 def test_a_disk_that_is_full_at_the_start_keeps_nobody_from_starting_and_is_got_over(
     make: Any, ticks: Ticks, sqlite_place: Place
@@ -241,56 +223,11 @@ def replaced_by_a_backup(place: Place) -> None:
 
 
 def tables_dropped(place: Place) -> None:
-    if place.server is not None:
-        place.execute(f"DROP TABLE {TABLES}")
-        return
-    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
-    tables = "; ".join(f"DROP TABLE {name}" for name in hk.TABLES)
-    connection.executescript(f"BEGIN IMMEDIATE; {tables}; COMMIT")
-    connection.close()
+    place.change("; ".join(f"DROP TABLE {name}" for name in hk.TABLES))
 
 
 def tables_emptied(place: Place) -> None:
-    if place.server is not None:
-        place.execute(f"TRUNCATE {TABLES}")
-        place.end_sessions()
-        return
-    connection = sqlite3.connect(place.path, timeout=10.0, isolation_level=None)
-    for name in hk.TABLES:
-        connection.execute(f"DELETE FROM {name}")
-    connection.close()
-
-
-def assert_goes_on(make: Any, ticks: Ticks, place: Place, happens: Any) -> None:
-    crew = [make(ticks.task(), ledger=place.url) for _ in range(2)]
-    ticks.wait_for_more(2)
-    happens(place)
-    ticks.wait_for_more(4)
-    crew.append(make(ticks.task(), ledger=place.url))  # which comes to the new state
-    ticks.wait_for_more(2)
-    for housekeeper in crew[1:]:
-        settled(housekeeper)
-    rows = settled(crew[0])
-    assert_accounted(rows, hk.CronTrigger(EVERY_SECOND))
-    assert len(set(ticks.seen)) == len(ticks.seen), "a tick was run twice"
-    if place.server is None:
-        connection = sqlite3.connect(place.path)
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        connection.close()
-
-
-@pytest.mark.parametrize(
-    "happens", [truncated, replaced_by_a_backup, tables_dropped, tables_emptied]
-)
-def test_sqlite_goes_on_when(make: Any, ticks: Ticks, sqlite_place: Place, happens: Any) -> None:
-    assert_goes_on(make, ticks, sqlite_place, happens)
-
-
-@pytest.mark.parametrize("happens", [tables_dropped, tables_emptied])
-def test_postgres_goes_on_when(
-    make: Any, ticks: Ticks, postgres_place: Place, happens: Any
-) -> None:
-    assert_goes_on(make, ticks, postgres_place, happens)
+    place.change("; ".join(f"DELETE FROM {name}" for name in hk.TABLES))
 
 
 def test_a_deleted_file_is_an_error_until_a_new_process_makes_another_and_nothing_runs_twice(
@@ -334,6 +271,27 @@ def test_a_connection_that_was_closed_while_it_was_idle_is_noticed_by_nobody(
         call()
         assert housekeeper.list_tasks()[0]["source"] == "ledger"
     assert housekeeper.ledger.failures == 0
+
+
+def test_calls_that_were_given_up_leave_no_sessions_that_wait_for_a_lock(
+    postgres_place: Place, postgres_server: PostgresServer
+) -> None:
+    import psycopg2
+
+    ledger = open_ledger(postgres_place)
+    with contextlib.closing(psycopg2.connect(postgres_place.url)) as other:
+        other.cursor().execute(f"LOCK TABLE {TABLES} IN ACCESS EXCLUSIVE MODE")
+        for number in range(3):
+            with hk.ledger_calls_within(0.3), pytest.raises(LedgerUnavailable):
+                ledger.claim(by_hand(f"/{number}"))
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            f" AND datname = '{postgres_place.database}'"
+        )
+        assert postgres_server.execute(waiting) != [(0,)]
+        eventually(lambda: postgres_server.execute(waiting) == [(0,)], "an end of the waiting")
+    assert ledger.runs() == []
+    ledger.close()
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
@@ -385,7 +343,6 @@ silent = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
 for number, each in enumerate(silent):
     each.bind((f"127.0.0.{52 + number}", 53))
 import housekeeper as hk
-hk.CALL_LIMIT = 3.0
 gaps, over = [], threading.Event()
 def watch():
     while not over.is_set():
@@ -399,7 +356,14 @@ try:
     with hk.ledger_calls_within(2.0):
         ledger.open()
 except hk.LedgerUnavailable as error:
-    print(json.dumps([str(error), time.monotonic() - began, max(gaps)]))
+    said, took = str(error), time.monotonic() - began
+embedded = hk.create_housekeeper(ledger="postgresql://shop@db.shop.internal/shop", tasks_dir=None)
+began = time.monotonic()
+embedded.initialize()
+started = time.monotonic() - began
+status = embedded.health()["status"]
+asked = time.monotonic() - began - started
+print(json.dumps([said, took, started, max(gaps), status, asked]))
 os._exit(0)
 """
 
@@ -419,9 +383,12 @@ def test_a_silent_name_server_stops_neither_a_call_nor_the_other_threads(tmp_pat
         timeout=60,
     )
     assert asked.stdout, asked.stderr
-    said, took, gap = json.loads(asked.stdout)
+    said, took, started, gap, status, answered = json.loads(asked.stdout)
     assert "no name server told the address of 'db.shop.internal'" in said
     assert took < 5.0
+    assert started < 5.0, "an application waits 2 s for its ledger"
+    assert status == "critical"
+    assert answered < 5.0, "health answers within 2 s"
     assert gap < 1.0
 
 
@@ -555,7 +522,7 @@ def test_a_ledger_of_0_1_0_is_brought_up_to_date_with_all_that_is_in_it(old_url:
     rows = ledger.runs("/sweep")
     assert [row.status for row in rows] == [Status.SUCCEEDED, failed, Status.SUCCEEDED]
     assert (rows[0].reason, rows[1].note) == (by_hand_, "ValueError: no such file")
-    (running,) = ledger.runs(running=True)
+    (running,) = ledger.runs(status=hk.Status.RUNNING)
     assert (running.key, running.progress_made) == ("/report@beta", hk.Progress(3, 7, "rows"))
     assert ledger.crash(running, "its runner is gone")
     standings = ledger.standings("/")
@@ -599,13 +566,235 @@ def test_runners_that_were_not_seen_for_90_days_are_deleted(shared_url: str) -> 
     ledger.close()
 
 
+# What the tables lack.
+
+
+def is_whole(ledger: Any) -> bool:
+    return not ledger._lacking(ledger._found(time.monotonic() + 5.0))
+
+
+ONCE = ["housekeeper_runs_one_per_tick", "housekeeper_runs_one_running"]
+LOSSES = [
+    *(
+        f"DROP INDEX {part.split()[-1]}"
+        for (_, part), kind in hk.PARTS.items()
+        if "_runs_" in part
+    ),
+    *(f"ALTER TABLE {table} RENAME TO set_aside" for table in hk.TABLES if "runs" not in table),
+    "DROP TABLE housekeeper_runs",
+    "ALTER TABLE housekeeper_tasks DROP COLUMN entered_by",
+    "ALTER TABLE housekeeper_runs DROP COLUMN process_group",
+    "ALTER TABLE housekeeper_runs DROP COLUMN output; ALTER TABLE housekeeper_runs DROP note",
+    "DELETE FROM housekeeper_meta",
+    "UPDATE housekeeper_meta SET value = 'two' WHERE name = 'schema'",
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.partition(";")[0])
+def test_what_the_tables_lack_is_made_when_the_ledger_is_opened(shared: Place, loss: str) -> None:
+    ledger = open_ledger(shared)
+    claimed = by_hand()
+    assert ledger.claim(claimed) is Claim.MINE
+    shared.change(loss)
+    ledger.open()  # by the same connection, as with each beat
+    assert is_whole(ledger)
+    assert ledger.claim(by_hand("/other")) is Claim.MINE
+    assert len(ledger.runs()) == 1 + (
+        "TABLE housekeeper_runs" not in loss or "DROP COLUMN" in loss
+    )
+    shared.change("DROP TABLE IF EXISTS set_aside")
+    ledger.close()
+
+
+@pytest.mark.parametrize("index", ONCE)
+def test_no_claim_is_won_without_the_indexes_that_make_it_the_only_one(
+    shared: Place, index: str
+) -> None:
+    first, second = open_ledger(shared), open_ledger(shared)
+    entries = [hk.Entry("/work", "* * * * * *", "UTC")]
+    tick = hk.SystemClock().now().replace(microsecond=0)
+    runs = []
+    for ledger in (first, second):
+        ledger.register(entries)
+        runs.append(by_hand("/work"))
+        runs[-1].reason, runs[-1].scheduled_for = hk.Reason.SCHEDULE, tick
+    shared.change(f"DROP INDEX {index}")
+    assert first.claim(runs[0]) is Claim.MINE
+    assert is_whole(first)
+    assert second.claim(runs[1]) is Claim.TAKEN
+    # Rows that are there twice: the index cannot be made.
+    status, tick_ = ("'succeeded'", "scheduled_for") if index == ONCE[0] else ("status", "NULL")
+    shared.change(
+        f"DROP INDEX {index}; INSERT INTO housekeeper_runs"
+        " (id, task, reason, status, runner, scheduled_for)"
+        f" SELECT 'twice', task, reason, {status}, runner, {tick_} FROM housekeeper_runs",
+    )
+    with pytest.raises(LedgerUnavailable, match=f"lacks housekeeper_runs.UNIQUE {index}"):
+        first.claim(by_hand("/other"))
+    with pytest.raises(ConfigurationError, match="which cannot be made"):
+        second.open()
+    shared.change("DELETE FROM housekeeper_runs WHERE id = 'twice'")
+    assert first.claim(by_hand("/other")) is Claim.MINE
+    for ledger in (first, second):
+        ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("change_it", "change_back"),
+    [
+        (
+            "ALTER TABLE housekeeper_runs RENAME TO aside",
+            "ALTER TABLE aside RENAME TO housekeeper_runs",
+        ),
+        (
+            f"DROP INDEX {ONCE[0]}; CREATE INDEX {ONCE[0]} ON housekeeper_runs (task)",
+            f"DROP INDEX {ONCE[0]}",
+        ),
+    ],
+    ids=["a table that was renamed keeps them", "not unique"],
+)
+def test_an_index_of_the_same_name_that_is_another_is_told_and_nothing_is_made(
+    shared: Place, change_it: str, change_back: str
+) -> None:
+    ledger = open_ledger(shared)
+    assert ledger.claim(by_hand()) is Claim.MINE
+    shared.change(change_it)
+    with pytest.raises(ConfigurationError, match="an index of that name is another"):
+        ledger.open()
+    with pytest.raises(LedgerUnavailable, match=f"lacks .*{ONCE[0]}"):
+        ledger.claim(by_hand("/other"))
+    shared.change(change_back)
+    assert ledger.claim(by_hand("/other")) is Claim.MINE
+    assert len(ledger.runs()) == 2
+    ledger.close()
+
+
+def test_runs_that_are_back_before_their_table_is_made_anew_were_not_lost(
+    shared: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger(shared)
+    entries = [hk.Entry("/work", "* * * * * *", "UTC")]
+    before = ledger.register(entries), ledger.identity()
+    assert ledger.claim(by_hand("/work")) is Claim.MINE
+    found, answers = ledger._found, [True, True]  # as read while the table had another name
+
+    def without_runs(until: float) -> set[tuple[str, str]]:
+        gone = "housekeeper_runs" if answers and answers.pop() else ""
+        return {each for each in found(until) if each[0] != gone}
+
+    monkeypatch.setattr(ledger, "_found", without_runs)
+    ledger.open()
+    assert answers == []
+    assert (ledger.register(entries), ledger.identity()) == before
+    ledger.close()
+
+
+IDLE = """
+import sys
+from pathlib import Path
+import housekeeper as hk
+ledger = hk.ledger_from_url(sys.argv[1], Path("/"), hk.SystemClock())
+ledger.open()
+for word in sys.stdin:
+    with hk.ledger_calls_within(2.0):
+        print(ledger.pause(word.strip()), flush=True)
+"""
+
+
+@contextmanager
+def idle_process(place: Place) -> Iterator[Callable[[str], None]]:
+    """Run a process that has the ledger open, and pauses a task when it is told to."""
+    with subprocess.Popen(
+        [sys.executable, "-c", IDLE, place.url],
+        env=environment(PYTHONPATH=str(Path(hk.__file__).parent)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def pause(key: str) -> None:
+            process.stdin.write(f"{key}\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+            assert process.stdout.readline() == "True\n"  # type: ignore[union-attr]
+
+        yield pause
+
+
+@pytest.mark.parametrize("first", ["the idle one", "this one", "a new one"])
+def test_an_emptied_file_is_replaced_at_once_whoever_has_it_open(
+    sqlite_place: Place, first: str
+) -> None:
+    ledger = open_ledger(sqlite_place)
+    for number in range(400):
+        assert ledger.claim(by_hand(f"/{number}")) is Claim.MINE
+    with idle_process(sqlite_place) as pause:
+        pause("/before")
+        # What is in the log alone is no whole file.
+        ledger._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        pause("/since")
+        sqlite_place.path.chmod(0o660)
+        truncated(sqlite_place)
+        with hk.ledger_calls_within(2.0):
+            if first == "the idle one":
+                pause("/idle")
+            if first == "a new one":
+                open_ledger(sqlite_place).close()
+            assert ledger.pause("/this")
+        if first != "the idle one":
+            pause("/idle")
+        assert {key for key, each in ledger.standings("").items() if each.paused_at} == {
+            "/this",
+            "/idle",
+        }
+    assert ledger._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert sqlite_place.path.stat().st_mode & 0o777 == 0o660
+    ledger.close()
+
+
+@pytest.mark.parametrize("first", ["the idle one", "this one", "a new one"])
+@pytest.mark.parametrize("gone", [[1], [2], [1, 2]], ids=["wal", "shm", "both"])
+def test_a_log_or_its_index_that_is_deleted_does_not_part_the_processes(
+    sqlite_place: Place, gone: list[int], first: str
+) -> None:
+    ledger = open_ledger(sqlite_place)
+    with idle_process(sqlite_place) as pause:
+        pause("/before")
+        for number in gone:
+            sqlite_place.files[number].unlink()
+        new = hk.ledger_from_url(sqlite_place.url, Path("/"), hk.SystemClock())
+        if first == "the idle one":
+            pause("/idle")
+        elif first == "a new one" and gone == [1]:
+            with pytest.raises(ConfigurationError, match="disk I/O error"):
+                new.open()  # It can be used when another one has put in order what is left.
+        elif first == "a new one":
+            # Of its own process, because within one the connections share the index.
+            with idle_process(sqlite_place) as pause_too:
+                pause_too("/new")
+        assert ledger.pause("/this")
+        if first != "the idle one":
+            pause("/idle")
+        kept = {"/this", "/idle"} | ({"/new"} if first == "a new one" and gone != [1] else set())
+        assert kept <= set(ledger.standings("")) == set(new.standings(""))
+        assert ledger.replaced_at is not None
+        new.close()
+    assert ledger._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    ledger.close()
+
+
 def is_back(ledger: hk.Ledger) -> bool:
     with contextlib.suppress(LedgerUnavailable):
         return bool(ledger.now())
     return False
 
 
-@pytest.mark.parametrize("happens", [truncated, tables_dropped, tables_emptied])
+def runs_dropped(place: Place) -> None:
+    place.change("DROP TABLE housekeeper_runs")
+
+
+@pytest.mark.parametrize("happens", [truncated, tables_dropped, tables_emptied, runs_dropped])
 def test_a_tick_whose_row_was_lost_is_not_claimed_once_more(shared: Place, happens: Any) -> None:
     tick = hk.SystemClock().now().replace(microsecond=0)
     first, second = (hk.ledger_from_url(shared.url, Path("/"), hk.SystemClock()) for _ in "ab")

@@ -127,14 +127,14 @@ class Bench:
     def standing(self, key: str = KEY) -> hk.Standing:
         return self.ledger.standings(key)[key]
 
-    def prune(self, grace: float = 60.0, key: str = KEY) -> int:
+    def prune(self, grace: float = 60.0, key: str = KEY, *, gone: bool = False) -> int:
         """Delete what is old, as a Housekeeper does whose task has that grace."""
         old = self.clock.now() - timedelta(days=90)
         young = max(old, self.clock.now() - timedelta(seconds=min(grace, 1e9)))
-        return self.ledger.prune(key, young=young, old=old)
+        return self.ledger.prune(key, young=young, old=old, gone=gone)
 
     def running(self, within: str = "") -> set[str]:
-        return {run.key for run in self.ledger.runs(within, running=True)}
+        return {run.key for run in self.ledger.runs(within, status=hk.Status.RUNNING)}
 
     def last(self, key: str = KEY) -> hk.Lasts:
         return self.ledger.lasts(key)[key]
@@ -613,7 +613,7 @@ class TestEveryLedger:
         bench.finished(START)
         mine = bench.claimed(key="/report")
         shop = bench.claimed(START, key="shop/sweep@alpha")
-        found = bench.ledger.runs(running=True)
+        found = bench.ledger.runs(status=hk.Status.RUNNING)
         assert {run.key: run.id for run in found} == {
             "/report": mine.id,
             "shop/sweep@alpha": shop.id,
@@ -814,6 +814,42 @@ class TestEveryLedger:
         assert kept.scheduled_for == minutes(1)
         assert len(bench.rows("/other")) == 1
 
+    def test_when_its_host_is_gone_the_last_row_of_a_task_goes_too_and_then_its_entry(
+        self, bench: Bench
+    ) -> None:
+        key = f"{KEY}@gone"
+        bench.ledger.register([Entry(key, "0 * * * *", "UTC")])
+        bench.finished(START, key=key)
+        going = bench.claimed(key=key)
+        bench.clock.advance(91 * DAY)
+        assert bench.prune(key=key) == 0
+        assert bench.prune(key=key, gone=True) == 1
+        assert bench.standing(key).newest is None, "it is kept as long as something runs"
+        assert bench.finish(going)
+        assert bench.prune(key=key, gone=True) == 0
+        bench.clock.advance(91 * DAY)
+        assert bench.prune(key=key, gone=True) == 1
+        assert bench.ledger.standings(key) == {}
+        assert bench.prune(key=key, gone=True) == 0
+
+    def test_a_runner_that_is_recorded_as_dead_has_stopped_with_its_last_beat(
+        self, bench: Bench
+    ) -> None:
+        values = {"host": "here", "pid": 1, "place": "", "birth": "", "version": "1"}
+        made = hk.RunnerRow(runner=HERE, namespace="", workers=10, **values)  # type: ignore
+        bench.ledger.beat_runner(made)
+        bench.clock.advance(60)
+        bench.ledger.beat_runner(made)
+        bench.clock.advance(60)
+        (row,) = bench.ledger.runners("")
+        row.stopped_at = row.beat_at
+        bench.ledger.beat_runner(row)
+        (row,) = bench.ledger.runners("")
+        assert (row.started_at, row.beat_at, row.stopped_at) == (START, minutes(1), minutes(1))
+        bench.ledger.beat_runner(made)  # It lives after all.
+        (row,) = bench.ledger.runners("")
+        assert (row.started_at, row.beat_at, row.stopped_at) == (START, minutes(2), None)
+
     def test_what_still_runs_is_never_deleted(self, bench: Bench) -> None:
         going = bench.claimed(START)
         bench.clock.advance(400 * DAY)
@@ -960,7 +996,7 @@ def by_hand(key: str = KEY, runner: str = HERE) -> hk.LiveRun:
 
 
 def running_in(ledger: hk.Ledger) -> set[str]:
-    return {run.key for run in ledger.runs(running=True)}
+    return {run.key for run in ledger.runs(status=hk.Status.RUNNING)}
 
 
 def test_the_file_is_its_owners_alone_whatever_the_umask(path: Path, file: hk.Ledger) -> None:
@@ -1284,6 +1320,8 @@ def test_a_write_lock_held_elsewhere_ends_the_first_call_within_its_limit(
     path: Path, file: hk.Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hk, "CALL_LIMIT", 3.0)
+    with sqlite3.connect(path) as other:  # An empty file would be replaced.
+        other.execute("PRAGMA user_version = 1")
     with write_locked(path):
         began = time.monotonic()
         with hk.ledger_calls_within(1.0), pytest.raises(LedgerUnavailable, match="locked"):
@@ -1384,7 +1422,7 @@ def test_a_ledger_in_memory_begins_anew_in_a_forked_child() -> None:
 
     def work() -> list[object]:
         ledger.forget()
-        return [ledger.claim(by_hand()).value, len(ledger.runs(running=True))]
+        return [ledger.claim(by_hand()).value, len(ledger.runs(status=hk.Status.RUNNING))]
 
     assert in_a_child(work) == ["mine", 1]
     assert ledger.claim(by_hand()) is Claim.OVERLAPPED
@@ -1428,7 +1466,8 @@ def skip(run):
     row = run_of("/sweep", run.scheduled_for)
     row.status, beside = hk.Status.SKIPPED, ""
     if verdict is hk.Claim.OVERLAPPED:
-        beside = "".join(other.id for other in ledger.runs("/sweep", running=True)) or "nobody"
+        others = ledger.runs("/sweep", status=hk.Status.RUNNING)
+        beside = "".join(other.id for other in others) or "nobody"
     return ledger.record(row, "/sweep", run.scheduled_for - timedelta.resolution, beside)
 
 answer = collections.Counter()

@@ -249,9 +249,9 @@ def test_a_start_with_unchanged_schedules_searches_once_for_each_and_not_over_th
     simulated(clock, *made(), ledger=ledger)
     # Whether it ever comes, and when it comes next.
     assert Counter(searches) == dict.fromkeys(every, 2)
-    # The runner and its clock, runs of dead processes, where the schedules stand, the ledger's
-    # identity, and the clock.
-    assert ledger.statements == ["SELECT", "INSERT", *["SELECT"] * 4]
+    # The parts and the version of the tables, the runner and its clock, runs of dead processes and
+    # these, where the schedules stand, the ledger's identity, and the clock.
+    assert ledger.statements == [*["SELECT"] * 3, "INSERT", *["SELECT"] * 5]
 
 
 @pytest.mark.parametrize("tasks", [10, 100])

@@ -394,7 +394,7 @@ def test_a_role_that_may_not_make_tables_gets_statements_that_work(
     server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC", database)
     limited = url.replace("postgres:@", f"{role}:@", 1)
     housekeeper = hk.create_housekeeper(tasks_dir=None, ledger=limited)
-    with pytest.raises(hk.ConfigurationError, match="may not make tables") as caught:
+    with pytest.raises(hk.ConfigurationError, match="cannot be made") as caught:
         housekeeper.ledger.open()
     server.execute(str(caught.value).partition("to the role:\n")[2], database)
     server.execute(

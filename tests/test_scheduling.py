@@ -711,7 +711,7 @@ def test_random_operations_never_run_a_tick_twice_or_two_runs_at_once(seed: int)
         if run.scheduled_for
     )
     assert set(ticks.values()) == {1}
-    assert not simulation.ledger.runs(running=True)
+    assert not simulation.ledger.runs(status=hk.Status.RUNNING)
 
 
 @pytest.mark.parametrize(("late", "outcome"), [(0.9, Status.SUCCEEDED), (1.1, Status.MISSED)])

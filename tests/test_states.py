@@ -436,7 +436,7 @@ def test_a_scheduler_that_was_killed_and_started_again_goes_on_in_seconds(
 ) -> None:
     here = make(start=False, ledger=shared_url)
     first = started()
-    eventually(lambda: here.ledger.runs("/hang", running=True))
+    eventually(lambda: here.ledger.runs("/hang", status=hk.Status.RUNNING))
     first.kill()
     first.wait()
     status, problems = said(here)
@@ -446,7 +446,9 @@ def test_a_scheduler_that_was_killed_and_started_again_goes_on_in_seconds(
     killed = datetime.now(timezone.utc)
     started()
     eventually(
-        lambda: any(run.started_at > killed for run in here.ledger.runs("/hang", running=True))
+        lambda: any(
+            run.started_at > killed for run in here.ledger.runs("/hang", status=hk.Status.RUNNING)
+        )
     )
     assert datetime.now(timezone.utc) - killed < timedelta(seconds=15)
     crashed = next(row for row in here.history("hang") if row.status is Status.CRASHED)
@@ -465,7 +467,7 @@ def test_a_scheduler_that_lives_finds_the_crash_of_another_within_its_round(
 
     here = make(minutely("other"), ledger=shared_url, on_finish=hear)
     first = started()
-    eventually(lambda: here.ledger.runs("/hang", running=True))
+    eventually(lambda: here.ledger.runs("/hang", status=hk.Status.RUNNING))
     first.kill()
     first.wait()
     assert told.wait(20)
@@ -519,6 +521,70 @@ def test_failures_on_a_host_that_is_gone_are_no_warning_and_others_name_their_ho
     gone.shutdown()
     run_for(on("here", lambda: None), 10)
     assert said(on("bastion", lambda: None, initialize=False)) == ("ok", "")
+
+
+def test_a_host_that_is_gone_goes_from_all_doors_after_its_retention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hk, "KEEP_DAYS", 3)
+    monkeypatch.setattr(hk, "BEAT_EVERY", 600.0)
+    clock = VirtualClock(START)
+
+    def on(host: str, **options: Any) -> VirtualHousekeeper:
+        ledger = hk.ledger_from_url("sqlite:///ledger.db", tmp_path, clock)
+        task = Task("work", lambda: None, schedule="0 12 * * *", each_host=True)
+        return simulated(clock, task, ledger=ledger, host=host, **options)
+
+    def told() -> dict[str, bool]:
+        """Tell which door still knows of the host that is gone."""
+        door = on("bastion", initialize=False)
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/health",
+            "HTTP_AUTHORIZATION": "Bearer x",
+        }
+        web = door.web_app(authorize=lambda _: True)
+        answers = {
+            "runners": door.runners(),
+            "health": door.health(),
+            "door": b"".join(web(environ, lambda *_: None)),
+            "history": door.history(limit=1000),
+            "ledger": door.ledger.standings("/"),
+            "list": door.get_task_status("work"),
+        }
+        return {name: "gone" in str(answer) for name, answer in answers.items()}
+
+    gone = on("gone")
+    run_for(gone, 24 * 60)
+    gone.shutdown()
+    here = on("here")
+    run_for(here, 2 * 24 * 60)
+    assert told() == {**dict.fromkeys(told(), True), "list": False}  # Here it ran since.
+    run_for(here, 3 * 24 * 60)
+    assert not any(told().values())
+    assert "here" in str(here.runners())
+
+
+def test_the_process_of_a_dead_scheduler_is_looked_for_once(
+    started: Callable[[], subprocess.Popen[str]], shared_url: str, make: Any, monkeypatch: Any
+) -> None:
+    here = make(start=False, ledger=shared_url)
+    first = started()
+    eventually(lambda: here.ledger.runs("/hang", status=Status.RUNNING))
+    beat_at = here.runners()[0]["beat_at"]
+    first.kill()
+    first.wait()
+    told = " ".join(here.health()["problems"])
+    second = started()
+    eventually(lambda: all(row["stopped_at"] for row in here.runners() if not row["alive"]))
+    (dead,) = (row for row in here.runners() if row["pid"] == first.pid)
+    assert dead["stopped_at"] == beat_at
+    looked: list[int] = []
+    birth_of = hk.birth_of
+    monkeypatch.setattr(hk, "birth_of", lambda pid: [looked.append(pid), birth_of(pid)][1])
+    assert here.health()["status"] == "ok" or "has died" in str(here.health())
+    assert f"the last, {dead['runner']}, was seen at {beat_at:%Y-%m-%d %H:%M:%S} UTC" in told
+    assert set(looked) == {second.pid}
 
 
 def test_its_own_door_says_why_the_ledger_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

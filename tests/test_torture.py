@@ -146,7 +146,7 @@ def test_8_processes_3_tasks_a_minute_of_kills_and_a_restart(crew: Crew, request
 
     ledger = hk.ledger_from_url(crew.url, Path("/"), hk.SystemClock())
     rows = ledger.runs()
-    running = ledger.runs(running=True)
+    running = ledger.runs(status=hk.Status.RUNNING)
     ledger.close()
     assert not running, "a run is on record as running, and nothing runs"
     seen = crew.seen()

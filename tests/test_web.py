@@ -730,6 +730,8 @@ def test_pages_and_last_successes_are_found_by_an_index(make, tmp_path, monkeypa
     monkeypatch.setattr(sqlite3, "connect", watched)
     # Not started, so that nothing else asks.
     housekeeper = make(Task("sweep", ok), ledger=f"sqlite:///{path}", start=False)
+    housekeeper.ledger.open()
+    asked.clear()
     for question in (
         lambda: housekeeper.history("sweep", 30, "0" * 24),
         lambda: housekeeper.history(None, 30, "0" * 24),
