@@ -3045,7 +3045,7 @@ CONDITIONS = {
     "{later}": "EXISTS (SELECT 1 FROM housekeeper_runs WHERE task = :key"
     " AND scheduled_for > :scheduled_for AND scheduled_for <= {now})",
 }
-UNIQUE = "('housekeeper_runs_one_per_tick', 'housekeeper_runs_one_running')"
+UNIQUE = ("housekeeper_runs_one_per_tick", "housekeeper_runs_one_running")
 
 # Connections that a forked child must neither use nor close, and those whose file was replaced:
 # they stay referenced for ever.
@@ -3967,9 +3967,9 @@ class PostgresLedger(SqlLedger):
         SELECT name, CASE WHEN indisunique THEN 'UNIQUE ' ELSE '' END || relname
             FROM made JOIN pg_index ON indrelid = made.oid
             JOIN pg_class ON pg_class.oid = indexrelid WHERE indisvalid"""
-    GUARDED = f"""(SELECT COUNT(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-        WHERE indrelid = to_regclass('housekeeper_runs') AND indisunique AND indisvalid
-        AND relname IN {UNIQUE}) = 2"""
+    GUARDED = f"""(SELECT COUNT(*) FROM pg_index WHERE indrelid = to_regclass('housekeeper_runs')
+        AND indisunique AND indisvalid
+        AND indexrelid IN ({", ".join(f"to_regclass('{name}')" for name in UNIQUE)})) = 2"""
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__(url, clock)
