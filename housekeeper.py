@@ -11000,9 +11000,9 @@ def _write(text: str = "") -> None:
         if text:
             sys.stdout.write(text)
         sys.stdout.flush()
-    except (OSError, ValueError) as error:
+    except (AttributeError, OSError, ValueError) as error:  # A task may have taken stdout away.
         # Nothing more can be written, so the interpreter must not try again as it exits.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputLost(f"the answer could not be written ({error})") from error
 

@@ -1056,6 +1056,16 @@ def test_a_start_list_that_cannot_be_written_does_not_keep_the_scheduler_from_it
         assert process.wait(LIMIT) == 0
 
 
+def test_a_task_that_takes_stdout_away_does_not_keep_the_scheduler_from_its_work(
+    shell: Shell,
+) -> None:
+    shell.write("rude.py", "import sys\nimport housekeeper\nsys.stdout = None\n")
+    process = launch(shell, stdout=subprocess.DEVNULL)
+    eventually(lambda: shell.has_run("idle"))
+    process.terminate()
+    assert process.wait(LIMIT) == 0
+
+
 def test_a_scheduler_that_is_switched_off_says_so_and_ends(shell: Shell) -> None:
     source = "import housekeeper\nkeeper = housekeeper.create_housekeeper(enabled=False)\n"
     (shell.folder / "shop.py").write_text(source)

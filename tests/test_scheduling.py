@@ -432,7 +432,7 @@ def test_a_disabled_housekeeper_lists_tasks_and_refuses_manual_runs() -> None:
     clock = VirtualClock(START)
     simulation = simulated(clock, Task("one", lambda: None, schedule="0 0 * * *"), enabled=False)
     assert [each["name"] for each in simulation.list_tasks()] == ["one"]
-    with pytest.raises(hk.HousekeeperError, match="disabled"):
+    with pytest.raises(hk.HousekeeperError, match="switched off"):
         simulation.run_task_manually("one")
 
 

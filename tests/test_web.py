@@ -674,7 +674,7 @@ def test_a_fault_of_housekeepers_own_is_500_with_the_trace_in_the_log_only(
 
 
 def test_disabled_and_not_started_are_said(make) -> None:
-    for options, why in (({"enabled": False}, "disabled"), ({"start": False}, "initialize")):
+    for options, why in (({"enabled": False}, "switched off"), ({"start": False}, "initialize")):
         answer = bare_door(make(Task("sweep", ok), **options), token=TOKEN).post(
             "/tasks/sweep/run"
         )
