@@ -10999,7 +10999,8 @@ def _write(text: str = "") -> None:
     try:
         if text:
             sys.stdout.write(text)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (AttributeError, OSError, ValueError) as error:  # A task may have taken stdout away.
         # Nothing more can be written, so the interpreter must not try again as it exits.
         with contextlib.suppress(AttributeError, OSError, ValueError):
