@@ -451,6 +451,38 @@ def test_the_end_of_a_program_waits_for_what_runs_and_keeps_its_exit_code(
     assert world.stderr().count("\n") == (4 if "raise" in end else 0), world.stderr()
 
 
+AT_THE_END = """
+import atexit, sys
+import housekeeper as hk
+
+def begin():
+    housekeeper = made or hk.create_housekeeper(tasks_dir=None, ledger="memory://")
+    try:
+        housekeeper.initialize()
+    except hk.HousekeeperError as error:
+        print(error)
+
+made = {made}
+atexit.register(begin)
+"""
+
+
+@pytest.mark.parametrize(
+    "made", ["None", "hk.create_housekeeper(tasks_dir=None, ledger='memory://')"]
+)
+def test_nothing_starts_while_the_interpreter_exits(made: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END.format(made=made)],
+        cwd=Path(hk.__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout == "Housekeeper does not start: the interpreter exits\n"
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World, end: str) -> None:
     process = embedded(world, HANG, end, timeout=0.2)
