@@ -1118,10 +1118,14 @@ class UnionTrigger(Trigger):
         return min((tick for tick in ticks if tick is not None), default=None)
 
 
-def is_schedule_builder(value: object) -> bool:
-    """Tell whether a value is a job of the `schedule` library, without importing it."""
+def of_schedule(kind: type, name: str) -> bool:
+    """Tell whether a class is one of the `schedule` library, without importing that.
+
+    An application may have a module of the same name.
+    """
     library = sys.modules.get("schedule")
-    return library is not None and isinstance(value, library.Job)
+    known = all(isinstance(getattr(library, each, None), type) for each in ("Job", "CancelJob"))
+    return known and hasattr(library, "every") and issubclass(kind, getattr(library, name))
 
 
 def is_hashed(schedule: object) -> bool:
@@ -1171,7 +1175,7 @@ def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger
         if trigger is None:
             trigger = _cron_triggers[wanted] = CronTrigger(*wanted)
         return trigger
-    if isinstance(schedule, timedelta) or is_schedule_builder(schedule):
+    if isinstance(schedule, timedelta) or of_schedule(type(schedule), "Job"):
         return IntervalTrigger(schedule, timezone, hash_key)
     if not isinstance(schedule, list | tuple):
         raise ConfigurationError(
@@ -4213,9 +4217,8 @@ def _call(task: Task, run: LiveRun, app: object) -> object:
     if issubclass(type(result), CoroutineType):  # Not isinstance(), which may ask a proxy.
         cast(Any, result).close()
         raise ConfigurationError("run= returned a coroutine; wrap it: lambda: asyncio.run(...)")
-    library = sys.modules.get("schedule")
-    if library is not None and (result is library.CancelJob or type(result) is library.CancelJob):
-        run.cancels_schedule = True
+    kind = result if type(result) is type else type(result)
+    run.cancels_schedule |= of_schedule(kind, "CancelJob")
     return result
 
 

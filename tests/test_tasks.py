@@ -10,7 +10,9 @@ import inspect
 import math
 import os
 import re
+import sys
 import time
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -729,3 +731,15 @@ def test_a_tasks_folder_that_is_no_path_is_refused(folder: Any) -> None:
 def test_a_task_that_replaces_what_tells_a_fork_is_not_taken_for_one(make, monkeypatch) -> None:
     monkeypatch.setattr("os.getpid", lambda: 1)
     assert make(Task("sweep", os.getpid)).run_task_manually("sweep").note == "1"
+
+
+def test_a_module_of_the_application_that_is_named_schedule_is_no_library(
+    make, monkeypatch
+) -> None:
+    other = types.ModuleType("schedule")
+    other.Job = type("Job", (), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "schedule", other)
+    housekeeper = make(Task("sweep", other.Job, schedule=["@daily", "@weekly"]))
+    assert housekeeper.run_task_manually("sweep").status is Status.SUCCEEDED
+    with pytest.raises(ConfigurationError, match="neither a cron expression"):
+        Task("other", work, schedule=other.Job())
