@@ -364,6 +364,21 @@ class BriefLock:
         self._lock.release()
 
 
+# Where gevent or eventlet has replaced threads, the timer, the workers and the ledger's thread are
+# greenlets, like the application's own.  What a task shares with the pages (locks, pools of
+# connections, logging) is made for greenlets, and would not bear real threads: monitoring agents
+# get those back from under the patch, and run nothing of the application's in them.  What is
+# waited on is looked up when it is used, and made anew when it was made before the patch.
+
+
+def green_threads() -> str:
+    """Return the name of the library that has replaced threads with its own; or ""."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+
+
 # ================================================================================================
 # 3. Schedules: text to numbers, triggers, intervals, union.  Pure: they never read the clock.
 # ================================================================================================
@@ -1482,32 +1497,7 @@ def _app_parameter_of(function: object) -> inspect.Parameter | None:
     return found if found is not None and found.kind is not found.VAR_POSITIONAL else None
 
 
-class Child(subprocess.Popen[bytes]):
-    """The process of a task's command; it guesses no exit code.
-
-    Popen takes 0 for the code of a process that others have waited for.
-    """
-
-    UNHEARD = 256  # no process exits with it
-    code: int | None = None  # once it has exited; negative after a signal
-
-    def has_exited(self, *, wait: bool = False) -> bool:
-        """Tell whether it has exited, and note how, without freeing its pid."""
-        try:
-            if self.code is None:
-                flags = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
-                ended = os.waitid(os.P_PID, self.pid, flags)
-                if ended is not None:
-                    by_itself = ended.si_code == os.CLD_EXITED
-                    self.code = ended.si_status if by_itself else -ended.si_status
-        except ChildProcessError:
-            self.code = self.UNHEARD
-        except AttributeError:  # There is no waitid(): macOS, before Python 3.13.
-            self.code = self.wait() if wait else self.poll()
-        return self.code is not None
-
-
-def start_command(task: Task, run_id: str = "") -> Child:
+def start_command(task: Task, run_id: str = "") -> subprocess.Popen[bytes]:
     """Start a task's command in its own session and process group.
 
     Its child processes inherit the run's id in HOUSEKEEPER_RUN.  Raises CommandFailed.
@@ -1525,7 +1515,7 @@ def start_command(task: Task, run_id: str = "") -> Child:
     # A thread, such as a server's, may block signals; its child processes would never get them.
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        return Child(
+        return subprocess.Popen(
             arguments,
             cwd=task.cwd,
             env={**environment, **(task.env or {})},
@@ -1543,12 +1533,31 @@ def start_command(task: Task, run_id: str = "") -> Child:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+UNHEARD = 256  # in place of an exit code that is not known; no process exits with it
+
+
+def exit_code_of(process: subprocess.Popen[bytes], *, wait: bool = False) -> int | None:
+    """Return a command's exit code without freeing its pid; None while it goes on.
+
+    Popen takes 0 for the code of a process that others have waited for.
+    """
+    if green_threads() or not hasattr(os, "waitid"):  # gevent's loop waits for all processes.
+        return process.wait() if wait else process.poll()
+    try:
+        flags = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+        if (ended := os.waitid(os.P_PID, process.pid, flags)) is None:
+            return None
+    except ChildProcessError:
+        return UNHEARD
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
 def how_it_ended(code: int, last_lines: Iterable[str]) -> str:
     """Return one line on how a command ended, with its last lines of output."""
     if code < 0:
         names = {known.value: known.name for known in signal.Signals}
         how = f"the command was ended by {names.get(-code, f'signal {-code}')}"
-    elif code == Child.UNHEARD:
+    elif code == UNHEARD:
         how = (
             "how the command ended is not known, because something else in this process has"
             " waited for it, such as a handler of SIGCHLD"
@@ -1563,13 +1572,12 @@ def _output_of(task: Task) -> str:
     with start_command(task) as process:
         try:
             output = cast(IO[bytes], process.stdout).read().decode("utf-8", "backslashreplace")
-            process.has_exited(wait=True)
+            code = exit_code_of(process, wait=True)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)  # Ctrl-C does not reach another session.
             raise
-    if process.code:
-        words = how_it_ended(process.code, output.splitlines()[-3:])
-        raise CommandFailed(words, process.code)
+    if code:
+        raise CommandFailed(how_it_ended(code, output.splitlines()[-3:]), code)
     return output
 
 
@@ -1942,21 +1950,6 @@ def frame_of(thread_id: int | None) -> FrameType | None:
     """Return the frame that a thread is executing, or None when the thread has ended."""
     with _nothing_collected():
         return sys._current_frames().get(thread_id or 0)
-
-
-# Where gevent or eventlet has replaced threads, the timer, the workers and the ledger's thread are
-# greenlets, like the application's own.  What a task shares with the pages (locks, pools of
-# connections, logging) is made for greenlets, and would not bear real threads: monitoring agents
-# get those back from under the patch, and run nothing of the application's in them.  What is
-# waited on is looked up when it is used, and made anew when it was made before the patch.
-
-
-def green_threads() -> str:
-    """Return the name of the library that has replaced threads with its own; or ""."""
-    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-    if gevent is not None and gevent.is_module_patched("threading"):
-        return "gevent"
-    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
 
 
 def in_hub(work: Action) -> None:
@@ -4436,7 +4429,7 @@ def run_command(task: Task, run: LiveRun) -> str:
         command.end()
         run.kill = None
         forget()
-    left, code = _left_behind(run.id, command.group), command.process.code
+    left, code = _left_behind(run.id, command.group), command.code
     if run.cancelled:
         run.note = "; ".join(filter(None, (run.note, left)))
     if code:
@@ -4451,6 +4444,7 @@ class CommandProcess:
     def __init__(self, task: Task, run: LiveRun) -> None:
         self.process = start_command(task, run.id)
         self.group = self.process.pid
+        self.code: int | None = None  # once it has exited; negative after a signal
         self.last_lines: deque[str] = deque(maxlen=3)
         self._run = run
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
@@ -4484,7 +4478,7 @@ class CommandProcess:
 
     def _goes_on(self) -> bool:
         if not self._run.cancelled:
-            return not self.process.has_exited()
+            return not self._has_exited()
         now = self._run.clock.monotonic()
         self._kill_at = self._kill_at or now + TERM_TO_KILL
         # A shell that is asked to stop ends at once; its children have their time as well.
@@ -4494,9 +4488,14 @@ class CommandProcess:
             logger.warning("Task %s: its command ignored SIGTERM and was killed", self._run.task)
         return now < self._kill_at
 
+    def _has_exited(self, *, wait: bool = False) -> bool:
+        if self.code is None:
+            self.code = exit_code_of(self.process, wait=wait)
+        return self.code is not None
+
     def _members_left(self) -> bool:
         """Tell whether the group goes on; free the command's pid once that has exited."""
-        if self.process.has_exited():
+        if self._has_exited():
             self.process.poll()
             self._group_lives = group_lives(self.group)
         return self._group_lives
@@ -4524,11 +4523,11 @@ class CommandProcess:
         clock = self._run.clock
         until = clock.monotonic() + TIME_TO_LEAVE
         # What `setsid x &` has started may not have come to its setsid() when the shell is gone.
-        while self._members_left() and self.process.has_exited() and clock.monotonic() < until:
+        while self._members_left() and self._has_exited() and clock.monotonic() < until:
             clock.wait(threading.Event(), 0.005)
         if self._group_lives:
             signal_group(self.group, signal.SIGKILL)
-        self.process.has_exited(wait=True)
+        self._has_exited(wait=True)
         self.process.wait()
 
 

@@ -318,14 +318,14 @@ def test_a_command_whose_end_somebody_else_hears_is_taken_for_no_success(make) -
 
 
 def test_it_is_told_that_nobody_knows_how_a_command_ended(make, monkeypatch) -> None:
-    has_exited = hk.Child.has_exited
+    exit_code_of = hk.exit_code_of
 
-    def heard_by_another(child: hk.Child, *, wait: bool = False) -> bool:
+    def heard_by_another(process: Any, *, wait: bool = False) -> int | None:
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(child.pid, 0 if wait else os.WNOHANG)
-        return has_exited(child, wait=wait)
+            os.waitpid(process.pid, 0 if wait else os.WNOHANG)
+        return exit_code_of(process, wait=wait)
 
-    monkeypatch.setattr(hk.Child, "has_exited", heard_by_another)
+    monkeypatch.setattr(hk, "exit_code_of", heard_by_another)
     run = ended(start(make(), Task("deaf", command="exit 0")))
     assert (run.status, run.note[:34]) == (Status.FAILED, "how the command ended is not known")
     with pytest.raises(hk.CommandFailed, match="a handler of SIGCHLD"):
