@@ -5291,12 +5291,12 @@ def holding_back() -> Iterator[None]:
 def held_back() -> bool:
     """Tell whether the application is only imported and must not start.
 
-    A process spawned by multiprocessing imports the main program only for its names.
+    A task file imports it for its functions, and a process spawned by multiprocessing the main
+    program for its names.
     """
-    spawned = sys.modules.get("multiprocessing.process")
-    return _held_back or (
-        spawned is not None and getattr(spawned.current_process(), "_inheriting", False)
-    )
+    spawned: Any = sys.modules.get("multiprocessing.process")
+    inheriting = spawned is not None and getattr(spawned.current_process(), "_inheriting", False)
+    return _held_back or inheriting or task_made.get() is not None
 
 
 # A scheduling process names itself to its children in this variable: a task's command that imports
@@ -8194,6 +8194,9 @@ class Life:
         reached is an ERROR line, and is tried again: the application starts nevertheless.  Raises
         ConfigurationError when Sentry is enabled and has no DSN, and HousekeeperError when no
         thread can be started.
+
+        An application that a task imports keeps no ticks either: while task files load it is not
+        started, and in a run it does not schedule.
         """
         self._initialize("by initialize()", scheduling=scheduling)
 
@@ -8203,12 +8206,12 @@ class Life:
             logger.addHandler(LAST_RESORT)
         if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
             return
-        parent = scheduling_parent() if scheduling else None
+        other = self._who_schedules() if scheduling else ""
         try:
             if self.sentry_enabled:
                 self._sentry.start()
             self._discover_once()
-            self._scheduling = scheduling and parent is None
+            self._scheduling = scheduling and not other
             if not self._start_threads(opened=self._open_ledger()):
                 return
         except BaseException:
@@ -8217,18 +8220,24 @@ class Life:
             self._started, self._closed = False, True
             guarded(tell_children_no_more)
             raise
-        self._tell_start(how, parent)
+        self._tell_start(how, other)
 
-    def _tell_start(self, how: str, parent: int | None) -> None:
-        """Say who schedules, and what limits that."""
-        if parent is not None:
-            logger.warning(
-                "Housekeeper %s does not schedule, because process %d, which started this"
-                " one, does; start it without %s in its environment to schedule in both",
-                self.runner,
-                parent,
-                SCHEDULER,
+    def _who_schedules(self) -> str:
+        """Say which scheduler has started this, and keeps the ticks; or ""."""
+        if (parent := scheduling_parent()) is not None:
+            return (
+                f"process {parent}, which started this one, does; start it without {SCHEDULER}"
+                " in its environment to schedule in both"
             )
+        run = _current_run.get()
+        if run is not None and any(each.schedules for each in _alive if each is not self):
+            return f"another one of this process does, whose task {run.task} has started it"
+        return ""
+
+    def _tell_start(self, how: str, other: str) -> None:
+        """Say who schedules, and what limits that."""
+        if other:
+            logger.warning("Housekeeper %s does not schedule, because %s", self.runner, other)
         if library := green_threads():
             words = (
                 "%s has replaced threads: no page is served while a task computes or blocks in C,"

@@ -1260,3 +1260,37 @@ def test_an_unknown_task_whose_file_did_not_load_is_told_why(tmp_path: Path) -> 
     housekeeper = hk.create_housekeeper(tasks_dir=tmp_path, ledger="memory://")
     with pytest.raises(hk.UnknownTask, match=r"'wash-up'; .*wash_up.py:2: it does not import"):
         housekeeper.pause_task("wash-up")
+
+
+@pytest.mark.parametrize("where", ["at the top", "in the function"])
+def test_an_application_that_a_task_imports_leaves_the_ticks_to_its_importer(
+    folder: Path, monkeypatch, where: str
+) -> None:
+    monkeypatch.syspath_prepend(str(folder.parent))
+    (folder.parent / "shop.py").write_text(
+        "import housekeeper as hk\n"
+        f"keeper = hk.create_housekeeper(tasks_dir={str(folder)!r}, ledger='memory://')\n"
+        "keeper.initialize()\n"
+        "def stock(): return 5\n"
+    )
+    top, inside = ("import shop", "pass") if where == "at the top" else ("", "import shop")
+    source = f"""
+    from housekeeper import task
+    {top}
+
+    @task(schedule="@daily")
+    def count():
+        {inside}
+        return shop.stock()
+    """
+    write(folder, "count.py", source)
+    housekeeper = hk.create_housekeeper(tasks_dir=folder, ledger="memory://")
+    housekeeper.initialize()
+    try:
+        assert housekeeper.run_task_manually("count").note == "5"
+        assert housekeeper.problems == []
+        assert housekeeper.schedules
+        assert not sys.modules["shop"].keeper.schedules
+    finally:
+        housekeeper.shutdown()
+        sys.modules["shop"].keeper.shutdown()
