@@ -6399,6 +6399,11 @@ class Workers:
         self._pool, self._work = pool, work
         self.queue: deque[tuple[Hold, Step]] = deque()  # what waits for a worker
         self._idle = threading.Semaphore(number)  # one for each idle worker
+        self._mine = threading.local()  # has a value in the workers' threads
+
+    def is_worker(self) -> bool:
+        """Tell whether the calling thread is one of these workers."""
+        return hasattr(self._mine, "works")
 
     def wake(self) -> None:
         """Have an idle worker empty the queue, if there is one.
@@ -6413,6 +6418,7 @@ class Workers:
                 raise
 
     def _empty_queue(self) -> None:
+        self._mine.works = True
         while True:
             while self.queue:
                 try:
@@ -7099,19 +7105,20 @@ class Runner(Steps):
                 break
         raise AlreadyRunning(run.task, other)
 
-    def run_by_hand(self, hold: Hold, caller: LiveRun | None) -> None:
-        """Make a claimed run: on a worker, or in place in the calling task's thread."""
-        run = cast(LiveRun, hold.run)
+    def run_by_hand(self, hold: Hold, *, wait: bool) -> None:
+        """Make a claimed run on a worker; or in place, if a task or a hook waits for it."""
+        run, caller = cast(LiveRun, hold.run), _current_run.get() if wait else None
+        # In on_finish: a worker that waits for another worker could wait for ever.
+        in_place = wait and cast(Workers, self.workers).is_worker()
         if caller is not None:
-            # A worker that waits for another worker could wait for ever.
             forget = caller.on_cancel(functools.partial(self._stop_too, run, caller))
             try:
                 self._pursue(hold, self._attempt, in_place=True)
             finally:
                 forget()
-        elif run.cancelled:
-            # Its claim outlasted a shutdown: nothing else would end it.
-            self._pursue(hold, self._attempt)
+        elif in_place or run.cancelled:
+            # If cancelled, its claim outlasted a shutdown: nothing else would end it.
+            self._pursue(hold, self._attempt, in_place=in_place)
         else:
             self._timer.after(0.0, self._hand_over, hold, self._attempt)
 
@@ -8547,8 +8554,8 @@ class Housekeeper(Life):
 
         With wait=True, return the finished run, or raise what the task raised (RunFailed for
         anything but an Exception: a timeout, a cancel, sys.exit); with wait=False, return the run
-        at once.  With wait=True inside a task, it runs in the same thread.  Raises UnknownTask,
-        AlreadyRunning, LedgerUnavailable.
+        at once.  With wait=True in a task or a hook, it runs in the same thread.  Raises
+        UnknownTask, AlreadyRunning, LedgerUnavailable.
         """
         registration = self._known(name)
         if not self.enabled:
@@ -8556,7 +8563,7 @@ class Housekeeper(Life):
         if not self._started:
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         hold = self._runner.claim_by_hand(registration)
-        self._runner.run_by_hand(hold, _current_run.get() if wait else None)
+        self._runner.run_by_hand(hold, wait=wait)
         run = cast(LiveRun, hold.run)
         while wait and not run.ended.is_set():
             self.clock.wait(run.ended, None)

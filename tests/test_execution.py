@@ -1490,6 +1490,21 @@ def test_on_finish_gets_each_run_once_it_is_recorded_and_its_failure_changes_not
     assert logged("on_finish failed")
 
 
+def test_an_on_finish_can_wait_for_a_run_although_all_workers_are_in_one(make) -> None:
+    def follow(run: hk.Run) -> None:
+        if run.task.startswith("first"):
+            meeting.wait(PATIENCE)
+            notes.append(housekeeper.run_task_manually(f"then-{run.task}").note)
+
+    meeting, notes = threading.Barrier(2), list[str]()
+    names = ("first-a", "first-b")
+    tasks = [Task(f"{then}{name}", lambda: "done") for name in names for then in ("", "then-")]
+    housekeeper = make(*tasks, max_workers=2, on_finish=follow)
+    for run in [housekeeper.run_task_manually(name, wait=False) for name in names]:
+        ended(run)
+    assert notes == ["done", "done"]
+
+
 def test_an_on_finish_that_exits_leaves_nobody_waiting_for_the_run(make) -> None:
     housekeeper = make(on_finish=lambda run: sys.exit(1))
     run = start(housekeeper, Task("good", lambda: None))
