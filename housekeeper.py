@@ -5261,14 +5261,14 @@ def watch_process(watched: Life) -> None:
 def leave_process() -> None:
     """Shut down every Housekeeper, and let the interpreter exit even if a worker hangs.
 
-    The pools' threads are daemons, because the timer thread made them.  Only concurrent.futures
-    would join them; it takes them from this private mapping.
+    The pools' threads are daemons, because the timer thread made them, and so are those of pools
+    that a task makes.  Only concurrent.futures would join them; it takes them from this private
+    mapping.
     """
-    for watched in list(_alive):
-        guarded(watched.shutdown)
+    hanging = [watched for watched in list(_alive) if not guarded(watched.shutdown)]
     threads = getattr(concurrent.futures.thread, "_threads_queues", {})
     for thread in list(threads):
-        if thread.name.startswith("housekeeper-"):
+        if thread.name.startswith("housekeeper-") or (hanging and thread.daemon):
             del threads[thread]
 
 

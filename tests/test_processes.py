@@ -495,6 +495,24 @@ def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World, end: s
     assert "Fatal" not in world.stderr()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "threading.current_thread().name = 'sync'\ntime.sleep(1000)",
+        "import concurrent.futures\n"
+        "with concurrent.futures.ThreadPoolExecutor(1) as pool:\n"
+        "    pool.submit(time.sleep, 1000).result()",
+    ],
+    ids=["renamed", "its own pool"],
+)
+def test_the_end_of_a_program_is_held_up_by_no_thread_of_a_hung_task(
+    world: World, body: str
+) -> None:
+    assert ends(embedded(world, body, "", timeout=0.2)) == 0
+    (row,) = world.history()
+    assert row.status is Status.CANCELLED
+
+
 def test_the_end_of_a_program_ends_the_command_that_runs(world: World) -> None:
     path = world.folder / "program.py"
     path.write_text(EMBEDDED.format(body="pass", end="housekeeper.run_task_manually('x', False)"))
