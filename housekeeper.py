@@ -3938,6 +3938,10 @@ class PostgresLedger(SqlLedger):
         )
         try:
             self._await(connection, until)
+            # An application may have registered types of its own for all connections.
+            for kind in ("UNICODE", "BOOLEAN", "INTEGER", "LONGINTEGER", "PYDATETIMETZ"):
+                extensions = self._driver.extensions
+                extensions.register_type(getattr(extensions, kind), connection)
             self._connection, self._prefix = connection, ""
             ((isolation,),), _ = self._statement("SHOW transaction_isolation", None, until)
             if isolation != "read committed":
