@@ -1139,8 +1139,8 @@ def of_schedule(kind: type, name: str) -> bool:
     An application may have a module of the same name.
     """
     library = sys.modules.get("schedule")
-    known = all(isinstance(getattr(library, each, None), type) for each in ("Job", "CancelJob"))
-    return known and hasattr(library, "every") and issubclass(kind, getattr(library, name))
+    found = getattr(library, name, None) if hasattr(library, "every") else None
+    return isinstance(found, type) and issubclass(kind, found)
 
 
 def is_hashed(schedule: object) -> bool:
