@@ -104,8 +104,9 @@ from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from enum import Enum
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from os import getpid  # so that a task that replaces os.getpid is not taken for a fork
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType, ModuleType
+from types import CodeType, CoroutineType, FrameType, FunctionType, ModuleType
 from typing import (
     IO,
     TYPE_CHECKING,
@@ -157,10 +158,19 @@ T = TypeVar("T")
 
 
 def _own_logger(name: str) -> logging.Logger:
-    """Return a logger that stays enabled: dictConfig() disables loggers that it does not name."""
-    made = logging.getLogger(name)
-    stays_on = property(lambda _: False, lambda _, value: None)
-    made.__class__ = type("Logger", (type(made),), {"disabled": stays_on})
+    """Return a logger that stays enabled, and that raises nothing.
+
+    dictConfig() disables loggers that it does not name.  Filters, handlers and record factories of
+    the application may fail, and what is logged here must change nothing.
+    """
+    made, stays_on = logging.getLogger(name), property(lambda _: False, lambda _, value: None)
+    base: Any = type(made)
+
+    def log(own: logging.Logger, *args: Any, stacklevel: int = 1, **options: Any) -> None:
+        with contextlib.suppress(Exception, SystemExit):
+            base._log(own, *args, stacklevel=stacklevel + 1, **options)
+
+    made.__class__ = type("Logger", (base,), {"disabled": stays_on, "_log": log})
     return made
 
 
@@ -271,19 +281,21 @@ def first_line(words: object) -> str:
     return str(words).strip().partition("\n")[0]
 
 
+def plain(text: str) -> str:
+    """Return a text as a str itself: an Enum's, for example, may be shown as another.
+
+    What is no text stays as it is, for the checks that follow.
+    """
+    return str.__str__(text) if isinstance(text, str) else text
+
+
 def guarded(work: Callable[P, R], *args: P.args, **options: P.kwargs) -> R | None:
     """Call something; if it raises, log that and return None."""
     try:
         return work(*args, **options)
     except BaseException:
-        tell_defect("Housekeeper failed in %s", work)
+        logger.exception("Housekeeper failed in %s", work)
         return None
-
-
-def tell_defect(words: str, *values: object) -> None:
-    """Log the exception being handled; drop what a log filter of the application raises."""
-    with contextlib.suppress(BaseException):
-        logger.exception(words, *values)
 
 
 # ================================================================================================
@@ -352,6 +364,21 @@ class BriefLock:
         self._lock.release()
 
 
+# Where gevent or eventlet has replaced threads, the timer, the workers and the ledger's thread are
+# greenlets, like the application's own.  What a task shares with the pages (locks, pools of
+# connections, logging) is made for greenlets, and would not bear real threads: monitoring agents
+# get those back from under the patch, and run nothing of the application's in them.  What is
+# waited on is looked up when it is used, and made anew when it was made before the patch.
+
+
+def green_threads() -> str:
+    """Return the name of the library that has replaced threads with its own; or ""."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent"
+    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
+
+
 # ================================================================================================
 # 3. Schedules: text to numbers, triggers, intervals, union.  Pure: they never read the clock.
 # ================================================================================================
@@ -413,7 +440,7 @@ def zone_meant(text: str) -> str:
 
 def zone_name(name: str) -> str:
     """Return the IANA name of a zone; ``local`` is the zone of this host."""
-    return local_zone_name() if name == "local" else name
+    return local_zone_name() if name == "local" else plain(name)
 
 
 @functools.cache
@@ -1106,10 +1133,14 @@ class UnionTrigger(Trigger):
         return min((tick for tick in ticks if tick is not None), default=None)
 
 
-def is_schedule_builder(value: object) -> bool:
-    """Tell whether a value is a job of the `schedule` library, without importing it."""
+def of_schedule(kind: type, name: str) -> bool:
+    """Tell whether a class is one of the `schedule` library, without importing that.
+
+    An application may have a module of the same name.
+    """
     library = sys.modules.get("schedule")
-    return library is not None and isinstance(value, library.Job)
+    found = getattr(library, name, None) if hasattr(library, "every") else None
+    return isinstance(found, type) and issubclass(kind, found)
 
 
 def is_hashed(schedule: object) -> bool:
@@ -1157,7 +1188,7 @@ def make_trigger(schedule: object, timezone: str, hash_key: str = "") -> Trigger
         wanted = (schedule, zone_name(timezone), key)
         trigger = _cron_triggers.get(wanted)
         return trigger or _cron_triggers.setdefault(wanted, CronTrigger(*wanted))
-    if isinstance(schedule, timedelta) or is_schedule_builder(schedule):
+    if isinstance(schedule, timedelta) or of_schedule(type(schedule), "Job"):
         return IntervalTrigger(schedule, timezone, hash_key)
     if not isinstance(schedule, list | tuple):
         raise ConfigurationError(
@@ -1239,11 +1270,12 @@ class Task:
                 f"Task {self.name!r}: the name is not 1 to 100 letters, digits, dots, dashes and"
                 " underscores that begin with a letter or digit"
             )
+        object.__setattr__(self, "name", plain(self.name))
         try:
             self._check_action()
             for name, wanted in TASK_OPTIONS.items():
                 value = getattr(self, name)
-                if value is not None or name not in ("command", "cwd", "env", "timeout"):
+                if value is not None or name not in CAN_BE_NONE:
                     check_option(name, value, wanted)
             self._check_schedule()
         except ConfigurationError as error:
@@ -1335,7 +1367,11 @@ def _is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value
+    """Tell whether a value is a text that the system takes: without NULs and lone surrogates."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_command(value: object) -> bool:
@@ -1391,10 +1427,12 @@ def _check_sentry(options: object) -> bool:
 # A check of a value, and the words for a value that fails it.
 Wanted = tuple[Callable[[Any], bool], str]
 IS_FLAG: Wanted = (_is_flag, "is neither True nor False")
+IS_PATH: Wanted = (_is_path, "is not a path")
 IS_SECONDS: Wanted = (_is_seconds, "is not a number of seconds, 0 or more")
+CAN_BE_NONE = ("command", "cwd", "env", "timeout", "description")
 TASK_OPTIONS: dict[str, Wanted] = {
     "command": (_is_command, "is neither a shell line nor a list of arguments, without NULs"),
-    "cwd": (_is_path, "is not a path"),
+    "cwd": IS_PATH,
     "env": (_check_environment, ""),
     "startup": (_is_delay, "is neither True, False nor a finite number of seconds, 0 or more"),
     "enabled": IS_FLAG,
@@ -1403,6 +1441,7 @@ TASK_OPTIONS: dict[str, Wanted] = {
     "retries": (_is_whole, "is not a whole number, 0 or more"),
     "retry_delay": IS_SECONDS,
     "each_host": IS_FLAG,
+    "description": (lambda value: isinstance(value, str), "is not a text"),
     "sentry": (_check_sentry, "is not True, False or a dict"),
 }
 
@@ -1452,7 +1491,8 @@ def _app_parameter_of(function: object) -> inspect.Parameter | None:
             raise ConfigurationError(
                 f"run={function!r} needs arguments; it may take none, or one named app"
             )
-    return parameters.get("app")
+    found = parameters.get("app")
+    return found if found is not None and found.kind is not found.VAR_POSITIONAL else None
 
 
 def start_command(task: Task, run_id: str = "") -> subprocess.Popen[bytes]:
@@ -1461,7 +1501,7 @@ def start_command(task: Task, run_id: str = "") -> subprocess.Popen[bytes]:
     Its child processes inherit the run's id in HOUSEKEEPER_RUN.  Raises CommandFailed.
     """
     shell = isinstance(task.command, str)
-    arguments = ["/bin/sh", "-c", str(task.command)] if shell else list(task.command or ())
+    arguments = ["/bin/sh", "-c", cast(str, task.command)] if shell else list(task.command or ())
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         raise CommandFailed(
             "the process ignores SIGCHLD, which hides the exit codes of commands;"
@@ -1491,11 +1531,35 @@ def start_command(task: Task, run_id: str = "") -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+UNHEARD = 256  # in place of an exit code that is not known; no process exits with it
+
+
+def exit_code_of(process: subprocess.Popen[bytes], *, wait: bool = False) -> int | None:
+    """Return a command's exit code without freeing its pid; None while it goes on.
+
+    Popen takes 0 for the code of a process that others have waited for.
+    """
+    if green_threads() or not hasattr(os, "waitid"):  # gevent's loop waits for all processes.
+        return process.wait() if wait else process.poll()
+    try:
+        flags = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+        if (ended := os.waitid(os.P_PID, process.pid, flags)) is None:
+            return None
+    except ChildProcessError:
+        return UNHEARD
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
 def how_it_ended(code: int, last_lines: Iterable[str]) -> str:
     """Return one line on how a command ended, with its last lines of output."""
     if code < 0:
         names = {known.value: known.name for known in signal.Signals}
         how = f"the command was ended by {names.get(-code, f'signal {-code}')}"
+    elif code == UNHEARD:
+        how = (
+            "how the command ended is not known, because something else in this process has"
+            " waited for it, such as a handler of SIGCHLD"
+        )
     else:
         how = f"the command exited with {code}"
     return f"{how}: {' | '.join(last_lines)}" if last_lines else how
@@ -1503,16 +1567,15 @@ def how_it_ended(code: int, last_lines: Iterable[str]) -> str:
 
 def _output_of(task: Task) -> str:
     """Run a task's command, and return what it printed; raises CommandFailed."""
-    process = start_command(task)
-    try:
-        output = process.communicate()[0].decode("utf-8", "backslashreplace")
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)  # Ctrl-C does not reach another session.
-        process.wait()
-        raise
-    if process.returncode != 0:
-        words = how_it_ended(process.returncode, output.splitlines()[-3:])
-        raise CommandFailed(words, process.returncode)
+    with start_command(task) as process:
+        try:
+            output = cast(IO[bytes], process.stdout).read().decode("utf-8", "backslashreplace")
+            code = exit_code_of(process, wait=True)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # Ctrl-C does not reach another session.
+            raise
+    if code:
+        raise CommandFailed(how_it_ended(code, output.splitlines()[-3:]), code)
     return output
 
 
@@ -1887,21 +1950,6 @@ def frame_of(thread_id: int | None) -> FrameType | None:
         return sys._current_frames().get(thread_id or 0)
 
 
-# Where gevent or eventlet has replaced threads, the timer, the workers and the ledger's thread are
-# greenlets, like the application's own.  What a task shares with the pages (locks, pools of
-# connections, logging) is made for greenlets, and would not bear real threads: monitoring agents
-# get those back from under the patch, and run nothing of the application's in them.  What is
-# waited on is looked up when it is used, and made anew when it was made before the patch.
-
-
-def green_threads() -> str:
-    """Return the name of the library that has replaced threads with its own; or ""."""
-    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
-    if gevent is not None and gevent.is_module_patched("threading"):
-        return "gevent"
-    return "eventlet" if eventlet is not None and eventlet.is_monkey_patched("thread") else ""
-
-
 def in_hub(work: Action) -> None:
     """Have the library that has replaced threads call something that switches to a greenlet."""
     if green_threads() == "gevent":
@@ -2087,12 +2135,10 @@ class LiveRun(Run):
         insists = self._interrupt is not None and self._thread_id != threading.get_ident()
         # On another thread, because the callbacks may block for any length of time.
         apart = insists and self._interrupt_apart(attempt)
-        try:
-            logger.warning("Task %s was asked to stop: %s", self.task, note)
-        finally:
-            self._call_back_all(callbacks)
-            if insists and not apart:
-                self._await_interrupt(attempt)
+        logger.warning("Task %s was asked to stop: %s", self.task, note)
+        self._call_back_all(callbacks)
+        if insists and not apart:
+            self._await_interrupt(attempt)
 
     def _interrupt_apart(self, attempt: int) -> bool:
         """Start a thread that interrupts an attempt; tell whether it started."""
@@ -2398,7 +2444,7 @@ def new_id(clock: Clock) -> str:
     global _origin
     # Drawn once per process: a system call for each id would release the interpreter's lock, and
     # ten busy workers would queue for it (half of a burst's CPU time, measured).
-    if _origin[0] != (pid := os.getpid()):
+    if _origin[0] != (pid := getpid()):
         _origin = (pid, os.urandom(4).hex())
     milliseconds = int(clock.now().timestamp() * 1000)
     return f"{milliseconds:012x}{next(_sequence) & 0xFFFF:04x}{_origin[1]}"
@@ -3082,7 +3128,7 @@ class Database:
         # the order of locks.
         self.lock = threading.Lock()
         self._connection: Any = None
-        self._pid = os.getpid()
+        self._pid = getpid()
 
     # What a dialect provides.
 
@@ -3116,7 +3162,7 @@ class Database:
                 connection.close()
 
     def _notice_fork(self) -> None:
-        if self._pid != os.getpid():
+        if self._pid != getpid():
             self.forget()  # Python did not report it; the old lock may be held for ever.
 
     def _busy(self, limit: float) -> LedgerUnavailable:
@@ -4015,6 +4061,10 @@ class PostgresLedger(SqlLedger):
         )
         try:
             self._await(connection, until)
+            # An application may have registered types of its own for all connections.
+            for kind in ("UNICODE", "BOOLEAN", "INTEGER", "LONGINTEGER", "PYDATETIMETZ"):
+                extensions = self._driver.extensions
+                extensions.register_type(getattr(extensions, kind), connection)
             self._connection, self._prefix = connection, ""
             asked = "SELECT current_setting('transaction_isolation'), pg_backend_pid()"
             ((isolation, pid),), _ = self._statement(asked, None, until)
@@ -4203,7 +4253,7 @@ def _attempt(
             run.enter()
             context = getattr(app, "app_context", None)
             around_app = context() if callable(context) else contextlib.nullcontext()
-            around = contextlib.nullcontext() if around_run is None else _around(around_run, run)
+            around = contextlib.nullcontext() if around_run is None else _Around(around_run, run)
             with around_app, around:
                 return None, _call(task, run, app)
             return None, None  # The application's context has swallowed an exception.
@@ -4215,67 +4265,74 @@ def _attempt(
         return error, None
 
 
-@contextlib.contextmanager
-def _around(factory: AroundRun, run: LiveRun) -> Iterator[None]:
-    """Enter the application's context manager; its own failures are logged and change nothing."""
-    manager: AbstractContextManager[object] | None = None
-    with _failures_logged(run, "before"):
-        made = factory()
-        made.__enter__()
-        manager = made
-    try:
-        yield
-    finally:
-        with _failures_logged(run, "after"):
-            if manager is not None:
-                manager.__exit__(*sys.exc_info())
+class _Around:
+    """Enters the application's context manager; its own failures are logged and change nothing.
+
+    Not a generator: an interrupt waits while frames of another file lie between two of this one.
+    """
+
+    def __init__(self, factory: AroundRun, run: LiveRun) -> None:
+        self._factory, self._run = factory, run
+        self._manager: AbstractContextManager[object] | None = None
+
+    def __enter__(self) -> None:
+        with application_code(self._run, "around_run failed before the run"):
+            made = self._factory()
+            made.__enter__()
+            self._manager = made
+
+    def __exit__(self, *raised: Any) -> None:
+        with application_code(self._run, "around_run failed after the run"):
+            if self._manager is not None:
+                self._manager.__exit__(*raised)
 
 
 @contextlib.contextmanager
-def _failures_logged(run: LiveRun, when: str) -> Iterator[None]:
+def application_code(run: Run, failure: str) -> Iterator[None]:
+    """Log what a hook of the application raises; a process that it forks ends here."""
     try:
-        yield
+        with EndsIfForked():
+            yield
     except (RunTimedOut, RunCancelled):
         raise
     except BaseException:
-        logger.exception("Task %s: around_run failed %s the run", run.task, when)
+        logger.exception("Task %s: %s", run.task, failure)
 
 
 def _call(task: Task, run: LiveRun, app: object) -> object:
-    process, raised = os.getpid(), None
-    try:
+    with EndsIfForked():
         result = run_command(task, run) if task.run is None else task.call(app)
-    except BaseException as error:
-        raised = error
-        raise
-    finally:
-        if os.getpid() != process:
-            end_forked(raised)
-    if inspect.iscoroutine(result):
-        result.close()
+    if issubclass(type(result), CoroutineType):  # Not isinstance(), which may ask a proxy.
+        cast(Any, result).close()
         raise ConfigurationError("run= returned a coroutine; wrap it: lambda: asyncio.run(...)")
-    library = sys.modules.get("schedule")
-    if library is not None and (result is library.CancelJob or type(result) is library.CancelJob):
-        run.cancels_schedule = True
+    kind = result if type(result) is type else type(result)
+    run.cancels_schedule |= of_schedule(kind, "CancelJob")
     return result
 
 
-def end_forked(error: BaseException | None) -> NoReturn:
-    """End a forked process that has returned from the task's function.
+class EndsIfForked:
+    """Ends a process that was forked inside the block, by a task or a hook, when it leaves that.
 
     It exits with the code that it would have as a program, but runs no exit handlers, which would
     act on the process that runs the task.
     """
-    code = 0 if error is None else 1
-    try:
-        if isinstance(error, SystemExit) and not isinstance(error.code, str):
-            code = int(error.code or 0) & 0xFF
-        elif error is not None:
-            traceback.print_exception(type(error), error, error.__traceback__)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
+
+    def __enter__(self) -> None:
+        self._process = getpid()
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        if getpid() == self._process:
+            return
+        code = 0 if error is None else 1
+        try:
+            if isinstance(error, SystemExit) and not isinstance(error.code, str):
+                code = int(error.code or 0) & 0xFF
+            elif error is not None:
+                traceback.print_exception(type(error), error, error.__traceback__)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
 
 
 ENDS = {
@@ -4469,10 +4526,10 @@ def run_command(task: Task, run: LiveRun) -> str:
         command.end()
         run.kill = None
         forget()
-    left, code = _left_behind(run.id, command.group), command.process.returncode
+    left, code = _left_behind(run.id, command.group), command.code
     if run.cancelled:
         run.note = "; ".join(filter(None, (run.note, left)))
-    if code != 0:
+    if code:
         words = how_it_ended(code, command.last_lines)
         raise CommandFailed("; ".join(filter(None, (words, left))), code)
     return left
@@ -4484,6 +4541,7 @@ class CommandProcess:
     def __init__(self, task: Task, run: LiveRun) -> None:
         self.process = start_command(task, run.id)
         self.group = self.process.pid
+        self.code: int | None = None  # once it has exited; negative after a signal
         self.last_lines: deque[str] = deque(maxlen=3)
         self._run = run
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
@@ -4517,17 +4575,27 @@ class CommandProcess:
 
     def _goes_on(self) -> bool:
         if not self._run.cancelled:
-            return not _has_exited(self.process)
+            return not self._has_exited()
         now = self._run.clock.monotonic()
         self._kill_at = self._kill_at or now + TERM_TO_KILL
         # A shell that is asked to stop ends at once; its children have their time as well.
-        if self.process.poll() is not None:
-            self._group_lives = signal_group(self.group, 0)
-        if not self._group_lives:
+        if not self._members_left():
             return False
         if now >= self._kill_at:
             logger.warning("Task %s: its command ignored SIGTERM and was killed", self._run.task)
         return now < self._kill_at
+
+    def _has_exited(self, *, wait: bool = False) -> bool:
+        if self.code is None:
+            self.code = exit_code_of(self.process, wait=wait)
+        return self.code is not None
+
+    def _members_left(self) -> bool:
+        """Tell whether the group goes on; free the command's pid once that has exited."""
+        if self._has_exited():
+            self.process.poll()
+            self._group_lives = group_lives(self.group)
+        return self._group_lives
 
     def _read(self, pipe: IO[bytes]) -> bytes | None:
         """Return a chunk of output, empty at the end of the pipe; None when there is none now."""
@@ -4545,29 +4613,19 @@ class CommandProcess:
         for line in lines:
             self.last_lines.append(line[:200])
             # Outside the run's context, which would add the line to the output again.
-            with contextlib.suppress(Exception):  # A filter that raises must not end the command.
-                contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, line)
+            contextvars.Context().run(logger.info, "Task %s: %s", self._run.task, line)
 
     def end(self) -> None:
         """Kill what is left of the group, and wait for the command itself."""
         clock = self._run.clock
         until = clock.monotonic() + TIME_TO_LEAVE
         # What `setsid x &` has started may not have come to its setsid() when the shell is gone.
-        while self._group_lives and self.process.poll() is not None and clock.monotonic() < until:
-            self._group_lives = signal_group(self.group, 0)
-            clock.wait(threading.Event(), 0.005 if self._group_lives else 0)
+        while self._members_left() and self._has_exited() and clock.monotonic() < until:
+            clock.wait(threading.Event(), 0.005)
         if self._group_lives:
             signal_group(self.group, signal.SIGKILL)
+        self._has_exited(wait=True)
         self.process.wait()
-
-
-def _has_exited(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a process has exited, without freeing its pid."""
-    try:
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, process.pid, flags) is not None
-    except (AttributeError, ChildProcessError):
-        return process.poll() is not None
 
 
 def signal_group(group: int, number: int) -> bool:
@@ -4579,14 +4637,29 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
+def group_lives(group: int) -> bool:
+    """Tell whether a process group has members, zombies aside.
+
+    In a container without an init nobody may ever wait for those.
+    """
+    if not signal_group(group, 0):
+        return False
+    processes = [_stat_of(each.name) for each in Path("/proc").glob("[0-9]*")]
+    return not processes or any(stat[2:3] == [str(group)] for stat in processes)
+
+
 def birth_of(pid: int) -> str:
     """Return the start of a process in clock ticks since the boot; empty when it has ended."""
+    return "".join(_stat_of(pid)[19:20])
+
+
+def _stat_of(pid: int | str) -> list[str]:
+    """Return a process's state, parent, group, session, ...; nothing of one that has ended."""
     try:
-        # After its name: state, parent, group, session, ...
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
-        return ""
-    return "" if stat[0] in "ZX" else stat[19]
+        return []
+    return [] if stat[0] in "ZX" else stat
 
 
 def _groups_of(mark: str) -> dict[int, int]:
@@ -5165,7 +5238,7 @@ def variable(name: str) -> str:
 def threads_of_this_process() -> tuple[int, str]:
     """Return what threads and locks belong to: those from before a fork, or from before gevent or
     eventlet replaced them, are of no use to this process any more."""
-    return os.getpid(), green_threads()
+    return getpid(), green_threads()
 
 
 def place_of_this_process() -> str:
@@ -5277,21 +5350,22 @@ def watch_process(watched: Life) -> None:
     # concurrent.futures registers a callback here as well, which joins its threads without limit;
     # the last one registered runs first, and that module is imported above.
     register = getattr(threading, "_register_atexit", atexit.register)
-    register(leave_process)
+    with contextlib.suppress(RuntimeError):  # The interpreter exits already.
+        register(leave_process)
     atexit.register(leave_process)  # Where threading's own are not called: by eventlet.
 
 
 def leave_process() -> None:
     """Shut down every Housekeeper, and let the interpreter exit even if a worker hangs.
 
-    The pools' threads are daemons, because the timer thread made them.  Only concurrent.futures
-    would join them; it takes them from this private mapping.
+    The pools' threads are daemons, because the timer thread made them, and so are those of pools
+    that a task makes.  Only concurrent.futures would join them; it takes them from this private
+    mapping.
     """
-    for watched in list(_alive):
-        guarded(watched.shutdown)
+    hanging = [watched for watched in list(_alive) if not guarded(watched.shutdown)]
     threads = getattr(concurrent.futures.thread, "_threads_queues", {})
     for thread in list(threads):
-        if thread.name.startswith("housekeeper-"):
+        if thread.name.startswith("housekeeper-") or (hanging and thread.daemon):
             del threads[thread]
 
 
@@ -5314,12 +5388,12 @@ def holding_back() -> Iterator[None]:
 def held_back() -> bool:
     """Tell whether the application is only imported and must not start.
 
-    A process spawned by multiprocessing imports the main program only for its names.
+    A task file imports it for its functions, and a process spawned by multiprocessing the main
+    program for its names.
     """
-    spawned = sys.modules.get("multiprocessing.process")
-    return _held_back or (
-        spawned is not None and getattr(spawned.current_process(), "_inheriting", False)
-    )
+    spawned: Any = sys.modules.get("multiprocessing.process")
+    inheriting = spawned is not None and getattr(spawned.current_process(), "_inheriting", False)
+    return _held_back or inheriting or task_made.get() is not None
 
 
 # A scheduling process names itself to its children in this variable: a task's command that imports
@@ -5333,8 +5407,8 @@ _told_by_parent = os.environ.get(SCHEDULER, "")
 def scheduling_parent() -> int | None:
     """Return the pid of a live scheduler that started this process; or None."""
     number, _, reloaded = _told_by_parent.partition(":")
-    pid = int(number) if re.fullmatch("[1-9][0-9]{0,8}", number) else os.getpid()
-    if pid == os.getpid() or not _lives(pid):
+    pid = int(number) if re.fullmatch("[1-9][0-9]{0,8}", number) else getpid()
+    if pid == getpid() or not _lives(pid):
         return None
     # A reloader's child schedules, although the waiting parent was initialized as well.
     return None if _is_reloaded() and not reloaded else pid
@@ -5342,13 +5416,13 @@ def scheduling_parent() -> int | None:
 
 def tell_children() -> None:
     """Name this process to its future children: it schedules, or runs a task by hand."""
-    os.environ[SCHEDULER] = f"{os.getpid()}{':reloaded' if _is_reloaded() else ''}"
+    os.environ[SCHEDULER] = f"{getpid()}{':reloaded' if _is_reloaded() else ''}"
 
 
 def tell_children_no_more() -> None:
     """Stop naming this process once nothing in it schedules."""
     told = os.environ.get(SCHEDULER, "").partition(":")[0]
-    if told == str(os.getpid()) and not any(each.schedules for each in _alive):
+    if told == str(getpid()) and not any(each.schedules for each in _alive):
         del os.environ[SCHEDULER]
 
 
@@ -5399,9 +5473,7 @@ def start_put_off() -> str:
         return ""
     # A worker also has its arbiter on its stack, with another pid; one not started yet has none.
     pid = getattr(frame.f_locals.get("self"), "pid", None)
-    return (
-        "in gunicorn's arbiter, but in each of its workers" if pid in (None, os.getpid()) else ""
-    )
+    return "in gunicorn's arbiter, but in each of its workers" if pid in (None, getpid()) else ""
 
 
 def _start_put_off_by_uwsgi(uwsgi: Any) -> str:
@@ -5561,14 +5633,17 @@ def discover_tasks(folder: Path) -> Discovered:
 
 def stamps_of(folder: Path) -> dict[str, int]:
     """Return the modification time of each Python file of a folder, helpers included."""
-    with contextlib.suppress(OSError):
-        return {each.name: each.stat().st_mtime_ns for each in folder.glob("*.py")}
-    return {}
+    stamps = {}
+    for path in folder.glob("*.py"):
+        with contextlib.suppress(OSError):  # A link that leads nowhere, such as an editor's lock.
+            stamps[path.name] = path.stat().st_mtime_ns
+    return stamps
 
 
 def _is_of_another_program(path: Path) -> bool:
     try:
-        source = path.read_bytes()
+        # Nobody may ever write to a pipe; and a folder has no source.
+        source = path.read_bytes() if path.is_file() else b""
     except OSError:
         return False  # The import reports what is wrong.
     return b"import" in source and b"housekeeper" not in source
@@ -5718,7 +5793,8 @@ def _load(name: str, files: Mapping[str, Path], makers: Mapping[Task, str]) -> I
     if module.__file__ != str(path):
         raise ConfigurationError(f"it is hidden by {module.__file__}; rename one of them")
     made = [task for task, maker in makers.items() if maker == name]
-    named = [each for each in vars(module).values() if isinstance(each, Task)]
+    # Not isinstance(), which asks a lazy object for its class, and so may open a database.
+    named = [each for each in vars(module).values() if issubclass(type(each), Task)]
     tasks = dict.fromkeys([*made, *(task for task in named if makers.get(task) not in files)])
     if not tasks:
         raise ConfigurationError(
@@ -5880,7 +5956,7 @@ class Timer:
             try:
                 going_on = self.step()
             except Exception:
-                tell_defect("The loop failed, and goes on")
+                logger.exception("The loop failed, and goes on")
 
     def step(self) -> bool:
         """Do what is due, or wait for it; return False when the loop is to end."""
@@ -6310,7 +6386,8 @@ class Roster:
                     if self._pass_tick(registration, tick, now):
                         due.append(registration)
                 except Exception:
-                    tell_defect("The next tick of task %s is not known", registration.task.name)
+                    name = registration.task.name
+                    logger.exception("The next tick of task %s is not known", name)
                     self._arm_at(registration, now + LONGEST_BACKOFF * SECOND)
         return sorted(due, key=lambda each: each.served)
 
@@ -6425,6 +6502,11 @@ class Workers:
         self._pool, self._work = pool, work
         self.queue: deque[tuple[Hold, Step]] = deque()  # what waits for a worker
         self._idle = threading.Semaphore(number)  # one for each idle worker
+        self._mine = threading.local()  # has a value in the workers' threads
+
+    def is_worker(self) -> bool:
+        """Tell whether the calling thread is one of these workers."""
+        return hasattr(self._mine, "works")
 
     def wake(self) -> None:
         """Have an idle worker empty the queue, if there is one.
@@ -6439,13 +6521,15 @@ class Workers:
                 raise
 
     def _empty_queue(self) -> None:
+        self._mine.works = True
         while True:
             while self.queue:
                 try:
                     hold, step = self.queue.popleft()
                 except IndexError:
                     break  # Another worker was faster.
-                guarded(self._work, hold, step)
+                # In a context of its own: what a task sets there is not for the worker's next one.
+                contextvars.copy_context().run(guarded, self._work, hold, step)
             self._idle.release()
             # Checked again: what was queued in between has found no idle worker.
             if not self.queue or not self._idle.acquire(blocking=False):
@@ -6785,11 +6869,11 @@ class Steps:
         run = cast(LiveRun, hold.run)
         if not self._ledger.finish(run):
             words = "Task %s ended as %s, but its row was ended by another process"
-            guarded(outcome_logger.error, words, run.task, run.status)
+            outcome_logger.error(words, run.task, run.status)
             self._sentry.forget(run)
         hold.recorded = True
         self._backlog.worked(NO_RUNS)
-        guarded(_tell_outcome, run)
+        _tell_outcome(run)
         self._sentry.ended(run)
         self._metrics.ended(run)
 
@@ -6937,7 +7021,7 @@ class Runner(Steps):
 
     def _after_defect(self, hold: Hold, error: BaseException) -> Later | None:
         """Return how a run continues after an unexpected error in one of its steps."""
-        tell_defect("Task %s: its run failed in Housekeeper", hold.registration.task.name)
+        logger.exception("Task %s: its run failed in Housekeeper", hold.registration.task.name)
         if hold.recorded:
             return None
         if hold.run is None:
@@ -6947,7 +7031,8 @@ class Runner(Steps):
             self._make_plain(hold.run, error)
             return cast("Later | None", self._take(hold, self._record))
         except BaseException:
-            tell_defect("The outcome of task %s cannot be recorded", hold.registration.task.name)
+            name = hold.registration.task.name
+            logger.exception("The outcome of task %s cannot be recorded", name)
             return None
 
     def _make_plain(self, run: LiveRun, error: BaseException) -> None:
@@ -7019,9 +7104,8 @@ class Runner(Steps):
         hold.parted = True
         try:
             if self._settings.on_finish is not None and hold.recorded:
-                self._settings.on_finish(run)
-        except BaseException:
-            tell_defect("Task %s: on_finish failed", hold.registration.task.name)
+                with application_code(run, "on_finish failed"):
+                    self._settings.on_finish(run)
         finally:
             self.live.pop(run.id, None)
             run.ended.set()
@@ -7125,19 +7209,20 @@ class Runner(Steps):
                 break
         raise AlreadyRunning(run.task, other)
 
-    def run_by_hand(self, hold: Hold, caller: LiveRun | None) -> None:
-        """Make a claimed run: on a worker, or in place in the calling task's thread."""
-        run = cast(LiveRun, hold.run)
+    def run_by_hand(self, hold: Hold, *, wait: bool) -> None:
+        """Make a claimed run on a worker; or in place, if a task or a hook waits for it."""
+        run, caller = cast(LiveRun, hold.run), _current_run.get() if wait else None
+        # In on_finish: a worker that waits for another worker could wait for ever.
+        in_place = wait and cast(Workers, self.workers).is_worker()
         if caller is not None:
-            # A worker that waits for another worker could wait for ever.
             forget = caller.on_cancel(functools.partial(self._stop_too, run, caller))
             try:
                 self._pursue(hold, self._attempt, in_place=True)
             finally:
                 forget()
-        elif run.cancelled:
-            # Its claim outlasted a shutdown: nothing else would end it.
-            self._pursue(hold, self._attempt)
+        elif in_place or run.cancelled:
+            # If cancelled, its claim outlasted a shutdown: nothing else would end it.
+            self._pursue(hold, self._attempt, in_place=in_place)
         else:
             self._timer.after(0.0, self._hand_over, hold, self._attempt)
 
@@ -7242,12 +7327,12 @@ class Shutdown:
         try:
             self._ledger.finish(run)
         except Exception as error:
-            guarded(logger.error, "Task %s: its end could not be recorded: %s", run.task, error)
+            logger.error("Task %s: its end could not be recorded: %s", run.task, error)
         if abandoned:
             words = "Task %s was abandoned: %s\n%s"
-            guarded(outcome_logger.error, words, run.task, run.note, run.stack())
+            outcome_logger.error(words, run.task, run.note, run.stack())
         else:
-            guarded(logger.error, "Task %s ended, but its record or on_finish did not", run.task)
+            logger.error("Task %s ended, but its record or on_finish did not", run.task)
 
 
 def _nothing(*_: object) -> None:
@@ -7317,9 +7402,9 @@ class Upkeep:
             runner=runner.name,
             namespace=settings.namespace,
             host=settings.host,
-            pid=os.getpid(),
+            pid=getpid(),
             place=place_of_this_process(),
-            birth=birth_of(os.getpid()),
+            birth=birth_of(getpid()),
             version=__version__,
             workers=settings.max_workers,
         )
@@ -7525,7 +7610,7 @@ class Upkeep:
     def _crash(self, run: Run, note: str, *, dead: bool = False) -> None:
         if self._ledger.crash(run, note, dead=dead):
             run.status, run.note = Status.CRASHED, note
-            guarded(outcome_logger.error, "Task %s crashed: %s", run.task, note)
+            outcome_logger.error("Task %s crashed: %s", run.task, note)
             self._sentry.crashed(run.key, run)
             if self._settings.on_finish is not None:
                 guarded(self._settings.on_finish, run)
@@ -8187,7 +8272,7 @@ class Life:
     def _fresh(self) -> None:
         """Set up what belongs to one process and one start."""
         settings = self.settings
-        self.runner = f"{settings.host}:{os.getpid()}:{os.urandom(3).hex()}"
+        self.runner = f"{settings.host}:{getpid()}:{os.urandom(3).hex()}"
         self.metrics = Metrics()
         self._life = threading.Lock()  # guards the four flags that follow
         self._started = self._stopping = self._closed = self._scheduling = False
@@ -8235,6 +8320,9 @@ class Life:
         reached is an ERROR line, and is tried again: the application starts nevertheless.  Raises
         ConfigurationError when Sentry is enabled and has no DSN, and HousekeeperError when no
         thread can be started.
+
+        An application that a task imports keeps no ticks either: while task files load it is not
+        started, and in a run it does not schedule.
         """
         self._initialize("by initialize()", scheduling=scheduling)
 
@@ -8244,12 +8332,12 @@ class Life:
             logger.addHandler(LAST_RESORT)
         if held_back() or (scheduling and self._left_to_workers()) or not self._begin():
             return
-        parent = scheduling_parent() if scheduling else None
+        other = self._who_schedules() if scheduling else ""
         try:
             if self.sentry_enabled:
                 self._sentry.start()
             self._discover_once()
-            self._scheduling = scheduling and parent is None
+            self._scheduling = scheduling and not other
             if not self._start_threads(opened=self._open_ledger()):
                 return
         except BaseException:
@@ -8258,18 +8346,24 @@ class Life:
             self._started, self._closed = False, True
             guarded(tell_children_no_more)
             raise
-        self._tell_start(how, parent)
+        self._tell_start(how, other)
 
-    def _tell_start(self, how: str, parent: int | None) -> None:
-        """Say who schedules, and what limits that."""
-        if parent is not None:
-            logger.warning(
-                "Housekeeper %s does not schedule, because process %d, which started this"
-                " one, does; start it without %s in its environment to schedule in both",
-                self.runner,
-                parent,
-                SCHEDULER,
+    def _who_schedules(self) -> str:
+        """Say which scheduler has started this, and keeps the ticks; or ""."""
+        if (parent := scheduling_parent()) is not None:
+            return (
+                f"process {parent}, which started this one, does; start it without {SCHEDULER}"
+                " in its environment to schedule in both"
             )
+        run = _current_run.get()
+        if run is not None and any(each.schedules for each in _alive if each is not self):
+            return f"another one of this process does, whose task {run.task} has started it"
+        return ""
+
+    def _tell_start(self, how: str, other: str) -> None:
+        """Say who schedules, and what limits that."""
+        if other:
+            logger.warning("Housekeeper %s does not schedule, because %s", self.runner, other)
         if library := green_threads():
             words = (
                 "%s has replaced threads: no page is served while a task computes or blocks in C,"
@@ -8289,6 +8383,8 @@ class Life:
             logger.info("%s: tasks are listed, nothing runs", SWITCHED_OFF)
             self._discover_once()
             return False
+        if getattr(concurrent.futures.thread, "_shutdown", False):
+            raise HousekeeperError("Housekeeper does not start: the interpreter exits")
         # Held by all that call _fresh(), because it replaces all other locks.
         with noticing_fork:
             if self._started:
@@ -8358,7 +8454,7 @@ class Life:
             self._roster.bind()
         except Exception as error:
             if not isinstance(error, LedgerUnavailable | ConfigurationError):
-                tell_defect("Tasks could not be entered in the ledger")
+                logger.exception("Tasks could not be entered in the ledger")
             pause = self._backlog.pause_after("Tasks could not be entered in the ledger", error)
             self._timer.after(pause, self._backlog.soon, self._bind)
         else:
@@ -8425,14 +8521,14 @@ class Life:
         try:
             self._initialize(f"{how} (initialize() came before that)")
         except Exception:
-            tell_defect("Housekeeper could not be started in this process")
+            logger.exception("Housekeeper could not be started in this process")
 
     def _check_process(self) -> None:
         """Notice a fork that Python was not told of (uWSGI forks in C), and replaced threads."""
         now = threads_of_this_process()
         if self._threads_of == now:
             return
-        if self._started and self._threads_of[0] == os.getpid():
+        if self._started and self._threads_of[0] == getpid():
             self._threads_of = now
             words = "Housekeeper may stand still: %s has replaced threads after initialize()"
             logger.error(words, green_threads())
@@ -8526,7 +8622,7 @@ class Life:
             self._started, self._closed = False, True
         guarded(tell_children_no_more)
         level = logging.INFO if self._scheduling else logging.DEBUG
-        guarded(logger.log, level, "Housekeeper %s stopped", self.runner)
+        logger.log(level, "Housekeeper %s stopped", self.runner)
         return hanging is False
 
     def kill_commands(self) -> None:
@@ -8578,8 +8674,8 @@ class Housekeeper(Life):
 
         With wait=True, return the finished run, or raise what the task raised (RunFailed for
         anything but an Exception: a timeout, a cancel, sys.exit); with wait=False, return the run
-        at once.  With wait=True inside a task, it runs in the same thread.  Raises UnknownTask,
-        AlreadyRunning, LedgerUnavailable.
+        at once.  With wait=True in a task or a hook, it runs in the same thread.  Raises
+        UnknownTask, AlreadyRunning, LedgerUnavailable.
         """
         registration = self._known(name)
         if not self.enabled:
@@ -8587,7 +8683,7 @@ class Housekeeper(Life):
         if not self._started:
             raise HousekeeperError("Housekeeper is not running; call initialize() first")
         hold = self._runner.claim_by_hand(registration)
-        self._runner.run_by_hand(hold, _current_run.get() if wait else None)
+        self._runner.run_by_hand(hold, wait=wait)
         run = cast(LiveRun, hold.run)
         while wait and not run.ended.is_set():
             self.clock.wait(run.ended, None)
@@ -8837,6 +8933,8 @@ def create_housekeeper(
         raise ConfigurationError(
             f"namespace {namespace!r} is not up to 100 letters, digits, dots, dashes, underscores"
         )
+    if tasks_dir is not None:
+        check_option("tasks_dir", tasks_dir, IS_PATH)
     for name, function in (("around_run", around_run), ("on_finish", on_finish)):
         if function is not None and not callable(function):
             raise ConfigurationError(f"{name}={function!r} is not callable")
@@ -8849,7 +8947,7 @@ def create_housekeeper(
         timezone=zone_name(timezone),
         tasks_dir=None if tasks_dir is None else here / tasks_dir,
         ledger=ledger_from_url(ledger, here, clock),
-        namespace=namespace,
+        namespace=plain(namespace),
         max_workers=max_workers,
         shutdown_timeout=shutdown_timeout,
         around_run=around_run,
@@ -11572,7 +11670,7 @@ class ServiceManager:
     def __init__(self) -> None:
         # Removed, so that the commands of tasks do not speak for this process.
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
-        watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(os.getpid()))
+        watched = os.environ.pop("WATCHDOG_PID", "") in ("", str(getpid()))
         microseconds = os.environ.pop("WATCHDOG_USEC", "")
         self._watchdog = int(microseconds) / 1e6 if watched and microseconds.isdigit() else None
 

@@ -304,6 +304,45 @@ def test_a_child_that_a_task_forks_ends_where_it_comes_back_from_the_tasks_funct
     assert bool(done.stderr) == bool(said)
 
 
+FORKING_HOOK = """
+import os
+import housekeeper as hk
+
+parent = os.getpid()
+
+def fork(*_):
+    if (child := os.fork()) == 0:
+        return
+    os.write(1, b"%d\\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+class Around:
+    __enter__ = fork if "{where}" == "enter" else lambda *_: None
+    __exit__ = fork if "{where}" == "exit" else lambda *_: None
+
+options = dict(on_finish=fork) if "{where}" == "on_finish" else dict(around_run=Around)
+housekeeper = hk.create_housekeeper(tasks_dir=None, ledger="memory://", max_workers=1, **options)
+housekeeper.register_task(hk.Task("work", lambda: os.write(1, b"parent\\n" if os.getpid() == parent
+                                                            else b"child\\n") and None))
+housekeeper.initialize()
+run = housekeeper.run_task_manually("work")
+os.write(1, b"%s\\n" % run.status.encode())
+"""
+
+
+@pytest.mark.parametrize("where", ["enter", "exit", "on_finish"])
+def test_a_child_that_a_hook_forks_ends_where_it_comes_back_from_the_hook(where: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_HOOK.format(where=where)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    said = ["0", "parent"] if where == "enter" else ["parent", "0"]
+    assert done.stdout.split() == [*said, "succeeded"]
+
+
 # Interrupts.
 
 

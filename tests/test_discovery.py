@@ -719,6 +719,37 @@ def test_the_line_is_the_task_files_own_also_when_a_helper_raises(folder: Path) 
     assert problem == f"{path}:3: it does not import (ZeroDivisionError: division by zero)"
 
 
+def test_a_pipe_that_ends_in_py_is_told_and_does_not_hold_the_start(folder: Path) -> None:
+    write(folder, "sweep.py", one("sweep"))
+    os.mkfifo(folder / "pipe.py")
+    found = hk.discover_tasks(folder)
+    assert list(found.tasks) == ["sweep"]
+    assert [problem for problem in found.problems if "pipe.py: it does not import" in problem]
+
+
+def test_a_link_that_leads_nowhere_hides_no_change_and_is_none(folder: Path) -> None:
+    path = write(folder, "sweep.py", one("sweep"))
+    before = hk.stamps_of(folder)
+    # As Emacs makes it while the file is edited.
+    (folder / ".#sweep.py").symlink_to("user@host.1234:5678")
+    assert hk.stamps_of(folder) == before
+    os.utime(path, (1, 1))
+    assert hk.stamps_of(folder) != before
+
+
+def test_a_lazy_object_in_a_task_file_is_left_alone(folder: Path) -> None:
+    lazy = """
+    class Lazy:
+        @property
+        def __class__(self):
+            raise RuntimeError("the settings are not configured")
+
+    lazy = Lazy()
+    """
+    write(folder, "sweep.py", one("sweep") + textwrap.dedent(lazy))
+    assert hk.discover_tasks(folder).problems == []
+
+
 def test_a_folder_and_a_dangling_link_that_end_in_py_are_told(folder: Path) -> None:
     (folder / "folder.py").mkdir(0o755)
     (folder / "link.py").symlink_to(folder / "nowhere.py")
@@ -1229,3 +1260,37 @@ def test_an_unknown_task_whose_file_did_not_load_is_told_why(tmp_path: Path) -> 
     housekeeper = hk.create_housekeeper(tasks_dir=tmp_path, ledger="memory://")
     with pytest.raises(hk.UnknownTask, match=r"'wash-up'; .*wash_up.py:2: it does not import"):
         housekeeper.pause_task("wash-up")
+
+
+@pytest.mark.parametrize("where", ["at the top", "in the function"])
+def test_an_application_that_a_task_imports_leaves_the_ticks_to_its_importer(
+    folder: Path, monkeypatch, where: str
+) -> None:
+    monkeypatch.syspath_prepend(str(folder.parent))
+    (folder.parent / "shop.py").write_text(
+        "import housekeeper as hk\n"
+        f"keeper = hk.create_housekeeper(tasks_dir={str(folder)!r}, ledger='memory://')\n"
+        "keeper.initialize()\n"
+        "def stock(): return 5\n"
+    )
+    top, inside = ("import shop", "pass") if where == "at the top" else ("", "import shop")
+    source = f"""
+    from housekeeper import task
+    {top}
+
+    @task(schedule="@daily")
+    def count():
+        {inside}
+        return shop.stock()
+    """
+    write(folder, "count.py", source)
+    housekeeper = hk.create_housekeeper(tasks_dir=folder, ledger="memory://")
+    housekeeper.initialize()
+    try:
+        assert housekeeper.run_task_manually("count").note == "5"
+        assert housekeeper.problems == []
+        assert housekeeper.schedules
+        assert not sys.modules["shop"].keeper.schedules
+    finally:
+        housekeeper.shutdown()
+        sys.modules["shop"].keeper.shutdown()

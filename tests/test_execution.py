@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import decimal
 import io
 import itertools
@@ -294,6 +295,60 @@ def test_a_command_is_not_taken_for_a_success_where_nobody_hears_how_it_ends(mak
     assert "the process ignores SIGCHLD" in run.note
 
 
+def test_a_command_whose_end_somebody_else_hears_is_taken_for_no_success(make) -> None:
+    def hear_of_all() -> None:
+        while not over.wait(0.001):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+
+    over, housekeeper = threading.Event(), make(Task("deaf", command="exit 7"))
+    hearing = [threading.Thread(target=hear_of_all) for _ in range(4)]
+    for each in hearing:
+        each.start()
+    try:
+        runs = [ended(housekeeper.run_task_manually("deaf", wait=False)) for _ in range(30)]
+        for _ in range(30):
+            with pytest.raises(hk.CommandFailed):
+                Task("deaf", command="exit 7")()
+    finally:
+        over.set()
+        for each in hearing:
+            each.join()
+    assert {run.status for run in runs} == {Status.FAILED}
+
+
+def test_it_is_told_that_nobody_knows_how_a_command_ended(make, monkeypatch) -> None:
+    exit_code_of = hk.exit_code_of
+
+    def heard_by_another(process: Any, *, wait: bool = False) -> int | None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, 0 if wait else os.WNOHANG)
+        return exit_code_of(process, wait=wait)
+
+    monkeypatch.setattr(hk, "exit_code_of", heard_by_another)
+    run = ended(start(make(), Task("deaf", command="exit 0")))
+    assert (run.status, run.note[:34]) == (Status.FAILED, "how the command ended is not known")
+    with pytest.raises(hk.CommandFailed, match="a handler of SIGCHLD"):
+        Task("deaf", command="exit 0")()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+def test_a_zombie_that_nobody_waits_for_does_not_hold_a_command(make) -> None:
+    libc, subreaper = ctypes.CDLL(None), 36
+    libc.prctl(subreaper, 1)  # What loses its parent becomes a child of this very process.
+    try:
+        housekeeper = make()
+        run = start(housekeeper, Task("parent", command="sleep 100 & echo pid $!; wait"))
+        eventually(lambda: pids_in(run.buffer.text()))
+        asked = time.monotonic()
+        housekeeper.cancel("parent")
+        assert ended(run).status is Status.CANCELLED
+        assert time.monotonic() - asked < hk.TERM_TO_KILL / 2
+        os.waitpid(pids_in(run.output)[0], 0)
+    finally:
+        libc.prctl(subreaper, 0)
+
+
 class Unprintable:
     def __repr__(self) -> str:
         raise ValueError
@@ -539,6 +594,10 @@ def test_bytes_that_are_not_utf_8_are_shown_as_escapes(make) -> None:
         ({"command": []}, "neither a shell line nor a list"),
         ({"command": ["ls", 1]}, "neither a shell line nor a list"),
         ({"command": "ls \0"}, "without NULs"),
+        ({"command": "ls \ud800"}, "neither a shell line nor a list"),
+        ({"command": "ls", "cwd": "\ud800"}, "is not a path"),
+        ({"command": "ls", "env": {"A": "\ud800"}}, "env="),
+        ({"command": "ls", "description": b"lists"}, "description b'lists' is not a text"),
         ({"command": "ls", "env": {"A": 1}}, "env="),
     ],
 )
@@ -1345,6 +1404,67 @@ def test_a_failing_around_run_is_logged_and_changes_no_outcome(make, logged, whe
     assert logged("around_run failed")
 
 
+@pytest.mark.parametrize("where", ["factory", "enter", "exit"])
+def test_a_timeout_interrupts_an_around_run_that_hangs(make, where: str) -> None:
+    def hang(place: str) -> None:
+        while place == where:
+            time.sleep(0.001)
+
+    @contextmanager
+    def around() -> Iterator[None]:
+        hang("enter")
+        yield
+        hang("exit")
+
+    def factory() -> Any:
+        hang("factory")
+        return around()
+
+    run = start(make(around_run=factory), Task("wrapped", lambda: None, timeout=0.1))
+    assert ended(run).status is Status.TIMED_OUT
+
+
+def test_what_a_task_sets_in_its_context_is_not_there_for_the_next_one(make) -> None:
+    def careless() -> None:
+        decimal.getcontext().prec = 1
+
+    housekeeper = make(Task("careless", careless), max_workers=1)
+    housekeeper.run_task_manually("careless")
+    run = start(housekeeper, Task("exact", lambda: decimal.Decimal(1) / 8))
+    assert ended(run).note == "0.125"
+
+
+@pytest.mark.parametrize("where", ["filter", "factory", "exit"])
+def test_logging_that_fails_loses_no_retry_no_note_and_no_start(make, where: str) -> None:
+    def fail(*_: object, **__: object) -> Any:
+        if where == "exit":
+            sys.exit(1)
+        raise ValueError("no record")
+
+    def work() -> None:
+        raise OSError("disk")
+
+    factory = logging.getLogRecordFactory()
+    if where == "factory":
+        logging.setLogRecordFactory(fail)
+    else:
+        hk.logger.addFilter(fail)
+    try:
+        run = start(make(), Task("fails", work, retries=1, retry_delay=0))
+        assert ended(run).note == "OSError: disk"
+        assert run.attempt == 2
+    finally:
+        logging.setLogRecordFactory(factory)
+        hk.logger.removeFilter(fail)
+
+
+def test_a_log_line_of_housekeeper_names_the_place_that_it_comes_from(make, caplog) -> None:
+    caplog.set_level(logging.INFO, "housekeeper")
+    make()
+    (record,) = [each for each in caplog.records if "started by" in each.getMessage()]
+    assert record.funcName == "_tell_start"
+
+
 def test_on_finish_gets_each_run_once_it_is_recorded_and_its_failure_changes_nothing(
     make, logged
 ) -> None:
@@ -1366,6 +1486,21 @@ def test_on_finish_gets_each_run_once_it_is_recorded_and_its_failure_changes_not
     ]
     assert finished.empty()
     assert logged("on_finish failed")
+
+
+def test_an_on_finish_can_wait_for_a_run_although_all_workers_are_in_one(make) -> None:
+    def follow(run: hk.Run) -> None:
+        if run.task.startswith("first"):
+            meeting.wait(PATIENCE)
+            notes.append(housekeeper.run_task_manually(f"then-{run.task}").note)
+
+    meeting, notes = threading.Barrier(2), list[str]()
+    names = ("first-a", "first-b")
+    tasks = [Task(f"{then}{name}", lambda: "done") for name in names for then in ("", "then-")]
+    housekeeper = make(*tasks, max_workers=2, on_finish=follow)
+    for run in [housekeeper.run_task_manually(name, wait=False) for name in names]:
+        ended(run)
+    assert notes == ["done", "done"]
 
 
 def test_an_on_finish_that_exits_leaves_nobody_waiting_for_the_run(make) -> None:

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import psycopg2.extensions
 import pytest
 
 import housekeeper as hk
@@ -1610,3 +1611,22 @@ def test_a_write_whose_thread_is_interrupted_in_the_queue_is_not_made_by_the_oth
     assert ledger._pending == []
     assert ledger.standings("").keys() == {"/other"}
     ledger.close()
+
+
+def test_types_that_an_application_has_psycopg2_read_in_its_own_way_change_nothing(
+    make, postgres_url: str
+) -> None:
+    extensions = psycopg2.extensions
+    kinds = (extensions.PYDATETIMETZ, extensions.INTEGER, extensions.LONGINTEGER)
+    for kind in kinds:
+        as_text = extensions.new_type(kind.values, "AS_TEXT", lambda value, _: value)
+        extensions.register_type(as_text)
+    try:
+        housekeeper = make(Task("sweep", lambda: "done"), ledger=postgres_url)
+        housekeeper.run_task_manually("sweep")
+        (run,) = housekeeper.history("sweep")
+        assert (type(run.started_at), run.attempt, run.note) == (datetime, 1, "done")
+        assert housekeeper.health()["status"] == "ok"
+    finally:
+        for kind in kinds:
+            extensions.register_type(kind)

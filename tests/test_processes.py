@@ -451,6 +451,38 @@ def test_the_end_of_a_program_waits_for_what_runs_and_keeps_its_exit_code(
     assert world.stderr().count("\n") == (4 if "raise" in end else 0), world.stderr()
 
 
+AT_THE_END = """
+import atexit, sys
+import housekeeper as hk
+
+def begin():
+    housekeeper = made or hk.create_housekeeper(tasks_dir=None, ledger="memory://")
+    try:
+        housekeeper.initialize()
+    except hk.HousekeeperError as error:
+        print(error)
+
+made = {made}
+atexit.register(begin)
+"""
+
+
+@pytest.mark.parametrize(
+    "made", ["None", "hk.create_housekeeper(tasks_dir=None, ledger='memory://')"]
+)
+def test_nothing_starts_while_the_interpreter_exits(made: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END.format(made=made)],
+        cwd=Path(hk.__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout == "Housekeeper does not start: the interpreter exits\n"
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World, end: str) -> None:
     process = embedded(world, HANG, end, timeout=0.2)
@@ -461,6 +493,24 @@ def test_the_end_of_a_program_is_not_held_up_by_a_hung_task(world: World, end: s
     assert row.status is Status.CANCELLED
     assert "Exception ignored" not in world.stderr()
     assert "Fatal" not in world.stderr()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "threading.current_thread().name = 'sync'\ntime.sleep(1000)",
+        "import concurrent.futures\n"
+        "with concurrent.futures.ThreadPoolExecutor(1) as pool:\n"
+        "    pool.submit(time.sleep, 1000).result()",
+    ],
+    ids=["renamed", "its own pool"],
+)
+def test_the_end_of_a_program_is_held_up_by_no_thread_of_a_hung_task(
+    world: World, body: str
+) -> None:
+    assert ends(embedded(world, body, "", timeout=0.2)) == 0
+    (row,) = world.history()
+    assert row.status is Status.CANCELLED
 
 
 def test_the_end_of_a_program_ends_the_command_that_runs(world: World) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import gc
 import inspect
 import math
 import os
 import re
+import sys
 import time
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -683,3 +686,60 @@ def test_a_task_can_be_the_function_of_another_one() -> None:
     inner = Task("inner", lambda app: f"done for {app}")
     row = run_once(Task("outer", inner), app="shop")
     assert (row.status, row.note) == (Status.SUCCEEDED, "done for shop")
+
+
+class Named(str, enum.Enum):
+    TASK, LINE, ZONE = "sweep", "echo swept", "Europe/Berlin"
+
+
+def test_texts_of_an_enum_are_what_they_say(make) -> None:
+    task = Task(Named.TASK, command=Named.LINE, timezone=Named.ZONE)
+    housekeeper = make(task, namespace=Named.TASK, timezone=Named.ZONE)
+    run = housekeeper.run_task_manually("sweep")
+    assert (run.key, run.task, run.output) == ("sweep/sweep", "sweep", "swept\n")
+    assert f"{task.name} {task.timezone} {housekeeper.timezone}" == (
+        "sweep Europe/Berlin Europe/Berlin"
+    )
+
+
+class Lazy:
+    """What asks somebody else for its class, as proxies do outside of their surroundings."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("working outside of application context")
+
+
+def test_a_result_that_cannot_even_be_asked_for_its_class_is_no_failure(make) -> None:
+    housekeeper = make(Task("lazy", Lazy))
+    assert housekeeper.run_task_manually("lazy").status is hk.Status.SUCCEEDED
+
+
+def test_a_parameter_of_the_rest_that_is_named_app_gets_no_application(make) -> None:
+    def work(*app: object) -> str:
+        return f"{len(app)} given"
+
+    assert make(Task("rest", work)).run_task_manually("rest").note == "0 given"
+
+
+@pytest.mark.parametrize("folder", [b"tasks", 5, "tasks\0", "\ud800"])
+def test_a_tasks_folder_that_is_no_path_is_refused(folder: Any) -> None:
+    with pytest.raises(hk.ConfigurationError, match=r"tasks_dir .* is not a path"):
+        hk.create_housekeeper(tasks_dir=folder, ledger="memory://")
+
+
+def test_a_task_that_replaces_what_tells_a_fork_is_not_taken_for_one(make, monkeypatch) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    assert make(Task("sweep", os.getpid)).run_task_manually("sweep").note == "1"
+
+
+def test_a_module_of_the_application_that_is_named_schedule_is_no_library(
+    make, monkeypatch
+) -> None:
+    other = types.ModuleType("schedule")
+    other.Job = type("Job", (), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "schedule", other)
+    housekeeper = make(Task("sweep", other.Job, schedule=["@daily", "@weekly"]))
+    assert housekeeper.run_task_manually("sweep").status is Status.SUCCEEDED
+    with pytest.raises(ConfigurationError, match="neither a cron expression"):
+        Task("other", work, schedule=other.Job())

@@ -1657,9 +1657,9 @@ def test_nothing_is_a_builder_while_the_schedule_library_is_not_imported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     builder = every().day
-    assert hk.is_schedule_builder(builder)
+    assert hk.of_schedule(type(builder), "Job")
     monkeypatch.delitem(sys.modules, "schedule")
-    assert not hk.is_schedule_builder(builder)
+    assert not hk.of_schedule(type(builder), "Job")
     assert "schedule" not in sys.modules
 
 
