@@ -106,7 +106,7 @@ from enum import Enum
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from os import getpid  # so that a task that replaces os.getpid is not taken for a fork
 from pathlib import Path
-from types import CodeType, CoroutineType, FrameType, FunctionType, ModuleType
+from types import CodeType, CoroutineType, FrameType, FunctionType, GeneratorType, ModuleType
 from typing import (
     IO,
     TYPE_CHECKING,
@@ -4299,12 +4299,18 @@ def application_code(run: Run, failure: str) -> Iterator[None]:
         logger.exception("Task %s: %s", run.task, failure)
 
 
+NOT_BEGUN: Mapping[type, str] = {
+    CoroutineType: "a coroutine, of which nothing ran; wrap it: lambda: asyncio.run(...)",
+    GeneratorType: "a generator, of which nothing ran; wrap it: lambda: list(...)",
+}
+
+
 def _call(task: Task, run: LiveRun, app: object) -> object:
     with EndsIfForked():
         result = run_command(task, run) if task.run is None else task.call(app)
-    if issubclass(type(result), CoroutineType):  # Not isinstance(), which may ask a proxy.
+    if type(result) in NOT_BEGUN:  # Not isinstance(), which may ask a proxy.
         cast(Any, result).close()
-        raise ConfigurationError("run= returned a coroutine; wrap it: lambda: asyncio.run(...)")
+        raise ConfigurationError(f"run= returned {NOT_BEGUN[type(result)]}")
     kind = result if type(result) is type else type(result)
     run.cancels_schedule |= of_schedule(kind, "CancelJob")
     return result

@@ -539,7 +539,7 @@ def test_no_scheduler_is_the_loudest_thing_on_the_page(
     assert max(map(float, (each[:-2] for each in page.evaluate(sizes)))) == 22.0
     assert alarm.evaluate("e => getComputedStyle(e).fontSize") == "22px"
     assert page.locator("#problems li").count() == 0, "it is not said twice"
-    page.wait_for_function("document.title === 'No scheduler - Housekeeper'")
+    page.wait_for_function("() => document.title === 'No scheduler - Housekeeper'")
     assert page.locator("#icon").get_attribute("href") == "trouble.svg"
     dashboard.screenshot("no-scheduler")
     dashboard.check_accessibility()

@@ -553,12 +553,20 @@ async def hidden_coroutine() -> None:
     pass
 
 
-def test_a_coroutine_that_a_function_returns_is_no_success() -> None:
-    simulation = simulated(VirtualClock(utc(2024, 1, 1)), Task("async", hidden_coroutine))
-    run = simulation.run_task_manually("async", wait=False)
+@through_a_decorator
+def hidden_generator() -> Iterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("function", "what"), [(hidden_coroutine, "coroutine"), (hidden_generator, "generator")]
+)
+def test_what_a_function_returns_and_does_not_run_is_no_success(function: Any, what: str) -> None:
+    simulation = simulated(VirtualClock(utc(2024, 1, 1)), Task("lazy", function))
+    run = simulation.run_task_manually("lazy", wait=False)
     simulation.run_until(utc(2024, 1, 1))
     assert run.status is hk.Status.FAILED
-    assert "returned a coroutine" in run.note
+    assert f"returned a {what}, of which nothing ran; wrap it" in run.note
 
 
 def test_the_decorator_refuses_like_task_and_names_the_function() -> None:
