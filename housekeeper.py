@@ -3035,8 +3035,9 @@ CREATE UNIQUE INDEX IF NOT EXISTS housekeeper_runs_one_running
 CREATE INDEX IF NOT EXISTS housekeeper_runs_by_task ON housekeeper_runs (task, id);
 CREATE INDEX IF NOT EXISTS housekeeper_runs_succeeded
     ON housekeeper_runs (task, id) WHERE status = 'succeeded';
-CREATE INDEX IF NOT EXISTS housekeeper_runs_failed
-    ON housekeeper_runs (task, id) WHERE status IN ('failed', 'timed_out', 'crashed');
+CREATE INDEX IF NOT EXISTS housekeeper_runs_failures
+    ON housekeeper_runs (task, id, started_at, finished_at)
+    WHERE status IN ('failed', 'timed_out', 'crashed');
 CREATE INDEX IF NOT EXISTS housekeeper_runs_rare
     ON housekeeper_runs (status, id) WHERE status NOT IN ('running', 'succeeded');
 INSERT INTO housekeeper_meta (name, value) VALUES ('schema', '{version}')
@@ -3601,7 +3602,8 @@ class SqlLedger(Database):
         return run
 
     def lasts(self, within: str) -> dict[str, Lasts]:
-        # An index finds each of these among millions of rows.
+        # An index finds each of these among millions of rows; the limit has SQLite find the last
+        # two once for each task.
         one = "(SELECT %s FROM housekeeper_runs WHERE task = name AND %s AND {present}%s)"
         last = one % ("id", "started_at IS NOT NULL", " ORDER BY id DESC LIMIT 1")
         success = one % ("id", "status = 'succeeded'", " ORDER BY id DESC LIMIT 1")
@@ -3614,7 +3616,7 @@ class SqlLedger(Database):
             "SELECT name, (SELECT finished_at FROM housekeeper_runs WHERE id = good),"
             f" {failures}, {first}, {worst}, {', '.join(f'run.{each}' for each in RUN_COLUMNS)}"
             f" FROM (SELECT name, {last} AS last, {success} AS good"
-            f" FROM housekeeper_tasks WHERE {_where('name', within)}) AS seen"
+            f" FROM housekeeper_tasks WHERE {_where('name', within)} LIMIT 1000000000) AS seen"
             " LEFT JOIN housekeeper_runs AS run ON run.id = last",
             within=within,
         )
@@ -3933,7 +3935,7 @@ class SqliteLedger(SqlLedger):
 
     def _instant(self, value: Any) -> datetime | None:
         # Python 3.10 does not parse the Z.
-        return datetime.fromisoformat(value[:-1]).replace(tzinfo=UTC) if value else None
+        return datetime.fromisoformat(f"{value[:-1]}+00:00") if value else None
 
 
 def _file_at(path: str) -> tuple[tuple[int, int] | None, int]:

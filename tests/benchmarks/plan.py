@@ -129,18 +129,22 @@ def _interpreter(statement: str, environment: Mapping[str, str]) -> float:
 def full_ledger(bench: Bench, scale: Scale) -> None:
     """Start, and list, on a store in which each task is known and has a past."""
     for contestant in LASTING:
-        url = bench.url(Case(measure="fill", contestant=contestant))
-        fill = Case(
-            measure="fill", contestant=contestant, size=scale.tasks, rows=scale.rows, url=url
-        )
-        bench.run("filling the store", [fill])
-        if bench.outcomes[fill].problem:
+        if (url := _filled(bench, scale, contestant, scale.tasks)) is None:
             return
         start = Case(measure="cold_start", contestant=contestant, size=scale.tasks, url=url)
         bench.run("cold start", [start], scale.rounds)
-        if contestant == "housekeeper-sqlite":
-            listing = Case(measure="listing", contestant=contestant, size=scale.listed, url=url)
-            bench.run("dashboard's list", [listing], scale.rounds)
+    if url := _filled(bench, scale, "housekeeper-sqlite", scale.listed):
+        size, contestant = scale.listed, "housekeeper-sqlite"
+        listing = Case(measure="listing", contestant=contestant, size=size, url=url)
+        bench.run("dashboard's list", [listing], scale.rounds)
+
+
+def _filled(bench: Bench, scale: Scale, contestant: str, tasks: int) -> str | None:
+    """Return the URL of a store in which so many tasks have a past; None when it failed."""
+    url = bench.url(Case(measure="fill", contestant=contestant))
+    fill = Case(measure="fill", contestant=contestant, size=tasks, rows=scale.rows, url=url)
+    bench.run("filling the store", [fill])
+    return None if bench.outcomes[fill].problem else url
 
 
 def claims(bench: Bench, scale: Scale) -> None:
