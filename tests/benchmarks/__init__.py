@@ -32,10 +32,12 @@ runs; CPU of a run):
 - More than 4,096 schedules fell out of a cache, and were parsed twice: a start with 10,000 of them
   took 1.9 s, and takes 0.7 s, which is croniter's search for their next ticks.
 
-What is left of the two budgets that are not met: with one worker, which nothing interrupts, a run
-with memory:// costs 40 us, spread over 130 calls of which none takes a tenth.  With SQLite, one
-worker and synchronous=OFF, which waits for nobody and no disk, it costs 147 us, of which the two
-statements are 100: that alone is 11 times the floor.
+What a run costs without others: with one worker, which nothing interrupts, 40 us with memory://,
+spread over 130 calls of which none takes a tenth.  With SQLite, one worker and synchronous=OFF,
+which waits for nobody and no disk, it is 147 us, of which the two statements are 100.
+
+- A list of 1,000 tasks beside a million rows counted the failures in a row of each: 77 ms, 37 with
+  an index that holds all that is asked, and 31 without a copy of each instant.
 
 What did not pay, or would have at somebody else's cost:
 
