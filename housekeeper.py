@@ -4091,13 +4091,13 @@ class PostgresLedger(SqlLedger):
         try:
             self._await(self._connection, until)
         except self._driver.DataError:  # Such as a character that LATIN1 lacks.
-            plain = {
+            in_ascii = {
                 name: each.encode("ascii", "backslashreplace").decode()
                 if isinstance(each, str)
                 else each
                 for name, each in (values or {}).items()
             }
-            cursor.execute(self._prefix + sql, plain)
+            cursor.execute(self._prefix + sql, in_ascii)
             self._await(self._connection, until)
         return cursor.fetchall() if cursor.description else [], cursor.rowcount
 
@@ -7111,13 +7111,18 @@ class Runner(Steps):
             return
         hold.parted = True
         try:
-            if self._settings.on_finish is not None and hold.recorded:
-                with application_code(run, "on_finish failed"):
-                    self._settings.on_finish(run)
+            if hold.recorded:
+                self.tell_application(run)
         finally:
             self.live.pop(run.id, None)
             run.ended.set()
             self.ended.set()
+
+    def tell_application(self, run: Run) -> None:
+        """Hand a run that has ended, or was found crashed, to the application's on_finish."""
+        if self._settings.on_finish is not None:
+            with application_code(run, "on_finish failed"):
+                self._settings.on_finish(run)
 
     # Claiming.
 
@@ -7620,8 +7625,7 @@ class Upkeep:
             run.status, run.note = Status.CRASHED, note
             outcome_logger.error("Task %s crashed: %s", run.task, note)
             self._sentry.crashed(run.key, run)
-            if self._settings.on_finish is not None:
-                guarded(self._settings.on_finish, run)
+            guarded(self._runner.tell_application, run)
 
     # Retention.
 

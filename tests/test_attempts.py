@@ -278,6 +278,18 @@ print(run.note)
 """
 
 
+def finished(program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, which is no failure."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("child", "code", "said"),
     [
@@ -291,14 +303,7 @@ print(run.note)
 def test_a_child_that_a_task_forks_ends_where_it_comes_back_from_the_tasks_function(
     child: str, code: int, said: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKING.format(child=child)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+    done = finished(FORKING.format(child=child))
     assert done.stdout == f"printed by the child\naround\nLookupError: {code}\n"
     assert said in done.stderr
     assert bool(done.stderr) == bool(said)
@@ -331,14 +336,7 @@ os.write(1, b"%s\\n" % run.status.encode())
 
 @pytest.mark.parametrize("where", ["enter", "exit", "on_finish"])
 def test_a_child_that_a_hook_forks_ends_where_it_comes_back_from_the_hook(where: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKING_HOOK.format(where=where)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+    done = finished(FORKING_HOOK.format(where=where))
     said = ["0", "parent"] if where == "enter" else ["parent", "0"]
     assert done.stdout.split() == [*said, "succeeded"]
 

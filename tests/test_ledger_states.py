@@ -73,9 +73,7 @@ class Place:
         role = f"limited_{self.database}"
         self.execute(f"CREATE ROLE {role} LOGIN")
         self.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
-        ledger = hk.ledger_from_url(self.url, Path("/"), hk.SystemClock())
-        ledger.open()
-        ledger.close()
+        open_ledger(self).close()
         self.execute(f"GRANT ALL ON {TABLES} TO {role}")
         self.url = self.url.replace("postgres:@", f"{role}:@", 1)
         return self.url

@@ -13,7 +13,7 @@ import re
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -147,16 +147,14 @@ def refusing(world: World) -> Iterator[None]:
     world.start()
     refuse = "CREATE TRIGGER no_more BEFORE INSERT ON housekeeper_runs"
     if world.server is None:
-        refuse = f"{refuse} BEGIN SELECT raise(abort, 'no more'); END"
-        with closing(sqlite3.connect(urlsplit(world.url).path[1:])) as connection:
-            connection.execute(refuse)
+        refuse += " BEGIN SELECT raise(abort, 'no more'); END"
     else:
-        world.server.execute(
+        refuse = (
             "CREATE FUNCTION no_more() RETURNS trigger LANGUAGE plpgsql"
             " AS $$ BEGIN RAISE 'no more'; END $$;"
-            f"{refuse} FOR EACH ROW EXECUTE FUNCTION no_more()",
-            world.database,
+            f"{refuse} FOR EACH ROW EXECUTE FUNCTION no_more()"
         )
+    place_of(world).change(refuse)
     yield
 
 
@@ -203,9 +201,11 @@ def at_odds(world: World) -> Iterator[None]:
 NOBODY = "No scheduler is running; the last, [^ ]+:{pid}:[0-9a-f]+, was seen at"
 ABSENT = "Nobody has claimed it: no scheduler was there from "
 MUTE = "Scheduler [^ ]+:{pid}:[0-9a-f]+ is alive, but has given the ledger no sign of life since"
-# Or a run was going on when it began, and its end cannot be written.
-THERE = "although a scheduler was there: [^ ]+:{pid}:.* has given the ledger no sign of life"
-THERE = f"{THERE}|Ticks that pass meanwhile are recorded"
+THERE = (
+    "although a scheduler was there: [^ ]+:{pid}:.* has given the ledger no sign of life"
+    # Or a run was going on when it began, and its end cannot be written.
+    "|Ticks that pass meanwhile are recorded"
+)
 SUCCEEDED = " it succeeded"
 
 
