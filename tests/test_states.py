@@ -456,7 +456,11 @@ def test_a_scheduler_that_was_killed_and_started_again_goes_on_in_seconds(
 
 
 def test_a_scheduler_that_lives_finds_the_crash_of_another_within_its_round(
-    started: Callable[[], subprocess.Popen[str]], shared_url: str, make: Any, monkeypatch: Any
+    started: Callable[[], subprocess.Popen[str]],
+    shared_url: str,
+    make: Any,
+    monkeypatch: Any,
+    caplog: Any,
 ) -> None:
     monkeypatch.setattr(hk, "BEAT_EVERY", 1.0)
     told = threading.Event()
@@ -464,6 +468,7 @@ def test_a_scheduler_that_lives_finds_the_crash_of_another_within_its_round(
     def hear(run: hk.Run) -> None:
         if run.task == "hang":
             told.set()
+            raise ValueError("webhook")
 
     here = make(minutely("other"), ledger=shared_url, on_finish=hear)
     first = started()
@@ -472,6 +477,7 @@ def test_a_scheduler_that_lives_finds_the_crash_of_another_within_its_round(
     first.wait()
     assert told.wait(20)
     assert [row.status for row in here.history("hang") if row.started_at][-1] is Status.CRASHED
+    eventually(lambda: "Task hang: on_finish failed" in caplog.text)
 
 
 # What else has kept a tick, and who has which schedule.
