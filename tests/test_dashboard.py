@@ -180,7 +180,7 @@ def test_the_printed_address_opens_it_and_the_token_leaves_the_address_bar(
     dashboard.page.wait_for_selector("#sign-in:visible")
     dashboard.page.goto(f"{dashboard.address}#token={TOKEN}")
     dashboard.row("backup").wait_for()
-    assert dashboard.page.url == dashboard.address
+    dashboard.page.wait_for_url(dashboard.address)
 
 
 @pytest.mark.parametrize("token", ["schlüssel-für-alles", "€-für-die-schlüssel"])
@@ -608,7 +608,7 @@ def test_failures_of_all_tasks_are_one_feed_and_equal_ones_one_line(open_dashboa
     events.locator("a").click()
     page.locator("details[open] pre", has_text="no such table").wait_for()
     newest = dashboard.housekeeper.history("broken")[0]
-    assert page.url.endswith(f"#run/{newest.id}")
+    page.wait_for_url(f"**#run/{newest.id}")
 
 
 def test_runs_of_one_fault_are_one_line_and_other_exit_codes_are_another(
@@ -671,14 +671,14 @@ def test_each_task_and_run_has_an_address_and_the_back_button_works(open_dashboa
     page = dashboard.page
     dashboard.sign_in()
     dashboard.open_detail("backup")
-    assert page.url == f"{dashboard.address}#task/backup"
+    page.wait_for_url(f"{dashboard.address}#task/backup")
     page.go_back()
     page.locator("#detail").wait_for(state="hidden")
     page.go_forward()
     page.locator("#detail[open]").wait_for()
     page.get_by_role("button", name="Close").click()
     page.locator("#detail").wait_for(state="hidden")
-    assert page.url == dashboard.address
+    page.wait_for_url(dashboard.address)
     run = dashboard.housekeeper.history("broken")[0]
     page.goto(f"{dashboard.address}#run/{run.id}")
     page.locator(f'details[open][data-run="{run.id}"] pre:visible').wait_for()

@@ -78,6 +78,12 @@ class World:
         eventually(lambda: f":{process.pid}:" in json.dumps(self.ask("health").values))
         return process
 
+    def start_and_run(self) -> Forked:
+        """Start a scheduler, and wait for its first run: only then does the ledger know `tick`."""
+        process = self.start()
+        self.wait_for_more()
+        return process
+
     def ask(self, *words: str) -> Told:
         """Ask a command of its own process."""
         return self.forks.ask(self.words(*words, "--json"))
@@ -125,19 +131,19 @@ def well(world: World) -> Iterator[None]:
 
 @contextmanager
 def killed(world: World) -> Iterator[None]:
-    world.start().end(signal.SIGKILL)
+    world.start_and_run().end(signal.SIGKILL)
     yield
 
 
 @contextmanager
 def stopped(world: World) -> Iterator[None]:
-    world.start().end(signal.SIGTERM)
+    world.start_and_run().end(signal.SIGTERM)
     yield
 
 
 @contextmanager
 def suspended(world: World) -> Iterator[None]:
-    os.kill(world.start().pid, signal.SIGSTOP)
+    os.kill(world.start_and_run().pid, signal.SIGSTOP)
     yield
 
 
