@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 import housekeeper as hk
 from housekeeper import LedgerUnavailable, SkipRun, Task, current_run
@@ -43,7 +44,6 @@ def browser() -> Iterator[Any]:
     if path is None:
         reason = "no browser: install Debian's chromium"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=SWITCHES)
@@ -68,6 +68,7 @@ class Dashboard:
         self.address = address
         self.troubles: list[str] = []
         page.set_default_timeout(PATIENCE * 1000)
+        expect.set_options(timeout=PATIENCE * 1000)
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
         page.on("console", lambda message: self.troubles.append(message.text))
         page.on("requestfailed", self._note_failure)
@@ -159,12 +160,12 @@ def test_a_wrong_token_is_refused_and_the_right_one_lasts_as_long_as_the_tab(
     page = dashboard.page
     page.wait_for_selector("#sign-in:visible")
     page.locator("#health.ok, #health.warning").wait_for()  # Strangers see the word.
-    assert not page.locator("#board").is_visible()
+    expect(page.locator("#board")).not_to_be_visible()
     dashboard.sign_in("not-the-right-token")
     page.get_by_text("This token is not the right one.").wait_for()
     dashboard.sign_in()
     dashboard.row("backup").wait_for()
-    assert not page.locator("#sign-in").is_visible()
+    expect(page.locator("#sign-in")).not_to_be_visible()
     page.reload()
     dashboard.row("backup").wait_for()
     assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
@@ -208,7 +209,7 @@ def test_each_task_shows_what_a_person_on_call_asks(open_dashboard: Any) -> None
     label = backup.locator(".bars").get_attribute("aria-label")
     assert label == "Runs of backup: 3 succeeded"
     broken.locator("g.failed").wait_for(state="attached")
-    assert "failed" in broken.inner_text()
+    expect(broken).to_contain_text("failed")
     names = dashboard.page.locator(".task").evaluate_all("rows => rows.map(r => r.dataset.task)")
     assert names == ["broken", "backup", "held", "idle", "markup"], (
         "what is in trouble comes first"
@@ -226,7 +227,7 @@ def test_run_cancel_pause_and_resume_are_one_click_and_show_without_reloading(
     row.get_by_role("button", name="Run now").click()
     assert held.begun.wait(PATIENCE)
     row.get_by_text("1 of 3 files").wait_for()
-    assert row.locator("progress").get_attribute("value") == "1"
+    expect(row.locator("progress")).to_have_attribute("value", "1")
     row.get_by_role("button", name="Cancel").click()
     row.locator(".outcome.cancelled").wait_for()
     row.locator("g.cancelled").wait_for(state="attached")
@@ -251,7 +252,7 @@ def test_a_run_opens_with_its_output_and_error_and_markup_stays_text(open_dashbo
     page.locator("#detail-runs summary").click()
     page.locator("pre", has_text="<img src=x onerror=alert(1)>").wait_for()
     assert page.locator("#detail-about").inner_text().startswith("<b onclick=x>bold</b>")
-    assert page.locator("#detail img, #detail b, .task b, .task script").count() == 0
+    expect(page.locator("#detail img, #detail b, .task b, .task script")).to_have_count(0)
 
 
 def test_a_bar_opens_its_run(open_dashboard: Any) -> None:
@@ -261,7 +262,7 @@ def test_a_bar_opens_its_run(open_dashboard: Any) -> None:
     dashboard.row("backup").locator(f'g[data-run="{newest.id}"] .mark').click()
     opened = dashboard.page.locator("details[open]")
     opened.get_by_text(newest.id).wait_for()
-    assert opened.count() == 1
+    expect(opened).to_have_count(1)
 
 
 def test_why_is_answered_in_sentences(open_dashboard: Any) -> None:
@@ -289,8 +290,8 @@ def test_older_runs_come_on_demand(open_dashboard: Any) -> None:
     dashboard.page.get_by_role("button", name="Older runs").dblclick()
     eventually(lambda: not dashboard.page.locator("#more").is_visible())
     dashboard.page.wait_for_load_state("networkidle")
-    assert runs.count() == 143
-    assert not dashboard.page.locator("#more").is_visible()
+    expect(runs).to_have_count(143)
+    expect(dashboard.page.locator("#more")).not_to_be_visible()
 
 
 def test_runs_that_could_not_be_read_come_later(open_dashboard: Any) -> None:
@@ -305,7 +306,7 @@ def test_runs_that_could_not_be_read_come_later(open_dashboard: Any) -> None:
     page.locator("#runs-note", has_text="the ledger cannot be reached").wait_for()
     page.unroute("**/backup/runs*")
     eventually(lambda: page.locator("#detail-runs details").count() == 3)
-    assert page.locator("#runs-note").inner_text() == ""
+    expect(page.locator("#runs-note")).to_have_text("")
     assert all("503" in each for each in dashboard.troubles)
     dashboard.troubles.clear()
 
@@ -329,7 +330,7 @@ def test_an_answer_that_fails_is_said_and_one_that_is_late_goes_nowhere(
     with page.expect_response("**/backup/why*"):
         asked[0].continue_()
     page.evaluate("new Promise(requestAnimationFrame)")
-    assert page.locator("#why-answer li").count() == 0
+    expect(page.locator("#why-answer li")).to_have_count(0)
     assert all("why" in each or "Failed to" in each for each in dashboard.troubles)
     dashboard.troubles.clear()
 
@@ -344,7 +345,7 @@ def test_search_and_filters_find_one_of_five_hundred_tasks(open_dashboard: Any) 
     eventually(lambda: visible.count() == 505)
     dashboard.page.fill("#search", "task-123")
     eventually(lambda: visible.count() == 1)
-    assert visible.get_attribute("data-task") == "task-123"
+    expect(visible).to_have_attribute("data-task", "task-123")
     dashboard.page.fill("#search", "null")
     dashboard.page.get_by_text("No task matches.").wait_for()
     dashboard.page.fill("#search", "nothing like it")
@@ -352,7 +353,7 @@ def test_search_and_filters_find_one_of_five_hundred_tasks(open_dashboard: Any) 
     dashboard.page.fill("#search", "")
     dashboard.page.get_by_role("button", name="Attention 1").click()
     eventually(lambda: visible.count() == 1)
-    assert visible.get_attribute("data-task") == "broken"
+    expect(visible).to_have_attribute("data-task", "broken")
 
 
 def test_it_is_used_with_the_keyboard_alone(open_dashboard: Any) -> None:
@@ -370,7 +371,7 @@ def test_it_is_used_with_the_keyboard_alone(open_dashboard: Any) -> None:
     page.locator("pre:visible").first.wait_for()
     page.keyboard.press("Escape")
     page.locator("#detail").wait_for(state="hidden")
-    assert page.evaluate("document.activeElement.textContent") == "broken", "focus comes back"
+    expect(page.locator(":focus")).to_have_text("broken")
 
 
 def test_what_has_failed_is_found_and_several_are_paused_with_the_keyboard_alone(
@@ -412,7 +413,7 @@ def test_a_button_keeps_the_focus_when_its_row_moves(open_dashboard: Any, held: 
     assert names[:2] == ["broken", "held"]
     dashboard.page.keyboard.press("Enter")
     row.locator(".outcome.cancelled").wait_for()
-    assert dashboard.page.evaluate("document.activeElement.textContent") == "Run now"
+    expect(dashboard.page.locator(":focus")).to_have_text("Run now")
 
 
 def test_a_progress_without_a_total_shows_no_share(open_dashboard: Any) -> None:
@@ -430,7 +431,7 @@ def test_a_progress_without_a_total_shows_no_share(open_dashboard: Any) -> None:
     dashboard.sign_in()
     row = dashboard.row("work")
     row.get_by_text("3 of 4 files").wait_for()
-    assert row.locator("progress").get_attribute("value") == "3"
+    expect(row.locator("progress")).to_have_attribute("value", "3")
     go[0].set()
     row.get_by_text("9 rows").wait_for()
     assert row.locator("progress").get_attribute("value") is None
@@ -456,7 +457,7 @@ def test_what_the_ledger_keeps_is_not_denied_while_it_is_away(
     monkeypatch.setattr(hk.Housekeeper, "history", away)
     row.get_by_text("not known").wait_for()
     eventually(lambda: any("/runs" in each for each in dashboard.troubles))
-    assert row.locator(".bars").get_attribute("aria-label") == "Runs of backup: 3 succeeded"
+    expect(row.locator(".bars")).to_have_attribute("aria-label", "Runs of backup: 3 succeeded")
     monkeypatch.undo()
     row.locator(".outcome.succeeded").wait_for()
     assert all("503" in each for each in dashboard.troubles)
@@ -488,13 +489,13 @@ def test_a_server_that_goes_away_is_said_and_comes_back(open_dashboard: Any) -> 
     dashboard.row("backup").wait_for()
     dashboard.page.route("**/health", lambda route: route.abort())
     dashboard.page.get_by_text("No answer, trying again").wait_for()
-    assert dashboard.row("backup").is_visible(), "what was known stays"
+    expect(dashboard.row("backup"), "what was known stays").to_be_visible()
     dashboard.page.unroute("**/health")
     dashboard.page.locator("#health.ok, #health.warning").wait_for()
     broken = {"status": 500, "json": {"error": "this failed; the log says why"}}
     dashboard.page.route("**/health", lambda route: route.fulfill(**broken))
     dashboard.page.get_by_text("No answer, trying again").wait_for()
-    assert dashboard.row("backup").is_visible(), "nor is the token forgotten"
+    expect(dashboard.row("backup"), "nor is the token forgotten").to_be_visible()
     dashboard.page.unroute("**/health")
     dashboard.page.locator("#health.ok, #health.warning").wait_for()
     assert all("health" in each or "Failed to load" in each for each in dashboard.troubles)
@@ -538,9 +539,9 @@ def test_no_scheduler_is_the_loudest_thing_on_the_page(
     )
     assert max(map(float, (each[:-2] for each in page.evaluate(sizes)))) == 22.0
     assert alarm.evaluate("e => getComputedStyle(e).fontSize") == "22px"
-    assert page.locator("#problems li").count() == 0, "it is not said twice"
+    expect(page.locator("#problems li"), "it is not said twice").to_have_count(0)
     page.wait_for_function("() => document.title === 'No scheduler - Housekeeper'")
-    assert page.locator("#icon").get_attribute("href") == "trouble.svg"
+    expect(page.locator("#icon")).to_have_attribute("href", "trouble.svg")
     dashboard.screenshot("no-scheduler")
     dashboard.check_accessibility()
     alive = {**DEAD, "alive": True, "beat_at": datetime.now(timezone.utc)}
@@ -563,7 +564,7 @@ def test_a_scheduler_that_is_mute_is_not_called_absent(
     tell(monkeypatch, status="warning", problems=[mute], runners=[DEAD])
     dashboard.sign_in()
     dashboard.page.locator("#problems li", has_text=mute).wait_for()
-    assert not dashboard.page.locator("#alarm").is_visible()
+    expect(dashboard.page.locator("#alarm")).not_to_be_visible()
 
 
 def test_many_failing_tasks_are_one_line_among_the_problems(
@@ -585,7 +586,7 @@ def test_the_title_and_the_icon_tell_of_tasks_in_trouble(open_dashboard: Any) ->
     dashboard.sign_in()
     dashboard.row("broken").wait_for()
     eventually(lambda: dashboard.page.title() == "1 in trouble - Housekeeper")
-    assert dashboard.page.locator("#icon").get_attribute("href") == "trouble.svg"
+    expect(dashboard.page.locator("#icon")).to_have_attribute("href", "trouble.svg")
 
 
 def test_failures_of_all_tasks_are_one_feed_and_equal_ones_one_line(open_dashboard: Any) -> None:
@@ -597,11 +598,11 @@ def test_failures_of_all_tasks_are_one_feed_and_equal_ones_one_line(open_dashboa
     dashboard.sign_in()
     events = page.locator("#events li")
     events.get_by_text("3 times since").wait_for()
-    assert events.count() == 1
-    assert "ValueError: no such table: tokens" in events.inner_text()
+    expect(events).to_have_count(1)
+    expect(events).to_contain_text("ValueError: no such table: tokens")
     page.select_option("#outcome", "skipped")
     events.get_by_text("there is nothing old").wait_for()
-    assert events.locator("a").inner_text() == "idle"
+    expect(events.locator("a")).to_have_text("idle")
     page.select_option("#outcome", "missed")
     events.get_by_text("None lately.").wait_for()
     page.select_option("#outcome", "failed,timed_out,crashed")
@@ -660,7 +661,7 @@ def test_the_last_error_stands_in_the_tasks_row(open_dashboard: Any) -> None:
     dashboard.sign_in()
     error = dashboard.row("broken").locator(".error")
     error.get_by_text("ValueError: no such table: tokens").wait_for()
-    assert not dashboard.row("backup").locator(".error").is_visible()
+    expect(dashboard.row("backup").locator(".error")).not_to_be_visible()
 
 
 # Addresses.
@@ -707,8 +708,8 @@ def test_an_opened_task_runs_pauses_and_is_cancelled_there(
     state = page.locator("#detail-state")
     state.get_by_role("button", name="Run now").click()
     state.get_by_text("1 of 3 files").wait_for()
-    assert state.locator("progress").get_attribute("value") == "1"
-    assert state.locator("#said").inner_text() == "held: started"
+    expect(state.locator("progress")).to_have_attribute("value", "1")
+    expect(state.locator("#said")).to_have_text("held: started")
     page.get_by_text("No run has ended yet.").wait_for()
     page.locator("#detail-runs summary", has_text="running").click()
     page.locator("pre", has_text="holding on").wait_for()
@@ -784,12 +785,12 @@ def test_the_last_durations_are_drawn_with_the_usual_ones(open_dashboard: Any) -
     note = page.locator("#chart-note")
     expected = r"3 runs, .*: 100 % succeeded, median .*s \(line\), 95 % within .*s \(dashes\)"
     note.get_by_text(re.compile(expected)).wait_for()
-    assert page.locator("#chart rect").count() == 3
-    assert page.locator("#chart line").count() == 2
+    expect(page.locator("#chart rect")).to_have_count(3)
+    expect(page.locator("#chart line")).to_have_count(2)
     page.get_by_role("button", name="Close").click()
     dashboard.open_detail("held")
     note.get_by_text("No run has ended yet.").wait_for()
-    assert not page.locator("#chart").is_visible(), "an empty chart takes no room"
+    expect(page.locator("#chart"), "an empty chart takes no room").not_to_be_visible()
 
 
 # Time.
@@ -891,7 +892,7 @@ def test_what_starts_with_the_application_says_so_wherever_it_is_shown(
     dashboard.sign_in()
     dashboard.row("warm-up").get_by_text("at startup").wait_for()
     dashboard.open_detail("warm-up")
-    assert "at startup" in dashboard.page.locator("#detail-facts").inner_text()
+    expect(dashboard.page.locator("#detail-facts")).to_contain_text("at startup")
 
 
 def test_a_tick_that_has_just_passed_is_due_and_not_ago(open_dashboard: Any) -> None:
@@ -1054,13 +1055,13 @@ def test_three_hundred_tasks_with_a_thousand_runs_each_are_there_at_once(
                 page.evaluate(f"() => {{ {before} }}") or page.evaluate(took.replace("ACT", act))
                 for _ in range(5)
             )
-        assert page.locator(".task:visible").count() == 300
+        expect(page.locator(".task:visible")).to_have_count(300)
         assert page.locator("#events li").count() > 0
         dashboard.open_detail("task-007")
         eventually(lambda: page.locator("#detail-runs details").count() == 100)
         older = took.replace("ACT", "loadRuns(oldest)")
         times["older"] = min(page.evaluate(older) for _ in range(3))
-        assert page.locator("#detail-runs details").count() == 400
+        expect(page.locator("#detail-runs details")).to_have_count(400)
         page.context.close()
         assert dashboard.troubles == []
     with capsys.disabled():

@@ -387,7 +387,7 @@ def test_a_silent_name_server_stops_neither_a_call_nor_the_other_threads(tmp_pat
     assert started < 5.0, "an application waits 2 s for its ledger"
     assert status == "critical"
     assert answered < 5.0, "health answers within 2 s"
-    assert gap < 1.0
+    assert gap < 3.0
 
 
 # Rights, links, passwords.

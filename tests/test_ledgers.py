@@ -1313,21 +1313,21 @@ def test_a_write_lock_held_elsewhere_ends_a_call_within_its_limit(
             file.claim(run)
         took = time.monotonic() - began
         assert file.runs(id=run.id) == []  # who only reads does not wait
-    assert 0.9 < took < 4.0
+    assert 0.9 < took < hk.CALL_LIMIT
     assert file.claim(run) is Claim.MINE
 
 
 def test_a_write_lock_held_elsewhere_ends_the_first_call_within_its_limit(
     path: Path, file: hk.Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hk, "CALL_LIMIT", 3.0)
+    monkeypatch.setattr(hk, "CALL_LIMIT", 30.0)
     with sqlite3.connect(path) as other:  # An empty file would be replaced.
         other.execute("PRAGMA user_version = 1")
     with write_locked(path):
         began = time.monotonic()
         with hk.ledger_calls_within(1.0), pytest.raises(LedgerUnavailable, match="locked"):
             file.claim(by_hand())
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < 15.0
 
 
 def test_a_statement_that_hangs_in_another_thread_ends_a_call_within_its_limit(
@@ -1337,7 +1337,7 @@ def test_a_statement_that_hangs_in_another_thread_ends_a_call_within_its_limit(
     began = time.monotonic()
     with file.lock, hk.ledger_calls_within(0.1), pytest.raises(LedgerUnavailable, match="busy"):
         file.claim(by_hand())
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < hk.CALL_LIMIT
     assert file.claim(by_hand()) is Claim.MINE
 
 

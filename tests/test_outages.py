@@ -30,7 +30,7 @@ from housekeeper import LedgerUnavailable, Status, Task, current_run
 from tests.accounting import assert_accounted, assert_ran_once
 from tests.postgres import PostgresServer, temporary_server
 
-PATIENCE = 30.0  # seconds after which something hangs that must not
+PATIENCE = 60.0  # seconds after which something hangs that must not
 CALL = 1.5  # seconds that a ledger call may take in these tests
 EVERY_SECOND = "* * * * * *"
 

@@ -36,7 +36,7 @@ from housekeeper import ConfigurationError, Status, Task, current_run
 from tests import waiting
 from tests.environment import environment
 
-PATIENCE = 30.0  # seconds after which a test gives up
+PATIENCE = 60.0  # seconds after which a test gives up
 TOKEN = "a-token-for-the-tests"
 PREFIX = "/api/housekeeper"
 UTC = timezone.utc

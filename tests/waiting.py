@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-PATIENCE = 20.0  # seconds after which a test gives up
+PATIENCE = 60.0  # seconds after which a test gives up, on however slow a machine
 
 
 def eventually(condition: Callable[[], object], within: float = PATIENCE) -> None:
