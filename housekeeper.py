@@ -61,7 +61,6 @@ if sys.version_info < (3, 10):  # noqa: UP036
 import ast
 import atexit
 import bisect
-import calendar
 import codecs
 import concurrent.futures.thread
 import contextlib
@@ -121,8 +120,8 @@ from typing import (
 )
 from zoneinfo import TZPATH, ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-# argparse, croniter, difflib, hashlib, hmac, http, ipaddress, secrets and shutil are imported
-# where they are used, which saves programs that do not need them a third of the import time.
+# argparse, calendar, croniter, difflib, hashlib, hmac, http, secrets and shutil are imported where
+# they are used, which saves programs that do not need them a third of the import time.
 # ctypes is not: a run's interrupt could come in the middle of its import, and leave it locked.
 if TYPE_CHECKING:
     import argparse
@@ -854,6 +853,8 @@ def days_named(day: str, weekday: str, year: int, month: int) -> frozenset[int]:
 
 def length_of_month(year: int, month: int) -> int:
     """Return the number of days in a month."""
+    import calendar
+
     return calendar.monthrange(year, month)[1]
 
 
@@ -1275,7 +1276,7 @@ class Task:
             self._check_action()
             for name, wanted in TASK_OPTIONS.items():
                 value = getattr(self, name)
-                if value is not None or name not in CAN_BE_NONE:
+                if value is not TASK_DEFAULTS[name]:
                     check_option(name, value, wanted)
             self._check_schedule()
         except ConfigurationError as error:
@@ -1429,7 +1430,7 @@ Wanted = tuple[Callable[[Any], bool], str]
 IS_FLAG: Wanted = (_is_flag, "is neither True nor False")
 IS_PATH: Wanted = (_is_path, "is not a path")
 IS_SECONDS: Wanted = (_is_seconds, "is not a number of seconds, 0 or more")
-CAN_BE_NONE = ("command", "cwd", "env", "timeout", "description")
+TASK_DEFAULTS = {each.name: each.default for each in fields(Task)}
 TASK_OPTIONS: dict[str, Wanted] = {
     "command": (_is_command, "is neither a shell line nor a list of arguments, without NULs"),
     "cwd": IS_PATH,
