@@ -277,13 +277,14 @@ def test_tasks_that_misbehave_at_each_tick_do_not_touch_the_others(make) -> None
         housekeeper.unregister_task(name)
     assert_alive(housekeeper)
     assert housekeeper.shutdown() is True
-    statuses = {name: {row.status for row in housekeeper.history(name)} for name in bad}
-    assert statuses == {
-        "fails": {Status.FAILED},
-        "exits": {Status.FAILED},
-        "floods": {Status.SUCCEEDED},
+    rows = [(row.task, row.status) for row in housekeeper.history()]
+    # On a loaded machine, a tick may come while the run before it still goes on.
+    assert {row for row in rows if row[1] is not Status.SKIPPED} == {
+        ("fails", Status.FAILED),
+        ("exits", Status.FAILED),
+        ("floods", Status.SUCCEEDED),
+        ("good", Status.SUCCEEDED),
     }
-    assert {row.status for row in housekeeper.history("good")} == {Status.SUCCEEDED}
     assert all(len(row.output) < 40_000 for row in housekeeper.history())
 
 

@@ -379,10 +379,15 @@ def assert_outage_is_told(world: World, outage: Outage, problem: str, why: str) 
     door = world.door()
     assert door.code == 503
     assert tells(door.values, "critical", problem.partition(": ")[0])  # It gives no address.
-    listed, explained = world.ask("list"), world.ask("why", "tick")
+    listed = world.ask("list")
     assert re.search(outage.listed, listed.remarks), listed
-    words = " ".join([*explained.values.get("sentences", []), explained.remarks])
-    assert re.search(why, words), explained
+
+    def explained() -> bool:  # Not of a tick that has only just come.
+        told = world.ask("why", "tick")
+        words = " ".join([*told.values.get("sentences", []), told.remarks])
+        return bool(re.search(why, words))
+
+    eventually(explained)
 
 
 def assert_all_doors_tell_that_all_is_well(world: World) -> None:
