@@ -7747,10 +7747,11 @@ class Explanation:
             ticks = "It" if run.count == 1 else f"It is one of {run.count:,} ticks that"
             was = f" was {run.status}" if run.count == 1 else f" were {run.status}"
             self.say(f"{ticks}{was}, as {run.runner} recorded{note}.")
-        elif run.status is Status.RUNNING:
+        elif run.finished_at is None:
+            been = "has been" if run.status is Status.RUNNING else "was"
             self.say(
-                f"The run {run.id} has been going on in {run.runner} since"
-                f" {self.at(run.started_at)}, attempt {run.attempt}."
+                f"The run {run.id} {been} going on in {run.runner} since"
+                f" {self.at(run.started_at)}, attempt {run.attempt}{note}."
             )
         else:
             late = (run.started_at - tick).total_seconds() if run.started_at and tick else 0.0
@@ -7947,14 +7948,36 @@ class Reports:
     def _seen(self, registrations: Sequence[Registration]) -> Seen:
         one = len(registrations) == 1
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
-        running = [
-            run for each in withins for run in self._ledger.runs(each, status=Status.RUNNING)
-        ]
         standings = _of_all(self._ledger.standings, withins)
         lasts = _of_all(self._ledger.lasts, withins)
+        self._mark_dead(each.run for each in lasts.values() if each.run)
+        running = [run for each in withins for run in self.running(each)]
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
         by_task = _by_whole_key((run.key, run) for run in running)
         return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
+
+    def running(self, within: str) -> list[Run]:
+        """Return the runs that go on, without those that have died with their runner."""
+        return [
+            run
+            for run in self._mark_dead(self._ledger.runs(within, status=Status.RUNNING))
+            if run.status is Status.RUNNING
+        ]
+
+    def _mark_dead(self, runs: Iterable[Run]) -> list[Run]:
+        """Return runs, with those as crashed that have died with their runner.
+
+        The ledger has them as running until a scheduler looks.
+        """
+        found = list(runs)
+        suspects = {run.runner for run in found if run.status is Status.RUNNING}
+        rows = self._ledger.runners(self._settings.namespace) if suspects else ()
+        dead = {row.runner for row in rows if row.runner in suspects and is_dead(row)}
+        for run in found:
+            if run.status is Status.RUNNING and run.runner in dead:
+                run.status = Status.CRASHED
+                run.note = f"its runner {run.runner} has died, which the next one will record"
+        return found
 
     def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
         whole, upcoming = whole_of(registration.key), self._roster.upcoming(registration, 1)
@@ -7991,7 +8014,7 @@ class Reports:
         asked = itertools.product(keys, set(map(Status, statuses)) or (None,))
         page: dict[str, Any] = {"before": before or "", "limit": limit}
         found = [run for key, one in asked for run in self._ledger.runs(key, status=one, **page)]
-        return sorted(found, key=lambda run: run.id, reverse=True)[:limit]
+        return self._mark_dead(sorted(found, key=lambda run: run.id, reverse=True)[:limit])
 
     def run(self, run_id: str) -> Run | None:
         """Return a run by its id; if it runs here, with its output so far."""
@@ -7999,7 +8022,7 @@ class Reports:
         run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live.get(run_id)
         if run is not None and live is not None and run.status is Status.RUNNING:
             run.output, run.progress_made = live.buffer.text(), live.progress_made
-        return run
+        return first_of(self._mark_dead(filter(None, [run])))
 
     def runners(self) -> list[dict[str, object]]:
         """Return the processes that schedule, or did lately."""
@@ -8026,8 +8049,8 @@ class Reports:
             run = self._record_of(registration, trigger, tick)
             if run is None:
                 self._explain_no_record(told, registration, trigger, tick)
-        if run is not None:
-            told.tell_run(run, tick)
+        for each in self._mark_dead(filter(None, [run])):
+            told.tell_run(each, tick)
         upcoming = self._roster.upcoming(registration, 1)
         whole = whole_of(registration.key)
         paused = any(each.paused_at for each in self._ledger.standings(whole).values())
@@ -8071,7 +8094,7 @@ class Reports:
                 told.say(f"The task was paused at {told.at(paused)}, {until}: nothing was due.")
                 return
         standing = self._ledger.standings(key).get(key)
-        running = first_of(self._ledger.runs(key, status=Status.RUNNING))
+        running = first_of(self._mark_dead(self._ledger.runs(key, status=Status.RUNNING)))
         rows = self._ledger.runners(self._settings.namespace)
         if standing and (conflict := conflict_of(registration.task.name, trigger, standing)):
             told.say(conflict)
@@ -8088,10 +8111,12 @@ class Reports:
             told.say(
                 f"Its row is no longer kept: {KEEP_ROWS:,} rows are kept for {KEEP_DAYS} days."
             )
-        elif running is not None:
+        elif running is not None and running.status is Status.RUNNING:
             told.tell_run(running, None)
             told.say("Ticks that pass meanwhile are recorded as skipped when it ends.")
         else:
+            if running is not None:
+                told.tell_run(running, None)
             told.tell_pending(tick, self._clock.now(), rows)
 
     # Health.
@@ -8125,7 +8150,7 @@ class Reports:
         now = self._clock.now() - skew * SECOND
         if abs(skew) > SKEW:
             report.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
-        running = self._ledger.runs(self._prefix, status=Status.RUNNING)
+        running = self.running(self._prefix)
         rows = self._ledger.runners(self._settings.namespace)
         report.tell_runners(rows, now)
         report.warnings += [
@@ -8717,7 +8742,7 @@ class Housekeeper(Life):
             self._runner.stop_run(mine, Status.CANCELLED, note, insist=False)
         asked: Run | None = mine
         for within in _withins_of(registration.key):
-            for other in self.ledger.runs(within, status=Status.RUNNING):
+            for other in self._reports.running(within):
                 if mine is None or other.id != mine.id:
                     self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
                     asked = asked or first_of(self.ledger.runs(id=other.id))

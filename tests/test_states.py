@@ -583,6 +583,8 @@ def test_the_process_of_a_dead_scheduler_is_looked_for_once(
     told = " ".join(here.health()["problems"])
     second = started()
     eventually(lambda: all(row["stopped_at"] for row in here.runners() if not row["alive"]))
+    died = f":{first.pid}:"
+    eventually(lambda: died not in str(here.ledger.runs("/hang", status=Status.RUNNING)))
     (dead,) = (row for row in here.runners() if row["pid"] == first.pid)
     assert dead["stopped_at"] == beat_at
     looked: list[int] = []

@@ -267,6 +267,38 @@ def test_a_state_is_told_by_every_door(
         eventually(lambda: re.search(why, " ".join(world.ask("why", "tick").values["sentences"])))
 
 
+def test_a_run_that_was_killed_goes_on_nowhere(world: World) -> None:
+    """Nobody is there to record it as crashed; each door finds that out by itself."""
+    inside = world.folder / "inside"
+    world.write(
+        "hang",
+        "import time\n"
+        "from pathlib import Path\n"
+        "from housekeeper import Task\n"
+        f"def wait():\n    Path({str(inside)!r}).touch()\n    time.sleep(600)\n"
+        "hang = Task('hang', wait, schedule='* * * * * *')\n",
+    )
+    process = world.start()
+    eventually(inside.exists)
+    # While it lives, it is told to go on.
+    (status,) = (each for each in world.ask("list").values if each["name"] == "hang")
+    assert (status["running"], status["last_run"]["status"]) == (True, "running")
+    process.end(signal.SIGKILL)
+    (status,) = (each for each in world.ask("list").values if each["name"] == "hang")
+    last, died = status["last_run"], f"its runner [^ ]+:{process.pid}:[0-9a-f]+ has died"
+    assert (status["running"], last["status"]) == (False, "crashed")
+    assert re.match(died, last["note"])
+    for command in (["history", "hang"], ["show", last["id"]]):
+        told = world.ask(*command).values
+        shown = told[0] if isinstance(told, list) else told
+        assert (shown["status"], shown["note"]) == ("crashed", last["note"])
+    first = world.ask("why", "hang", last["scheduled_for"])
+    assert first.values["outcome"] == "crashed"
+    later = f"was going on in .*: {died}.*{ABSENT}"
+    eventually(lambda: re.search(later, " ".join(world.ask("why", "hang").values["sentences"])))
+    assert world.ask("cancel", "hang").code == 1
+
+
 # States of the ledger, under two schedulers.
 
 
