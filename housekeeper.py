@@ -8094,7 +8094,6 @@ class Reports:
                 told.say(f"The task was paused at {told.at(paused)}, {until}: nothing was due.")
                 return
         standing = self._ledger.standings(key).get(key)
-        running = first_of(self._mark_dead(self._ledger.runs(key, status=Status.RUNNING)))
         rows = self._ledger.runners(self._settings.namespace)
         if standing and (conflict := conflict_of(registration.task.name, trigger, standing)):
             told.say(conflict)
@@ -8111,12 +8110,18 @@ class Reports:
             told.say(
                 f"Its row is no longer kept: {KEEP_ROWS:,} rows are kept for {KEEP_DAYS} days."
             )
-        elif running is not None and running.status is Status.RUNNING:
+        else:
+            self._explain_unclaimed(told, key, tick, rows)
+
+    def _explain_unclaimed(
+        self, told: Explanation, key: str, tick: datetime, rows: Sequence[RunnerRow]
+    ) -> None:
+        running = first_of(self._mark_dead(self._ledger.runs(key, status=Status.RUNNING)))
+        if running is not None:
             told.tell_run(running, None)
+        if running is not None and running.status is Status.RUNNING:
             told.say("Ticks that pass meanwhile are recorded as skipped when it ends.")
         else:
-            if running is not None:
-                told.tell_run(running, None)
             told.tell_pending(tick, self._clock.now(), rows)
 
     # Health.
