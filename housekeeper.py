@@ -7950,7 +7950,7 @@ class Reports:
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
         standings = _of_all(self._ledger.standings, withins)
         lasts = _of_all(self._ledger.lasts, withins)
-        self._mark_dead(each.run for each in lasts.values() if each.run)
+        self._as_they_are(each.run for each in lasts.values() if each.run)
         running = [run for each in withins for run in self.running(each)]
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
         by_task = _by_whole_key((run.key, run) for run in running)
@@ -7960,16 +7960,16 @@ class Reports:
         """Return the runs that go on, without those that have died with their runner."""
         return [
             run
-            for run in self._mark_dead(self._ledger.runs(within, status=Status.RUNNING))
+            for run in self._as_they_are(self._ledger.runs(within, status=Status.RUNNING))
             if run.status is Status.RUNNING
         ]
 
-    def _mark_dead(self, runs: Iterable[Run]) -> list[Run]:
+    def _as_they_are(self, runs: Iterable[Run]) -> list[Run]:
         """Return runs, with those as crashed that have died with their runner.
 
-        The ledger has them as running until a scheduler looks.
+        The ledger has them as running until a scheduler looks.  A silent one may have died.
         """
-        found = list(runs)
+        found, now = list(runs), self._clock.now()
         suspects = {run.runner for run in found if run.status is Status.RUNNING}
         rows = self._ledger.runners(self._settings.namespace) if suspects else ()
         dead = {row.runner for row in rows if row.runner in suspects and is_dead(row)}
@@ -7977,6 +7977,8 @@ class Reports:
             if run.status is Status.RUNNING and run.runner in dead:
                 run.status = Status.CRASHED
                 run.note = f"its runner {run.runner} has died, which the next one will record"
+            elif run.status is Status.RUNNING and _is_silent(run, now):
+                run.note = f"no heartbeat since {run.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC"
         return found
 
     def _status(self, registration: Registration, seen: Seen) -> dict[str, object]:
@@ -8014,7 +8016,7 @@ class Reports:
         asked = itertools.product(keys, set(map(Status, statuses)) or (None,))
         page: dict[str, Any] = {"before": before or "", "limit": limit}
         found = [run for key, one in asked for run in self._ledger.runs(key, status=one, **page)]
-        return self._mark_dead(sorted(found, key=lambda run: run.id, reverse=True)[:limit])
+        return self._as_they_are(sorted(found, key=lambda run: run.id, reverse=True)[:limit])
 
     def run(self, run_id: str) -> Run | None:
         """Return a run by its id; if it runs here, with its output so far."""
@@ -8022,7 +8024,7 @@ class Reports:
         run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live.get(run_id)
         if run is not None and live is not None and run.status is Status.RUNNING:
             run.output, run.progress_made = live.buffer.text(), live.progress_made
-        return first_of(self._mark_dead(filter(None, [run])))
+        return first_of(self._as_they_are(filter(None, [run])))
 
     def runners(self) -> list[dict[str, object]]:
         """Return the processes that schedule, or did lately."""
@@ -8049,7 +8051,7 @@ class Reports:
             run = self._record_of(registration, trigger, tick)
             if run is None:
                 self._explain_no_record(told, registration, trigger, tick)
-        for each in self._mark_dead(filter(None, [run])):
+        for each in self._as_they_are(filter(None, [run])):
             told.tell_run(each, tick)
         upcoming = self._roster.upcoming(registration, 1)
         whole = whole_of(registration.key)
@@ -8116,7 +8118,7 @@ class Reports:
     def _explain_unclaimed(
         self, told: Explanation, key: str, tick: datetime, rows: Sequence[RunnerRow]
     ) -> None:
-        running = first_of(self._mark_dead(self._ledger.runs(key, status=Status.RUNNING)))
+        running = first_of(self._as_they_are(self._ledger.runs(key, status=Status.RUNNING)))
         if running is not None:
             told.tell_run(running, None)
         if running is not None and running.status is Status.RUNNING:

@@ -47,6 +47,26 @@ def asleep(housekeeper: VirtualHousekeeper, hours: float) -> None:
 # why.
 
 
+def test_a_run_that_has_fallen_silent_says_since_when(clock) -> None:
+    simulation, task = simulated(clock, hourly()), hourly()
+    run = hk.LiveRun(
+        definition=task,
+        clock=clock,
+        key="/sweep",
+        id=hk.new_id(clock),
+        reason=hk.Reason.MANUAL,
+        runner="elsewhere:1:abcdef",
+    )
+    assert simulation.ledger.claim(run) is hk.Claim.MINE
+    assert simulation.history("sweep")[0].note == ""
+    clock.advance(90)
+    (row,) = simulation.history("sweep")
+    assert (row.status, row.note) == (
+        Status.RUNNING,
+        "no heartbeat since 2024-01-01 00:00:00 UTC",
+    )
+
+
 def test_a_tick_that_ran_names_the_runner_the_lateness_and_the_outcome(clock) -> None:
     simulation = simulated(clock, hourly())
     simulation.run_until(at(0, 59))

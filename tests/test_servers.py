@@ -621,7 +621,7 @@ INTERRUPTED = """
         for run in [housekeeper.run_task_manually(task.name, wait=False) for task in tasks]:
             assert run.ended.wait(20)
             ended[run.status] += 1
-    assert set(ended) == {Status.SUCCEEDED, Status.TIMED_OUT}, ended
+    assert set(ended) <= {Status.SUCCEEDED, Status.TIMED_OUT}, ended
     assert not lock.locked() and housekeeper.shutdown(timeout=5)
     print("interrupted", ended[Status.TIMED_OUT])
 """
