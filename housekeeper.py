@@ -2518,128 +2518,6 @@ class RunnerRow:
     problems: list[str] = field(default_factory=list)
 
 
-class Ledger(Protocol):
-    """The contract of every kind of ledger.
-
-    A key names a task.  `within` is a key or, when it ends with ``/`` or ``@`` or is empty, a
-    prefix of keys.  Each call raises LedgerUnavailable when it cannot finish within its limit; it
-    may or may not have taken effect then, and may be repeated.
-    """
-
-    url: str  # without a password
-    failures: int  # calls that ended in LedgerUnavailable, for the metrics
-    replaced_at: datetime | None  # when this process found that rows may have been lost
-    PRUNE_EVERY: float  # seconds
-
-    def exists(self) -> bool:
-        """Tell whether there is a ledger to read, without making one."""
-
-    def open(self) -> None:
-        """Connect, and make what the tables lack.
-
-        Raises ConfigurationError when the place cannot be used, or what is missing not be made.
-        """
-
-    def close(self) -> None:
-        """Release what open() acquired; the next call acquires it again."""
-
-    def forget(self) -> None:
-        """Drop the parent's connection and locks after a fork, without using or closing them."""
-
-    def now(self) -> datetime:
-        """Return the time on the ledger's clock."""
-
-    def identity(self) -> str:
-        """Return the unique id of this ledger, which is made once."""
-
-    def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
-        """Enter tasks, and return where their schedules stand.
-
-        The ticks of a task that is new, or whose schedule changed, count from now.
-        """
-
-    def standings(self, within: str) -> dict[str, Standing]:
-        """Return where the schedules of registered tasks stand, by key."""
-
-    def pause(self, key: str) -> bool:
-        """Pause a task's schedule on all hosts, from now; False when it was paused already."""
-
-    def resume(self, key: str) -> bool:
-        """End a pause, keep its interval, and count ticks from now; False when not paused."""
-
-    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
-
-    def claim(self, run: LiveRun) -> Claim:
-        """Try to claim a run: a tick at most once, and one run of a task at a time.
-
-        One of the processes that start together wins a startup run.  One statement decides, never
-        a read and then a write; when it changes nothing, one read finds out why.
-        """
-
-    def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
-        """Record the ticks in (after, row.scheduled_for] as one row, once.
-
-        Returns False when one of them is on record already, or when the run `beside` has ended:
-        the caller must look again where the record ends.
-        """
-
-    def beat(self, run: LiveRun) -> Run | None:
-        """Record a heartbeat of a run, and return its row; None when it is no longer running."""
-
-    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        """Mark a running row as asked to stop, whichever process runs it."""
-
-    def finish(self, run: LiveRun) -> bool:
-        """Record the outcome of this runner's run; False when it no longer runs."""
-
-    def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
-        """Record a running row as crashed, unless it had a heartbeat after it was read.
-
-        Without `dead`, only if its last heartbeat is older than the lease.
-        """
-
-    def runs(
-        self,
-        within: str = "",
-        *,
-        id: str = "",
-        tick_from: datetime | None = None,
-        status: Status | None = None,
-        before: str = "",
-        limit: int = 0,
-    ) -> list[Run]:
-        """Return runs, newest first; with `tick_from`, those from that tick on, oldest first.
-
-        `before` is the id of a run, and leaves those made before it; `status` leaves those of one
-        status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
-        unless by id or tick, or while they run.
-        """
-
-    def lasts(self, within: str) -> dict[str, Lasts]:
-        """Return how the last runs of registered tasks went, by key."""
-
-    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
-        """Delete a task's rows that ended before `old`, and those beyond 1,000; return how many.
-
-        Runs and other rows are counted separately.  Rows that ended after `young` are kept, and so
-        is the newest row with a tick, because late ticks are counted from it; but when the key's
-        host is `gone`, that row goes too, and with the last one the task's entry.
-        """
-
-    def beat_runner(self, row: RunnerRow) -> None:
-        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new.
-
-        One whose row was read, and so is another, has stopped with its last beat.
-        """
-
-    def runners(self, namespace: str) -> list[RunnerRow]:
-        """Return the runners of the last 90 days, the most recently seen first."""
-
-    def prune_runners(self, old: datetime) -> None:
-        """Delete the rows of runners that were not seen since `old`."""
-
-
 def first_of(runs: Sequence[Run]) -> Run | None:
     """Return the first run, if there is one."""
     return runs[0] if runs else None
@@ -2651,23 +2529,6 @@ def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | Non
     A host ahead of the ledger's clock has waited for no longer than LEAD.
     """
     return min(tick, claimed + LEAD) if claimed and tick and claimed < tick else claimed
-
-
-def _verdict(
-    run: LiveRun, *, mine: object, taken: object, paused: object, early: object, later: object
-) -> Claim | None:
-    """Return why a claim changed nothing, apart from another run in progress."""
-    if mine:
-        return Claim.MINE
-    if taken:
-        return Claim.TAKEN
-    if run.scheduled_for is None:
-        return None
-    if paused:
-        return Claim.PAUSED
-    if early:
-        return Claim.EARLY
-    return Claim.SUPERSEDED if later else None
 
 
 # In memory.
@@ -2709,26 +2570,40 @@ class MemoryTask:
 
 
 class MemoryLedger:
-    """A ledger in the memory of one process, lost when the process ends."""
+    """A ledger in the memory of one process, lost when the process ends.
 
-    # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
+    It is the contract that an SqlLedger keeps as well: a key names a task; `within` is a key or,
+    when it ends with ``/`` or ``@`` or is empty, a prefix of keys.  Each call raises
+    LedgerUnavailable when it cannot finish within its limit; it may or may not have taken effect
+    then, and may be repeated.
+    """
+
+    # In seconds.  A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
     PRUNE_EVERY = 6 * 3600.0
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self.url, self.failures, self._clock = url, 0, clock
+        self.url = url  # without a password
+        self.failures = 0  # calls that ended in LedgerUnavailable, for the metrics
+        # When this process found that rows may have been lost.
         self.replaced_at: datetime | None = None
+        self._clock = clock
         self.forget()
 
     def exists(self) -> bool:
+        """Tell whether there is a ledger to read, without making one."""
         return True
 
     def open(self) -> None:
-        pass
+        """Connect, and make what the tables lack.
+
+        Raises ConfigurationError when the place cannot be used, or what is missing not be made.
+        """
 
     def close(self) -> None:
-        pass
+        """Release what open() acquired; the next call acquires it again."""
 
     def forget(self) -> None:
+        """Drop the parent's connection and locks after a fork, without using or closing them."""
         self._lock = BriefLock()  # guards what follows
         self._identity = os.urandom(16).hex()
         self._tasks: defaultdict[str, MemoryTask] = defaultdict(MemoryTask)
@@ -2736,9 +2611,11 @@ class MemoryLedger:
         self._runners: dict[str, RunnerRow] = {}
 
     def now(self) -> datetime:
+        """Return the time on the ledger's clock."""
         return self._clock.now()
 
     def identity(self) -> str:
+        """Return the unique id of this ledger, which is made once."""
         return self._identity
 
     def _of(self, within: str) -> list[tuple[str, MemoryTask]]:
@@ -2747,6 +2624,10 @@ class MemoryLedger:
         return [(within, self._tasks[within])] if within in self._tasks else []
 
     def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
+        """Enter tasks, and return where their schedules stand.
+
+        The ticks of a task that is new, or whose schedule changed, count from now.
+        """
         with self._lock:
             now = self.now()
             for entry in entries:
@@ -2757,6 +2638,7 @@ class MemoryLedger:
             return {entry.key: self._standing(entry.key) for entry in entries}
 
     def standings(self, within: str) -> dict[str, Standing]:
+        """Return where the schedules of registered tasks stand, by key."""
         with self._lock:
             found = [key for key, task in self._of(within) if task.since is not None]
             return {key: self._standing(key) for key in found}
@@ -2772,6 +2654,7 @@ class MemoryLedger:
         return whole.paused_at if whole is not None else None
 
     def pause(self, key: str) -> bool:
+        """Pause a task's schedule on all hosts, from now; False when it was paused already."""
         with self._lock:
             task, now = self._tasks[key], self.now()
             was_paused = task.paused_at is not None
@@ -2779,6 +2662,7 @@ class MemoryLedger:
             return not was_paused
 
     def resume(self, key: str) -> bool:
+        """End a pause, keep its interval, and count ticks from now; False when not paused."""
         with self._lock:
             task, now = self._tasks[key], self.now()
             if task.paused_at is None:
@@ -2790,32 +2674,46 @@ class MemoryLedger:
             return True
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
+        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
         with self._lock:
             task = self._tasks[key]
             open_one = [(task.paused_at, None)] if task.paused_at is not None else []
             return [*open_one, *reversed(task.pauses)]
 
     def claim(self, run: LiveRun) -> Claim:
+        """Try to claim a run: a tick at most once, and one run of a task at a time.
+
+        One of the processes that start together wins a startup run.  One statement decides, never
+        a read and then a write; when it changes nothing, one read finds out why.
+        """
         with self._lock:
-            task, now, tick = self._tasks[run.key], self.now(), run.scheduled_for
+            task, now = self._tasks[run.key], self.now()
             if run.reason is Reason.STARTUP and not self._wins_startup(run, task, now):
                 return Claim.TAKEN
-            running = task.running
-            verdict = _verdict(
-                run,
-                mine=running is not None and running.id == run.id,
-                taken=run.id in self._rows
-                or (tick and task.has_tick_in(tick - timedelta.resolution, tick)),
-                paused=self._paused_at(run.key),
-                early=tick and tick > now + AHEAD * SECOND,
-                later=tick and task.has_tick_in(tick, now),
-            )
-            if verdict is None and running is not None:
-                verdict = Claim.BLOCKED if _is_silent(running, now) else Claim.OVERLAPPED
+            verdict = self._why_not(run, task, now)
             if verdict is None:
                 row = task.running = self._enter(run.key, run, Status.RUNNING)
                 row.started_at, row.heartbeat_at = _start_of(now, row.scheduled_for), now
             return verdict or Claim.MINE
+
+    def _why_not(self, run: LiveRun, task: MemoryTask, now: datetime) -> Claim | None:
+        tick, running = run.scheduled_for, task.running
+        if running is not None and running.id == run.id:
+            return Claim.MINE
+        if run.id in self._rows:
+            return Claim.TAKEN
+        if tick is not None:
+            if task.has_tick_in(tick - timedelta.resolution, tick):
+                return Claim.TAKEN
+            if self._paused_at(run.key) is not None:
+                return Claim.PAUSED
+            if tick > now + AHEAD * SECOND:
+                return Claim.EARLY
+            if task.has_tick_in(tick, now):
+                return Claim.SUPERSEDED
+        if running is None:
+            return None
+        return Claim.BLOCKED if _is_silent(running, now) else Claim.OVERLAPPED
 
     def _wins_startup(self, run: LiveRun, task: MemoryTask, now: datetime) -> bool:
         recent = task.startup and abs(now - task.startup[0]) <= STARTUP_ONCE_IN * SECOND
@@ -2834,6 +2732,11 @@ class MemoryLedger:
         return row
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
+        """Record the ticks in (after, row.scheduled_for] as one row, once.
+
+        Returns False when one of them is on record already, or when the run `beside` has ended:
+        the caller must look again where the record ends.
+        """
         with self._lock:
             task, now, last = self._tasks[key], self.now(), _tick_of(row)
             gone = beside and (task.running is None or task.running.id != beside)
@@ -2848,6 +2751,7 @@ class MemoryLedger:
         return row if row is not None and row.status is Status.RUNNING else None
 
     def beat(self, run: LiveRun) -> Run | None:
+        """Record a heartbeat of a run, and return its row; None when it is no longer running."""
         with self._lock:
             if (row := self._running(run.id)) is None:
                 return None
@@ -2856,12 +2760,14 @@ class MemoryLedger:
             return replace(row)
 
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
+        """Mark a running row as asked to stop, whichever process runs it."""
         with self._lock:
             row = self._running(run_id)
             if row is not None and row.stop_reason != reason:
                 row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
 
     def finish(self, run: LiveRun) -> bool:
+        """Record the outcome of this runner's run; False when it no longer runs."""
         with self._lock:
             row = self._rows.get(run.id)
             if row is None or row.runner != run.runner:
@@ -2878,6 +2784,10 @@ class MemoryLedger:
         row.status, row.finished_at = status, self.now()
 
     def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
+        """Record a running row as crashed, unless it had a heartbeat after it was read.
+
+        Without `dead`, only if its last heartbeat is older than the lease.
+        """
         with self._lock:
             mine = self._running(row.id)
             if mine is None or mine.heartbeat_at != row.heartbeat_at:
@@ -2897,6 +2807,12 @@ class MemoryLedger:
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
+        """Return runs, newest first; with `tick_from`, those from that tick on, oldest first.
+
+        `before` is the id of a run, and leaves those made before it; `status` leaves those of one
+        status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
+        unless by id or tick, or while they run.
+        """
         found: list[Run] = []
         with self._lock:
             most, now = limit or None, self.now()
@@ -2919,6 +2835,7 @@ class MemoryLedger:
             return [replace(row) for row in found[:most]]
 
     def lasts(self, within: str) -> dict[str, Lasts]:
+        """Return how the last runs of registered tasks went, by key."""
         with self._lock:
             tasks, now = self._of(within), self.now()
             return {
@@ -2926,6 +2843,12 @@ class MemoryLedger:
             }
 
     def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
+        """Delete a task's rows that ended before `old`, and those beyond 1,000; return how many.
+
+        Runs and other rows are counted separately.  Rows that ended after `young` are kept, and so
+        is the newest row with a tick, because late ticks are counted from it; but when the key's
+        host is `gone`, that row goes too, and with the last one the task's entry.
+        """
         with self._lock:
             task, now = self._tasks[key], self.now()
             seen: Counter[bool] = Counter()
@@ -2948,6 +2871,10 @@ class MemoryLedger:
             return before - len(left)
 
     def beat_runner(self, row: RunnerRow) -> None:
+        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new.
+
+        One whose row was read, and so is another, has stopped with its last beat.
+        """
         with self._lock:
             known, now = self._runners.get(row.runner, row), self.now()
             begun, beat = row.started_at or known.started_at or now, row.beat_at or now
@@ -2957,12 +2884,14 @@ class MemoryLedger:
             )
 
     def runners(self, namespace: str) -> list[RunnerRow]:
+        """Return the runners of the last 90 days, the most recently seen first."""
         with self._lock:
             mine = [row for row in self._runners.values() if row.namespace == namespace]
             return sorted(mine, key=lambda row: cast(datetime, row.beat_at), reverse=True)
 
     def prune_runners(self, old: datetime) -> None:
-        pass  # The rows are this process's, and few.
+        """Delete the rows of runners that were not seen since `old`."""
+        # The rows are this process's, and few.
 
 
 def _is_present(row: Run, now: datetime) -> bool:
@@ -3133,6 +3062,7 @@ class Database:
 
     # What a dialect provides.
 
+    exists: Callable[[], bool]
     _connect: Callable[[float], Any]  # a new connection
     # Runs one statement on the kept connection; returns its rows and how many it touched.
     _statement: Callable[[str, Mapping[str, object] | None, float], tuple[list[Any], int]]
@@ -3327,7 +3257,7 @@ def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
 
 
 class SqlLedger(Database):
-    """A ledger in a database, with the same SQL for all dialects.
+    """A ledger in a database, with the same SQL for all dialects; see MemoryLedger.
 
     A lost claim is no error, because unique violations would fill the database's log.
     """
@@ -3472,28 +3402,25 @@ class SqlLedger(Database):
 
     def _why_not(self, run: LiveRun) -> Claim | None:
         """Tell why a claim changed nothing; None when the reason is gone."""
-        ((mine, taken, paused, later, same, guarded, early, running, silent),) = self._rows(
-            "SELECT EXISTS"
-            " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
+        own = "EXISTS (SELECT 1 FROM housekeeper_runs WHERE"
+        ((verdict,),) = self._rows(
+            "SELECT CASE"
+            f" WHEN {own} id = :id AND status = 'running') THEN 'MINE'"
             # The same id: another process has called the run crashed meanwhile.
-            " EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE id = :id OR (task = :key AND scheduled_for = :scheduled_for)),"
-            " {paused}, {later}, {same}, {guarded}, :scheduled_for > {in_1},"
-            " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
-            " EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE task = :key AND status = 'running' AND {silent})",
+            f" WHEN {own} id = :id OR (task = :key AND scheduled_for = :scheduled_for))"
+            " THEN 'TAKEN' WHEN NOT {guarded} THEN 'UNGUARDED'"
+            " WHEN :scheduled_for IS NOT NULL AND {paused} THEN 'PAUSED'"
+            " WHEN :scheduled_for > {in_1} THEN 'EARLY' WHEN {later} THEN 'SUPERSEDED'"
+            " WHEN :scheduled_for IS NOT NULL AND NOT {same} THEN 'LOST'"
+            f" WHEN {own} task = :key AND status = 'running' AND {{silent}}) THEN 'BLOCKED'"
+            f" WHEN {own} task = :key AND status = 'running') THEN 'OVERLAPPED' END",
             run,
             lineage=self._lineage,
         )
-        if not guarded:
+        if verdict == "UNGUARDED":
             self.close()  # The next connection makes the indexes, or says why it cannot.
             return None
-        verdict = _verdict(run, mine=mine, taken=taken, paused=paused, early=early, later=later)
-        if verdict is None and run.scheduled_for and not same:
-            return Claim.LOST
-        if verdict is None and running:
-            return Claim.BLOCKED if silent else Claim.OVERLAPPED
-        return verdict
+        return Claim[verdict] if verdict else None
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
         recorded = self._write(
@@ -4184,6 +4111,7 @@ def _look_up(host: str, clock: Clock, until: float) -> list[str]:
     return answers[0]
 
 
+Ledger = MemoryLedger | SqlLedger
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 
 
