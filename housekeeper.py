@@ -3002,7 +3002,6 @@ PARTS["housekeeper_meta", f"version {SCHEMA_VERSION}"] = ""
 # The columns of a run whose names differ from its attributes.
 COLUMN_OF = {"key": "task", "progress_made": "progress", "group": "process_group"}
 RUN_FIELDS = [each.name for each in fields(Run) if each.name != "task"]
-RUN_INSTANTS = [name for name in RUN_FIELDS if name.endswith(("_at", "_for"))]
 RUN_COLUMNS = [COLUMN_OF.get(name, name) for name in RUN_FIELDS]
 RUNNER_COLUMNS = [each.name for each in fields(RunnerRow)]
 # Conditions that several statements share.
@@ -3336,13 +3335,13 @@ class SqlLedger(Database):
         return Standing(since, newest, paused_at, f"{schedule} {zone}".strip(), entered_by)
 
     def pause(self, key: str) -> bool:
-        self._write(
-            "INSERT INTO housekeeper_tasks (name, schedule, timezone, since)"
-            " VALUES (:key, '', '', {now}) ON CONFLICT DO NOTHING",
+        paused = self._write(
+            "INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)"
+            " VALUES (:key, '', '', {now}, {now}) ON CONFLICT (name) DO UPDATE"
+            " SET paused_at = excluded.paused_at WHERE housekeeper_tasks.paused_at IS NULL",
             key=key,
         )
-        sql = "UPDATE housekeeper_tasks SET paused_at = {now} WHERE name = :key"
-        return self._write(f"{sql} AND paused_at IS NULL", key=key) == 1
+        return paused == 1
 
     def resume(self, key: str) -> bool:
         self._write(
@@ -3517,16 +3516,20 @@ class SqlLedger(Database):
         return [self._run_of(row) for row in rows]
 
     def _run_of(self, row: Sequence[Any]) -> Run:
-        run = Run(
-            task=name_of(row[RUN_FIELDS.index("key")]), **dict(zip(RUN_FIELDS, row, strict=True))
-        )
-        for name in RUN_INSTANTS:
-            setattr(run, name, self._instant(getattr(run, name)))
+        values = self._values_of(RUN_FIELDS, row)
+        run = Run(task=name_of(values["key"]), **values)
         run.reason, run.status = Reason(run.reason), Status(run.status)
         run.started_at = _start_of(run.started_at, run.scheduled_for)
         if run.progress_made:
             run.progress_made = Progress(*json.loads(cast(str, run.progress_made)))
         return run
+
+    def _values_of(self, names: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of a row by their names, which tell which are instants."""
+        return {
+            name: self._instant(value) if name.endswith(("_at", "_for")) else value
+            for name, value in zip(names, row, strict=True)
+        }
 
     def lasts(self, within: str) -> dict[str, Lasts]:
         # An index finds each of these among millions of rows; the limit has SQLite find the last
@@ -3607,11 +3610,9 @@ class SqlLedger(Database):
             " WHERE namespace = :namespace ORDER BY beat_at DESC",
             namespace=namespace,
         )
-        found = [RunnerRow(**dict(zip(RUNNER_COLUMNS, row, strict=True))) for row in rows]
-        for row in found:
-            row.started_at, row.beat_at = self._instant(row.started_at), self._instant(row.beat_at)
-            row.stopped_at = self._instant(row.stopped_at)
-            row.problems = json.loads(cast(str, row.problems))
+        found = [RunnerRow(**self._values_of(RUNNER_COLUMNS, row)) for row in rows]
+        for runner in found:
+            runner.problems = json.loads(cast(str, runner.problems))
         return found
 
     def prune_runners(self, old: datetime) -> None:
@@ -7336,7 +7337,6 @@ class Upkeep:
         self._silent: dict[str, tuple[datetime | None, float]] = {}  # silent runs, as last seen
         self._to_look_again = False  # at silent runs
         self._burying = False
-        self._skew = 0.0
         self._conflicts: list[str] = []
         self._scheduling = self._closed = False
         self.row = RunnerRow(
@@ -7415,20 +7415,15 @@ class Upkeep:
             logger.warning("Heartbeats could not be written: %s", error)
 
     def _beat_runner(self) -> None:
-        self._skew = skew_of(self._clock, self._ledger)
-        if abs(self._skew) > SKEW:
-            logger.warning("Clock of this host is %+.1f s from the ledger's", self._skew)
-        self.row.problems = self._own_problems()
+        problems = [*self._annals.now(), *self.problems(), *self._roster.problems.values()]
+        problems += self._conflicts
+        if abs(skew := skew_of(self._clock, self._ledger)) > SKEW:
+            logger.warning("Clock of this host is %+.1f s from the ledger's", skew)
+            problems.append(f"The clock of its host is {skew:+.1f} s from the ledger's.")
+        self.row.problems = [mask_secrets(each)[:500] for each in problems[:20]]
         self._ledger.beat_runner(self.row)
         self.row.started_at = None  # The ledger keeps the first one.
         self._backlog.worked()
-
-    def _own_problems(self) -> list[str]:
-        problems = [*self._annals.now(), *self.problems(), *self._roster.problems.values()]
-        problems += self._conflicts
-        if abs(self._skew) > SKEW:
-            problems.append(f"The clock of its host is {self._skew:+.1f} s from the ledger's.")
-        return [mask_secrets(each)[:500] for each in problems[:20]]
 
     def clock_jumped(self, jump: float) -> None:
         """React to a wall clock that was set, or to a machine that was suspended."""
@@ -7909,7 +7904,6 @@ class Reports:
         self, name: str | None, limit: int, before: str | None, statuses: Iterable[str]
     ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first."""
-        self._ledger.open()
         if limit <= 0:
             return []
         key = f"{self._prefix}{name or ''}"
@@ -7922,7 +7916,6 @@ class Reports:
 
     def run(self, run_id: str) -> Run | None:
         """Return a run by its id; if it runs here, with its output so far."""
-        self._ledger.open()
         run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live.get(run_id)
         if run is not None and live is not None and run.status is Status.RUNNING:
             run.output, run.progress_made = live.buffer.text(), live.progress_made
@@ -7930,7 +7923,6 @@ class Reports:
 
     def runners(self) -> list[dict[str, object]]:
         """Return the processes that schedule, or did lately."""
-        self._ledger.open()
         now = self._ledger.now()
         rows = self._ledger.runners(self._settings.namespace)
         return [_runner_values(row, now) for row in rows]
