@@ -2590,7 +2590,7 @@ class MemoryLedger:
         self.forget()
 
     def exists(self) -> bool:
-        """Tell whether there is a ledger to read, without making one."""
+        """Tell whether there is a ledger to read, without making one; else as open()."""
         return True
 
     def open(self) -> None:
@@ -3061,7 +3061,6 @@ class Database:
 
     # What a dialect provides.
 
-    exists: Callable[[], bool]
     _connect: Callable[[float], Any]  # a new connection
     # Runs one statement on the kept connection; returns its rows and how many it touched.
     _statement: Callable[[str, Mapping[str, object] | None, float], tuple[list[Any], int]]
@@ -3071,10 +3070,20 @@ class Database:
 
     # Statements.
 
+    def exists(self) -> bool:
+        return self._verify(anew=False)
+
     def open(self) -> None:
+        self._verify()
+
+    def _verify(self, *, anew: bool = True) -> bool:
+        """Make what the tables lack; without `anew` not all of them.  Tell whether they are there.
+
+        Raises ConfigurationError, with the statements, when the database refuses.
+        """
         with self._turn() as until:
-            make = functools.partial(self._make_tables, until)
-            self._on_connection(until, make, prepare=False)
+            make = functools.partial(self._make_tables, until, anew=anew)
+            return self._on_connection(until, make, prepare=False)
 
     def close(self) -> None:
         with contextlib.suppress(LedgerUnavailable), self._turn():
@@ -3187,13 +3196,11 @@ class Database:
                     )
         return found
 
-    def _make_tables(self, until: float) -> None:
-        """Make what the tables lack, one process at a time.
-
-        Raises ConfigurationError, with the statements, when the database refuses.
-        """
-        if not self._lacking(self._found(until)):
-            return
+    def _make_tables(self, until: float, *, anew: bool = True) -> bool:
+        """Do what _verify() says, one process at a time."""
+        found = self._found(until)
+        if not self._lacking(found) or not (found or anew):
+            return bool(found)
         self._statement(self.BEGIN, {}, until)
         found = self._found(until)
         script, reason = self._script(found), "an index of that name is another"
@@ -3212,6 +3219,7 @@ class Database:
                 f" DELETE on the {len(TABLES)} tables to the role:\n{script}"
             )
         self._statement("COMMIT", {}, until)
+        return True
 
     def _lacking(self, found: set[tuple[str, str]]) -> list[str]:
         """Return the names of what is not among the parts that were found."""
@@ -3678,12 +3686,9 @@ class SqliteLedger(SqlLedger):
         self._replaced = False  # what was at its path when the connection was last used
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
-    def exists(self) -> bool:
-        return os.path.exists(self.path)
-
-    def open(self) -> None:
+    def _verify(self, *, anew: bool = True) -> bool:
         try:
-            super().open()
+            return (anew or os.path.exists(self.path)) and super()._verify()
         except LedgerUnavailable as error:
             reason, cause = str(self._failure(cast(Exception, error.__cause__))), error.__cause__
             if cause is None or _is_busy(reason) or "full" in reason:
@@ -3966,11 +3971,6 @@ class PostgresLedger(SqlLedger):
                 " of a user's name or a password, such as %25 for % and %2F for /"
             ) from None
         self._prefix = ""  # of each statement: sets the isolation level, where the default differs
-
-    def exists(self) -> bool:
-        with self._turn() as until:
-            find = functools.partial(self._found, until)
-            return bool(self._on_connection(until, find, prepare=False))
 
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
@@ -6348,7 +6348,7 @@ class Roster:
             try:
                 if not self._settings.ledger.exists():
                     return None
-            except LedgerUnavailable:
+            except (LedgerUnavailable, ConfigurationError):
                 return None
         return self._make_trigger(registration)
 
@@ -7861,7 +7861,7 @@ class Reports:
             if not self._ledger.exists():
                 raise LedgerUnavailable("there is no ledger yet")
             seen = self._seen(registrations)
-        except LedgerUnavailable:
+        except (LedgerUnavailable, ConfigurationError):
             live = ((run.key, run) for run in list(self._live.values()))
             seen = Seen(_by_whole_key(live), set(), {}, "this process")
         return [self._status(registration, seen) for registration in registrations]
@@ -8039,7 +8039,6 @@ class Reports:
         report.exists = self._ledger.exists()
         if not report.exists:
             raise LedgerUnavailable(f"there is none at {self._ledger.url}")
-        self._ledger.open()
         report.skew = skew = skew_of(self._clock, self._ledger)
         now = self._clock.now() - skew * SECOND
         if abs(skew) > SKEW:
@@ -11690,7 +11689,6 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
     try:
         with ledger_calls_within(WEB_CALL_LIMIT):
             if ledger.exists():
-                ledger.open()
                 report.tell_runners(ledger.runners(housekeeper.settings.namespace), ledger.now())
             else:
                 remarks.append(_no_ledger(housekeeper))
