@@ -2519,128 +2519,6 @@ class RunnerRow:
     problems: list[str] = field(default_factory=list)
 
 
-class Ledger(Protocol):
-    """The contract of every kind of ledger.
-
-    A key names a task.  `within` is a key or, when it ends with ``/`` or ``@`` or is empty, a
-    prefix of keys.  Each call raises LedgerUnavailable when it cannot finish within its limit; it
-    may or may not have taken effect then, and may be repeated.
-    """
-
-    url: str  # without a password
-    failures: int  # calls that ended in LedgerUnavailable, for the metrics
-    replaced_at: datetime | None  # when this process found that rows may have been lost
-    PRUNE_EVERY: float  # seconds
-
-    def exists(self) -> bool:
-        """Tell whether there is a ledger to read, without making one."""
-
-    def open(self) -> None:
-        """Connect, and make what the tables lack.
-
-        Raises ConfigurationError when the place cannot be used, or what is missing not be made.
-        """
-
-    def close(self) -> None:
-        """Release what open() acquired; the next call acquires it again."""
-
-    def forget(self) -> None:
-        """Drop the parent's connection and locks after a fork, without using or closing them."""
-
-    def now(self) -> datetime:
-        """Return the time on the ledger's clock."""
-
-    def identity(self) -> str:
-        """Return the unique id of this ledger, which is made once."""
-
-    def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
-        """Enter tasks, and return where their schedules stand.
-
-        The ticks of a task that is new, or whose schedule changed, count from now.
-        """
-
-    def standings(self, within: str) -> dict[str, Standing]:
-        """Return where the schedules of registered tasks stand, by key."""
-
-    def pause(self, key: str) -> bool:
-        """Pause a task's schedule on all hosts, from now; False when it was paused already."""
-
-    def resume(self, key: str) -> bool:
-        """End a pause, keep its interval, and count ticks from now; False when not paused."""
-
-    def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
-        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
-
-    def claim(self, run: LiveRun) -> Claim:
-        """Try to claim a run: a tick at most once, and one run of a task at a time.
-
-        One of the processes that start together wins a startup run.  One statement decides, never
-        a read and then a write; when it changes nothing, one read finds out why.
-        """
-
-    def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
-        """Record the ticks in (after, row.scheduled_for] as one row, once.
-
-        Returns False when one of them is on record already, or when the run `beside` has ended:
-        the caller must look again where the record ends.
-        """
-
-    def beat(self, run: LiveRun) -> Run | None:
-        """Record a heartbeat of a run, and return its row; None when it is no longer running."""
-
-    def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
-        """Mark a running row as asked to stop, whichever process runs it."""
-
-    def finish(self, run: LiveRun) -> bool:
-        """Record the outcome of this runner's run; False when it no longer runs."""
-
-    def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
-        """Record a running row as crashed, unless it had a heartbeat after it was read.
-
-        Without `dead`, only if its last heartbeat is older than the lease.
-        """
-
-    def runs(
-        self,
-        within: str = "",
-        *,
-        id: str = "",
-        tick_from: datetime | None = None,
-        status: Status | None = None,
-        before: str = "",
-        limit: int = 0,
-    ) -> list[Run]:
-        """Return runs, newest first; with `tick_from`, those from that tick on, oldest first.
-
-        `before` is the id of a run, and leaves those made before it; `status` leaves those of one
-        status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
-        unless by id or tick, or while they run.
-        """
-
-    def lasts(self, within: str) -> dict[str, Lasts]:
-        """Return how the last runs of registered tasks went, by key."""
-
-    def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
-        """Delete a task's rows that ended before `old`, and those beyond 1,000; return how many.
-
-        Runs and other rows are counted separately.  Rows that ended after `young` are kept, and so
-        is the newest row with a tick, because late ticks are counted from it; but when the key's
-        host is `gone`, that row goes too, and with the last one the task's entry.
-        """
-
-    def beat_runner(self, row: RunnerRow) -> None:
-        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new.
-
-        One whose row was read, and so is another, has stopped with its last beat.
-        """
-
-    def runners(self, namespace: str) -> list[RunnerRow]:
-        """Return the runners of the last 90 days, the most recently seen first."""
-
-    def prune_runners(self, old: datetime) -> None:
-        """Delete the rows of runners that were not seen since `old`."""
-
-
 def first_of(runs: Sequence[Run]) -> Run | None:
     """Return the first run, if there is one."""
     return runs[0] if runs else None
@@ -2652,23 +2530,6 @@ def _start_of(claimed: datetime | None, tick: datetime | None) -> datetime | Non
     A host ahead of the ledger's clock has waited for no longer than LEAD.
     """
     return min(tick, claimed + LEAD) if claimed and tick and claimed < tick else claimed
-
-
-def _verdict(
-    run: LiveRun, *, mine: object, taken: object, paused: object, early: object, later: object
-) -> Claim | None:
-    """Return why a claim changed nothing, apart from another run in progress."""
-    if mine:
-        return Claim.MINE
-    if taken:
-        return Claim.TAKEN
-    if run.scheduled_for is None:
-        return None
-    if paused:
-        return Claim.PAUSED
-    if early:
-        return Claim.EARLY
-    return Claim.SUPERSEDED if later else None
 
 
 # In memory.
@@ -2710,26 +2571,40 @@ class MemoryTask:
 
 
 class MemoryLedger:
-    """A ledger in the memory of one process, lost when the process ends."""
+    """A ledger in the memory of one process, lost when the process ends.
 
-    # A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
+    It is the contract that an SqlLedger keeps as well: a key names a task; `within` is a key or,
+    when it ends with ``/`` or ``@`` or is empty, a prefix of keys.  Each call raises
+    LedgerUnavailable when it cannot finish within its limit; it may or may not have taken effect
+    then, and may be repeated.
+    """
+
+    # In seconds.  A row takes half a KiB: a task that runs each second would keep 43 MB in a day.
     PRUNE_EVERY = 6 * 3600.0
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self.url, self.failures, self._clock = url, 0, clock
+        self.url = url  # without a password
+        self.failures = 0  # calls that ended in LedgerUnavailable, for the metrics
+        # When this process found that rows may have been lost.
         self.replaced_at: datetime | None = None
+        self._clock = clock
         self.forget()
 
     def exists(self) -> bool:
+        """Tell whether there is a ledger to read, without making one; else as open()."""
         return True
 
     def open(self) -> None:
-        pass
+        """Connect, and make what the tables lack.
+
+        Raises ConfigurationError when the place cannot be used, or what is missing not be made.
+        """
 
     def close(self) -> None:
-        pass
+        """Release what open() acquired; the next call acquires it again."""
 
     def forget(self) -> None:
+        """Drop the parent's connection and locks after a fork, without using or closing them."""
         self._lock = BriefLock()  # guards what follows
         self._identity = os.urandom(16).hex()
         self._tasks: defaultdict[str, MemoryTask] = defaultdict(MemoryTask)
@@ -2737,9 +2612,11 @@ class MemoryLedger:
         self._runners: dict[str, RunnerRow] = {}
 
     def now(self) -> datetime:
+        """Return the time on the ledger's clock."""
         return self._clock.now()
 
     def identity(self) -> str:
+        """Return the unique id of this ledger, which is made once."""
         return self._identity
 
     def _of(self, within: str) -> list[tuple[str, MemoryTask]]:
@@ -2748,6 +2625,10 @@ class MemoryLedger:
         return [(within, self._tasks[within])] if within in self._tasks else []
 
     def register(self, entries: Sequence[Entry], runner: str = "") -> dict[str, Standing]:
+        """Enter tasks, and return where their schedules stand.
+
+        The ticks of a task that is new, or whose schedule changed, count from now.
+        """
         with self._lock:
             now = self.now()
             for entry in entries:
@@ -2758,6 +2639,7 @@ class MemoryLedger:
             return {entry.key: self._standing(entry.key) for entry in entries}
 
     def standings(self, within: str) -> dict[str, Standing]:
+        """Return where the schedules of registered tasks stand, by key."""
         with self._lock:
             found = [key for key, task in self._of(within) if task.since is not None]
             return {key: self._standing(key) for key in found}
@@ -2773,6 +2655,7 @@ class MemoryLedger:
         return whole.paused_at if whole is not None else None
 
     def pause(self, key: str) -> bool:
+        """Pause a task's schedule on all hosts, from now; False when it was paused already."""
         with self._lock:
             task, now = self._tasks[key], self.now()
             was_paused = task.paused_at is not None
@@ -2780,6 +2663,7 @@ class MemoryLedger:
             return not was_paused
 
     def resume(self, key: str) -> bool:
+        """End a pause, keep its interval, and count ticks from now; False when not paused."""
         with self._lock:
             task, now = self._tasks[key], self.now()
             if task.paused_at is None:
@@ -2791,32 +2675,46 @@ class MemoryLedger:
             return True
 
     def pauses(self, key: str) -> list[tuple[datetime, datetime | None]]:
+        """Return the intervals of a task's pauses, newest first; an open one ends in None."""
         with self._lock:
             task = self._tasks[key]
             open_one = [(task.paused_at, None)] if task.paused_at is not None else []
             return [*open_one, *reversed(task.pauses)]
 
     def claim(self, run: LiveRun) -> Claim:
+        """Try to claim a run: a tick at most once, and one run of a task at a time.
+
+        One of the processes that start together wins a startup run.  One statement decides, never
+        a read and then a write; when it changes nothing, one read finds out why.
+        """
         with self._lock:
-            task, now, tick = self._tasks[run.key], self.now(), run.scheduled_for
+            task, now = self._tasks[run.key], self.now()
             if run.reason is Reason.STARTUP and not self._wins_startup(run, task, now):
                 return Claim.TAKEN
-            running = task.running
-            verdict = _verdict(
-                run,
-                mine=running is not None and running.id == run.id,
-                taken=run.id in self._rows
-                or (tick and task.has_tick_in(tick - timedelta.resolution, tick)),
-                paused=self._paused_at(run.key),
-                early=tick and tick > now + AHEAD * SECOND,
-                later=tick and task.has_tick_in(tick, now),
-            )
-            if verdict is None and running is not None:
-                verdict = Claim.BLOCKED if _is_silent(running, now) else Claim.OVERLAPPED
+            verdict = self._why_not(run, task, now)
             if verdict is None:
                 row = task.running = self._enter(run.key, run, Status.RUNNING)
                 row.started_at, row.heartbeat_at = _start_of(now, row.scheduled_for), now
             return verdict or Claim.MINE
+
+    def _why_not(self, run: LiveRun, task: MemoryTask, now: datetime) -> Claim | None:
+        tick, running = run.scheduled_for, task.running
+        if running is not None and running.id == run.id:
+            return Claim.MINE
+        if run.id in self._rows:
+            return Claim.TAKEN
+        if tick is not None:
+            if task.has_tick_in(tick - timedelta.resolution, tick):
+                return Claim.TAKEN
+            if self._paused_at(run.key) is not None:
+                return Claim.PAUSED
+            if tick > now + AHEAD * SECOND:
+                return Claim.EARLY
+            if task.has_tick_in(tick, now):
+                return Claim.SUPERSEDED
+        if running is None:
+            return None
+        return Claim.BLOCKED if _is_silent(running, now) else Claim.OVERLAPPED
 
     def _wins_startup(self, run: LiveRun, task: MemoryTask, now: datetime) -> bool:
         recent = task.startup and abs(now - task.startup[0]) <= STARTUP_ONCE_IN * SECOND
@@ -2835,6 +2733,11 @@ class MemoryLedger:
         return row
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
+        """Record the ticks in (after, row.scheduled_for] as one row, once.
+
+        Returns False when one of them is on record already, or when the run `beside` has ended:
+        the caller must look again where the record ends.
+        """
         with self._lock:
             task, now, last = self._tasks[key], self.now(), _tick_of(row)
             gone = beside and (task.running is None or task.running.id != beside)
@@ -2849,6 +2752,7 @@ class MemoryLedger:
         return row if row is not None and row.status is Status.RUNNING else None
 
     def beat(self, run: LiveRun) -> Run | None:
+        """Record a heartbeat of a run, and return its row; None when it is no longer running."""
         with self._lock:
             if (row := self._running(run.id)) is None:
                 return None
@@ -2857,12 +2761,14 @@ class MemoryLedger:
             return replace(row)
 
     def ask_to_stop(self, run_id: str, reason: str, note: str) -> None:
+        """Mark a running row as asked to stop, whichever process runs it."""
         with self._lock:
             row = self._running(run_id)
             if row is not None and row.stop_reason != reason:
                 row.stop_asked_at, row.stop_reason, row.note = self.now(), reason, note
 
     def finish(self, run: LiveRun) -> bool:
+        """Record the outcome of this runner's run; False when it no longer runs."""
         with self._lock:
             row = self._rows.get(run.id)
             if row is None or row.runner != run.runner:
@@ -2879,6 +2785,10 @@ class MemoryLedger:
         row.status, row.finished_at = status, self.now()
 
     def crash(self, row: Run, note: str, *, dead: bool = False) -> bool:
+        """Record a running row as crashed, unless it had a heartbeat after it was read.
+
+        Without `dead`, only if its last heartbeat is older than the lease.
+        """
         with self._lock:
             mine = self._running(row.id)
             if mine is None or mine.heartbeat_at != row.heartbeat_at:
@@ -2898,6 +2808,12 @@ class MemoryLedger:
         before: str = "",
         limit: int = 0,
     ) -> list[Run]:
+        """Return runs, newest first; with `tick_from`, those from that tick on, oldest first.
+
+        `before` is the id of a run, and leaves those made before it; `status` leaves those of one
+        status; `limit` 0 means all.  Rows that a clock in the future has left are not listed,
+        unless by id or tick, or while they run.
+        """
         found: list[Run] = []
         with self._lock:
             most, now = limit or None, self.now()
@@ -2920,6 +2836,7 @@ class MemoryLedger:
             return [replace(row) for row in found[:most]]
 
     def lasts(self, within: str) -> dict[str, Lasts]:
+        """Return how the last runs of registered tasks went, by key."""
         with self._lock:
             tasks, now = self._of(within), self.now()
             return {
@@ -2927,6 +2844,12 @@ class MemoryLedger:
             }
 
     def prune(self, key: str, *, young: datetime, old: datetime, gone: bool = False) -> int:
+        """Delete a task's rows that ended before `old`, and those beyond 1,000; return how many.
+
+        Runs and other rows are counted separately.  Rows that ended after `young` are kept, and so
+        is the newest row with a tick, because late ticks are counted from it; but when the key's
+        host is `gone`, that row goes too, and with the last one the task's entry.
+        """
         with self._lock:
             task, now = self._tasks[key], self.now()
             seen: Counter[bool] = Counter()
@@ -2949,6 +2872,10 @@ class MemoryLedger:
             return before - len(left)
 
     def beat_runner(self, row: RunnerRow) -> None:
+        """Record a beat of a runner, or with `stopped_at` its stop; enter it when it is new.
+
+        One whose row was read, and so is another, has stopped with its last beat.
+        """
         with self._lock:
             known, now = self._runners.get(row.runner, row), self.now()
             begun, beat = row.started_at or known.started_at or now, row.beat_at or now
@@ -2958,12 +2885,14 @@ class MemoryLedger:
             )
 
     def runners(self, namespace: str) -> list[RunnerRow]:
+        """Return the runners of the last 90 days, the most recently seen first."""
         with self._lock:
             mine = [row for row in self._runners.values() if row.namespace == namespace]
             return sorted(mine, key=lambda row: cast(datetime, row.beat_at), reverse=True)
 
     def prune_runners(self, old: datetime) -> None:
-        pass  # The rows are this process's, and few.
+        """Delete the rows of runners that were not seen since `old`."""
+        # The rows are this process's, and few.
 
 
 def _is_present(row: Run, now: datetime) -> bool:
@@ -3074,7 +3003,6 @@ PARTS["housekeeper_meta", f"version {SCHEMA_VERSION}"] = ""
 # The columns of a run whose names differ from its attributes.
 COLUMN_OF = {"key": "task", "progress_made": "progress", "group": "process_group"}
 RUN_FIELDS = [each.name for each in fields(Run) if each.name != "task"]
-RUN_INSTANTS = [name for name in RUN_FIELDS if name.endswith(("_at", "_for"))]
 RUN_COLUMNS = [COLUMN_OF.get(name, name) for name in RUN_FIELDS]
 RUNNER_COLUMNS = [each.name for each in fields(RunnerRow)]
 # Conditions that several statements share.
@@ -3143,10 +3071,20 @@ class Database:
 
     # Statements.
 
+    def exists(self) -> bool:
+        return self._verify(anew=False)
+
     def open(self) -> None:
+        self._verify()
+
+    def _verify(self, *, anew: bool = True) -> bool:
+        """Make what the tables lack; without `anew` not all of them.  Tell whether they are there.
+
+        Raises ConfigurationError, with the statements, when the database refuses.
+        """
         with self._turn() as until:
-            make = functools.partial(self._make_tables, until)
-            self._on_connection(until, make, prepare=False)
+            make = functools.partial(self._make_tables, until, anew=anew)
+            return self._on_connection(until, make, prepare=False)
 
     def close(self) -> None:
         with contextlib.suppress(LedgerUnavailable), self._turn():
@@ -3259,13 +3197,11 @@ class Database:
                     )
         return found
 
-    def _make_tables(self, until: float) -> None:
-        """Make what the tables lack, one process at a time.
-
-        Raises ConfigurationError, with the statements, when the database refuses.
-        """
-        if not self._lacking(self._found(until)):
-            return
+    def _make_tables(self, until: float, *, anew: bool = True) -> bool:
+        """Do what _verify() says, one process at a time."""
+        found = self._found(until)
+        if not self._lacking(found) or not (found or anew):
+            return bool(found)
         self._statement(self.BEGIN, {}, until)
         found = self._found(until)
         script, reason = self._script(found), "an index of that name is another"
@@ -3284,6 +3220,7 @@ class Database:
                 f" DELETE on the {len(TABLES)} tables to the role:\n{script}"
             )
         self._statement("COMMIT", {}, until)
+        return True
 
     def _lacking(self, found: set[tuple[str, str]]) -> list[str]:
         """Return the names of what is not among the parts that were found."""
@@ -3328,7 +3265,7 @@ def _in_dialect(sql: str, dialect: Database) -> tuple[str, tuple[str, ...]]:
 
 
 class SqlLedger(Database):
-    """A ledger in a database, with the same SQL for all dialects.
+    """A ledger in a database, with the same SQL for all dialects; see MemoryLedger.
 
     A lost claim is no error, because unique violations would fill the database's log.
     """
@@ -3407,13 +3344,13 @@ class SqlLedger(Database):
         return Standing(since, newest, paused_at, f"{schedule} {zone}".strip(), entered_by)
 
     def pause(self, key: str) -> bool:
-        self._write(
-            "INSERT INTO housekeeper_tasks (name, schedule, timezone, since)"
-            " VALUES (:key, '', '', {now}) ON CONFLICT DO NOTHING",
+        paused = self._write(
+            "INSERT INTO housekeeper_tasks (name, schedule, timezone, since, paused_at)"
+            " VALUES (:key, '', '', {now}, {now}) ON CONFLICT (name) DO UPDATE"
+            " SET paused_at = excluded.paused_at WHERE housekeeper_tasks.paused_at IS NULL",
             key=key,
         )
-        sql = "UPDATE housekeeper_tasks SET paused_at = {now} WHERE name = :key"
-        return self._write(f"{sql} AND paused_at IS NULL", key=key) == 1
+        return paused == 1
 
     def resume(self, key: str) -> bool:
         self._write(
@@ -3473,28 +3410,25 @@ class SqlLedger(Database):
 
     def _why_not(self, run: LiveRun) -> Claim | None:
         """Tell why a claim changed nothing; None when the reason is gone."""
-        ((mine, taken, paused, later, same, guarded, early, running, silent),) = self._rows(
-            "SELECT EXISTS"
-            " (SELECT 1 FROM housekeeper_runs WHERE id = :id AND status = 'running'),"
+        own = "EXISTS (SELECT 1 FROM housekeeper_runs WHERE"
+        ((verdict,),) = self._rows(
+            "SELECT CASE"
+            f" WHEN {own} id = :id AND status = 'running') THEN 'MINE'"
             # The same id: another process has called the run crashed meanwhile.
-            " EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE id = :id OR (task = :key AND scheduled_for = :scheduled_for)),"
-            " {paused}, {later}, {same}, {guarded}, :scheduled_for > {in_1},"
-            " (SELECT id FROM housekeeper_runs WHERE task = :key AND status = 'running'),"
-            " EXISTS (SELECT 1 FROM housekeeper_runs"
-            " WHERE task = :key AND status = 'running' AND {silent})",
+            f" WHEN {own} id = :id OR (task = :key AND scheduled_for = :scheduled_for))"
+            " THEN 'TAKEN' WHEN NOT {guarded} THEN 'UNGUARDED'"
+            " WHEN :scheduled_for IS NOT NULL AND {paused} THEN 'PAUSED'"
+            " WHEN :scheduled_for > {in_1} THEN 'EARLY' WHEN {later} THEN 'SUPERSEDED'"
+            " WHEN :scheduled_for IS NOT NULL AND NOT {same} THEN 'LOST'"
+            f" WHEN {own} task = :key AND status = 'running' AND {{silent}}) THEN 'BLOCKED'"
+            f" WHEN {own} task = :key AND status = 'running') THEN 'OVERLAPPED' END",
             run,
             lineage=self._lineage,
         )
-        if not guarded:
+        if verdict == "UNGUARDED":
             self.close()  # The next connection makes the indexes, or says why it cannot.
             return None
-        verdict = _verdict(run, mine=mine, taken=taken, paused=paused, early=early, later=later)
-        if verdict is None and run.scheduled_for and not same:
-            return Claim.LOST
-        if verdict is None and running:
-            return Claim.BLOCKED if silent else Claim.OVERLAPPED
-        return verdict
+        return Claim[verdict] if verdict else None
 
     def record(self, row: Run, key: str, after: datetime, beside: str = "") -> bool:
         recorded = self._write(
@@ -3591,16 +3525,20 @@ class SqlLedger(Database):
         return [self._run_of(row) for row in rows]
 
     def _run_of(self, row: Sequence[Any]) -> Run:
-        run = Run(
-            task=name_of(row[RUN_FIELDS.index("key")]), **dict(zip(RUN_FIELDS, row, strict=True))
-        )
-        for name in RUN_INSTANTS:
-            setattr(run, name, self._instant(getattr(run, name)))
+        values = self._values_of(RUN_FIELDS, row)
+        run = Run(task=name_of(values["key"]), **values)
         run.reason, run.status = Reason(run.reason), Status(run.status)
         run.started_at = _start_of(run.started_at, run.scheduled_for)
         if run.progress_made:
             run.progress_made = Progress(*json.loads(cast(str, run.progress_made)))
         return run
+
+    def _values_of(self, names: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of a row by their names, which tell which are instants."""
+        return {
+            name: self._instant(value) if name.endswith(("_at", "_for")) else value
+            for name, value in zip(names, row, strict=True)
+        }
 
     def lasts(self, within: str) -> dict[str, Lasts]:
         # An index finds each of these among millions of rows; the limit has SQLite find the last
@@ -3681,11 +3619,9 @@ class SqlLedger(Database):
             " WHERE namespace = :namespace ORDER BY beat_at DESC",
             namespace=namespace,
         )
-        found = [RunnerRow(**dict(zip(RUNNER_COLUMNS, row, strict=True))) for row in rows]
-        for row in found:
-            row.started_at, row.beat_at = self._instant(row.started_at), self._instant(row.beat_at)
-            row.stopped_at = self._instant(row.stopped_at)
-            row.problems = json.loads(cast(str, row.problems))
+        found = [RunnerRow(**self._values_of(RUNNER_COLUMNS, row)) for row in rows]
+        for runner in found:
+            runner.problems = json.loads(cast(str, runner.problems))
         return found
 
     def prune_runners(self, old: datetime) -> None:
@@ -3751,12 +3687,9 @@ class SqliteLedger(SqlLedger):
         self._replaced = False  # what was at its path when the connection was last used
         self._waits = -1.0  # seconds that the connection waits for others' locks
 
-    def exists(self) -> bool:
-        return os.path.exists(self.path)
-
-    def open(self) -> None:
+    def _verify(self, *, anew: bool = True) -> bool:
         try:
-            super().open()
+            return (anew or os.path.exists(self.path)) and super()._verify()
         except LedgerUnavailable as error:
             reason, cause = str(self._failure(cast(Exception, error.__cause__))), error.__cause__
             if cause is None or _is_busy(reason) or "full" in reason:
@@ -4040,11 +3973,6 @@ class PostgresLedger(SqlLedger):
             ) from None
         self._prefix = ""  # of each statement: sets the isolation level, where the default differs
 
-    def exists(self) -> bool:
-        with self._turn() as until:
-            find = functools.partial(self._found, until)
-            return bool(self._on_connection(until, find, prepare=False))
-
     def _failure(self, error: BaseException) -> str | None:
         if not isinstance(error, self._driver.Error | OSError):
             return None
@@ -4185,6 +4113,7 @@ def _look_up(host: str, clock: Clock, until: float) -> list[str]:
     return answers[0]
 
 
+Ledger = MemoryLedger | SqlLedger
 POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg2")
 
 
@@ -6420,7 +6349,7 @@ class Roster:
             try:
                 if not self._settings.ledger.exists():
                     return None
-            except LedgerUnavailable:
+            except (LedgerUnavailable, ConfigurationError):
                 return None
         return self._make_trigger(registration)
 
@@ -7409,7 +7338,6 @@ class Upkeep:
         self._silent: dict[str, tuple[datetime | None, float]] = {}  # silent runs, as last seen
         self._to_look_again = False  # at silent runs
         self._burying = False
-        self._skew = 0.0
         self._conflicts: list[str] = []
         self._scheduling = self._closed = False
         self.row = RunnerRow(
@@ -7488,20 +7416,15 @@ class Upkeep:
             logger.warning("Heartbeats could not be written: %s", error)
 
     def _beat_runner(self) -> None:
-        self._skew = skew_of(self._clock, self._ledger)
-        if abs(self._skew) > SKEW:
-            logger.warning("Clock of this host is %+.1f s from the ledger's", self._skew)
-        self.row.problems = self._own_problems()
+        problems = [*self._annals.now(), *self.problems(), *self._roster.problems.values()]
+        problems += self._conflicts
+        if abs(skew := skew_of(self._clock, self._ledger)) > SKEW:
+            logger.warning("Clock of this host is %+.1f s from the ledger's", skew)
+            problems.append(f"The clock of its host is {skew:+.1f} s from the ledger's.")
+        self.row.problems = [mask_secrets(each)[:500] for each in problems[:20]]
         self._ledger.beat_runner(self.row)
         self.row.started_at = None  # The ledger keeps the first one.
         self._backlog.worked()
-
-    def _own_problems(self) -> list[str]:
-        problems = [*self._annals.now(), *self.problems(), *self._roster.problems.values()]
-        problems += self._conflicts
-        if abs(self._skew) > SKEW:
-            problems.append(f"The clock of its host is {self._skew:+.1f} s from the ledger's.")
-        return [mask_secrets(each)[:500] for each in problems[:20]]
 
     def clock_jumped(self, jump: float) -> None:
         """React to a wall clock that was set, or to a machine that was suspended."""
@@ -7940,7 +7863,7 @@ class Reports:
             if not self._ledger.exists():
                 raise LedgerUnavailable("there is no ledger yet")
             seen = self._seen(registrations)
-        except LedgerUnavailable:
+        except (LedgerUnavailable, ConfigurationError):
             live = ((run.key, run) for run in list(self._live.values()))
             seen = Seen(_by_whole_key(live), set(), {}, "this process")
         return [self._status(registration, seen) for registration in registrations]
@@ -8007,7 +7930,6 @@ class Reports:
         self, name: str | None, limit: int, before: str | None, statuses: Iterable[str]
     ) -> list[Run]:
         """Return the newest runs, of one task or of all, newest first."""
-        self._ledger.open()
         if limit <= 0:
             return []
         key = f"{self._prefix}{name or ''}"
@@ -8020,7 +7942,6 @@ class Reports:
 
     def run(self, run_id: str) -> Run | None:
         """Return a run by its id; if it runs here, with its output so far."""
-        self._ledger.open()
         run, live = first_of(self._ledger.runs(self._prefix, id=run_id)), self._live.get(run_id)
         if run is not None and live is not None and run.status is Status.RUNNING:
             run.output, run.progress_made = live.buffer.text(), live.progress_made
@@ -8028,7 +7949,6 @@ class Reports:
 
     def runners(self) -> list[dict[str, object]]:
         """Return the processes that schedule, or did lately."""
-        self._ledger.open()
         now = self._ledger.now()
         rows = self._ledger.runners(self._settings.namespace)
         return [_runner_values(row, now) for row in rows]
@@ -8152,7 +8072,6 @@ class Reports:
         report.exists = self._ledger.exists()
         if not report.exists:
             raise LedgerUnavailable(f"there is none at {self._ledger.url}")
-        self._ledger.open()
         report.skew = skew = skew_of(self._clock, self._ledger)
         now = self._clock.now() - skew * SECOND
         if abs(skew) > SKEW:
@@ -11803,7 +11722,6 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
     try:
         with ledger_calls_within(WEB_CALL_LIMIT):
             if ledger.exists():
-                ledger.open()
                 report.tell_runners(ledger.runners(housekeeper.settings.namespace), ledger.now())
             else:
                 remarks.append(_no_ledger(housekeeper))
