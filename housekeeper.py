@@ -8194,7 +8194,7 @@ class Reports:
 
 def _with_date(text: str, now: datetime) -> str:
     """Add a date to "yesterday 3:00", and to "19:05" of the last 24 hours; keep other texts."""
-    words = r"(?:(today|yesterday|\d{4}-\d\d-\d\d)[ t])?(\d?\d)(:\d\d(?::\d\d)?)"
+    words = r"(?:(today|yesterday|\d{4}-\d\d-\d\d)[ t])?([01]?\d|2[0-3])((?::[0-5]\d){1,2})"
     found = re.fullmatch(words, " ".join(text.lower().split()))
     if found is None:
         return text
@@ -11025,8 +11025,15 @@ OPTIONS = (
     Option("http", str, None, "HOST:PORT", "serve the dashboard and the HTTP API there"),
     Option("log-level", str, "INFO", "LEVEL", "DEBUG, INFO, WARNING or ERROR"),
 )
-# The options that --app leaves to the application.
-OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
+# The options that --app leaves to the application, and what create_housekeeper() calls them.
+OF_THE_APPLICATION = {
+    "tasks": "tasks_dir",
+    "ledger": "ledger",
+    "timezone": "timezone",
+    "workers": "max_workers",
+    "shutdown-timeout": "shutdown_timeout",
+    "on-failure": "on_finish",
+}
 
 
 # The replies of commands, and the one place that prints them.
@@ -11205,6 +11212,8 @@ def _obey(arguments: Sequence[str] | None) -> int:
     options.screen = _screen(housekeeper.clock)
     if options.command is not command_scheduler:  # The reply tells it, and only once.
         options.log.addFilter(lambda record: record.msg != DISCOVERY)
+    if options.needs_ledger and not housekeeper.ledger.exists():
+        raise LedgerUnavailable(_no_ledger(housekeeper))
     with ExitStack() as options.at_end:
         reply = options.command(housekeeper, options)
         told = options.command in (command_scheduler, command_check, command_health)
@@ -11248,6 +11257,12 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse arguments; what argparse prints is written as each answer is.  Raises OutputLost."""
+    words = sys.argv[1:] if arguments is None else arguments
+    for early in itertools.takewhile(lambda word: word not in COMMANDS, words):
+        # The value of such an option would be taken for a command.
+        if early.startswith("-") and early in ARGUMENTS:
+            takers = [name for name, (_, taken) in COMMANDS.items() if early in taken.split()]
+            raise ConfigurationError(f"{early} stands behind its command: {' or '.join(takers)}")
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -11271,7 +11286,7 @@ def _make_parser() -> argparse.ArgumentParser:
         parents=[_make_options(shown=True)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=command_scheduler)
+    parser.set_defaults(command=command_scheduler, needs_ledger=False, json=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
     for name, (function, arguments) in COMMANDS.items():
         words = (function.__doc__ or name).splitlines()[0]
@@ -11282,7 +11297,7 @@ def _make_parser() -> argparse.ArgumentParser:
             parents=[_make_options(shown=False)],
             epilog="It also takes --json and the options of `housekeeper.py --help`.",
         )
-        sub.set_defaults(command=function)
+        sub.set_defaults(command=function, needs_ledger=name in NEED_LEDGER)
         either = sub.add_mutually_exclusive_group() if "--user" in arguments else sub
         for argument in arguments.split():
             place = either if argument in ("--system", "--user") else sub
@@ -11299,7 +11314,7 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
         words = f"{option.help}{default} [{option.variable}]" if shown else argparse.SUPPRESS
         name, value = f"--{option.name}", option.value
         common.add_argument(name, type=option.type, metavar=value, help=words)
-    words = "print JSON, for programs [HOUSEKEEPER_JSON]" if shown else argparse.SUPPRESS
+    words = "print JSON, for programs" if shown else argparse.SUPPRESS
     common.add_argument("--json", action="store_true", help=words)
     words = "print the version" if shown else argparse.SUPPRESS
     version = f"housekeeper {__version__}"
@@ -11310,13 +11325,14 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
 def _in_one_sentence(message: str, command: str) -> str:
     """Return what argparse has against the arguments, with what to do."""
     hint = f"`{command} --help` shows what it takes"
+    of_all = ("--help", "--version", "--json")
     if found := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
-        words = [*COMMANDS, "--help", "--version"]
+        words = [*COMMANDS, *of_all]
         return f"there is no command {found[1]!r}; {did_you_mean(found[1], words, hint)}"
     if found := re.fullmatch("argument (.*): invalid (?:int|float) value: (.*)", message):
         return f"{found[1]} {found[2]} is not a number"
     if found := re.match("unrecognized arguments: (--[^ =]+)", message):
-        known = [*(f"--{option.name}" for option in OPTIONS), *ARGUMENTS]
+        known = [*(f"--{option.name}" for option in OPTIONS), *ARGUMENTS, *of_all]
         hint = did_you_mean(found[1], known, hint)
     return f"{message}; {hint}"
 
@@ -11336,9 +11352,6 @@ def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
             setattr(options, name, option.type(text) if text else option.default)
         except ValueError as error:
             raise ConfigurationError(f"{option.variable}={text!r} is not a number") from error
-    if not hasattr(options, "json"):
-        wanted = variable("HOUSEKEEPER_JSON").lower()
-        options.json = wanted not in ("", *OFF)
     if not 0 < getattr(options, "n", 1) < 1_000_000:
         raise ConfigurationError(f"-n {options.n} is not a whole number from 1 to 999999")
     return options
@@ -11357,15 +11370,15 @@ def _housekeeper_of(options: argparse.Namespace) -> Housekeeper:
             f"{options.tasks!r} is in the working folder, which is gone ({error.strerror});"
             " write an absolute path, or start from another folder"
         ) from error
-    return create_housekeeper(
-        sentry_enabled=bool(os.environ.get("SENTRY_DSN")),
-        timezone=options.timezone,
-        tasks_dir=tasks,
-        ledger=options.ledger,
-        max_workers=options.workers,
-        shutdown_timeout=options.shutdown_timeout,
-        on_finish=options.notifier,
-    )
+    values = vars(options) | {"tasks": tasks, "on_failure": options.notifier}
+    given = {name: values[each.replace("-", "_")] for each, name in OF_THE_APPLICATION.items()}
+    try:
+        return create_housekeeper(sentry_enabled=bool(os.environ.get("SENTRY_DSN")), **given)
+    except ConfigurationError as error:
+        # It names the parameter, and nobody here has typed that.
+        typed = {name: f"--{each}" for each, name in OF_THE_APPLICATION.items()}
+        name, rest = str(error).split(" ", 1)
+        raise ConfigurationError(f"{typed.get(name, name)} {rest}") from error
 
 
 def load_application(text: str) -> Housekeeper:
@@ -11787,11 +11800,6 @@ def _no_ledger(housekeeper: Housekeeper) -> str:
     return f"No ledger at {housekeeper.ledger.url}; pass --ledger, or start the scheduler once"
 
 
-def _need_ledger(housekeeper: Housekeeper) -> None:
-    if not housekeeper.ledger.exists():
-        raise LedgerUnavailable(_no_ledger(housekeeper))
-
-
 def _task_named(housekeeper: Housekeeper, name: str) -> Mapping[str, Any]:
     """Return a task's entry in `list`; raises UnknownTask."""
     tasks = {str(each["name"]): each for each in housekeeper.list_tasks()}
@@ -11883,7 +11891,6 @@ def _ticks_of(
 
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the newest runs, of a task or of all, with their outcomes."""
-    _need_ledger(housekeeper)
     before = options.before and _run_named(housekeeper, options.before).id
     statuses = FAILURES if options.failed else ()
     # One more than is shown tells whether there are more.
@@ -11941,7 +11948,6 @@ def _note_words(run: Run) -> str:
 
 def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show a run, with what it has printed and logged, and its error."""
-    _need_ledger(housekeeper)
     run = _run_named(housekeeper, options.RUN)
     rows = {
         "run": run.id,
@@ -11971,7 +11977,6 @@ def _run_named(housekeeper: Housekeeper, text: str) -> Run:
 
 def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Tell what became of a tick, and why."""
-    _need_ledger(housekeeper)
     answer = housekeeper.why(options.NAME, " ".join(options.INSTANT) or None)
     return Reply(answer, cast("list[str]", answer["sentences"]))
 
@@ -11992,7 +11997,6 @@ def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
 
 def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Ask the running run of a task to stop, in whatever process it runs."""
-    _need_ledger(housekeeper)
     run = housekeeper.cancel(options.NAME)
     values = {"task": options.NAME, "run": run}
     if run is None:
@@ -12003,7 +12007,6 @@ def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
 
 def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Pause a task's schedule, in every process and until it is resumed."""
-    _need_ledger(housekeeper)
     changed = housekeeper.pause_task(options.NAME)
     values = {"task": options.NAME, "paused": True, "changed": changed}
     return Reply(values, [f"{options.NAME} is paused{'' if changed else ' already'}"])
@@ -12011,7 +12014,6 @@ def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
 
 def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """End a task's pause; ticks count from now."""
-    _need_ledger(housekeeper)
     changed = housekeeper.resume_task(options.NAME)
     values = {"task": options.NAME, "paused": False, "changed": changed}
     return Reply(values, [f"{options.NAME} is {'resumed' if changed else 'not paused'}"])
@@ -12095,6 +12097,8 @@ COMMANDS: Mapping[str, tuple[Command, str]] = {
     "check": (command_check, "--notify"),
     "adopt": (command_adopt, "CRONTAB --into --system --user"),
 }
+# What only reads or changes the ledger makes none.
+NEED_LEDGER = ("history", "show", "why", "cancel", "pause", "resume")
 
 
 if __name__ == "__main__":
