@@ -9276,8 +9276,9 @@ async function call(path, method = "GET") {
   return response.json();
 }
 
-const pathOf = (name, rest) => `tasks/${encodeURIComponent(name)}/${rest}`;
-const addressOf = (kind, id) => `./#${kind}/${encodeURIComponent(id)}`;
+// The names of tasks and the ids of runs have no characters that an address would encode.
+const pathOf = (name, rest) => `tasks/${name}/${rest}`;
+const addressOf = (kind, id) => `./#${kind}/${id}`;
 const linkTo = (kind, id, text = id) => make("a", {href: addressOf(kind, id)}, text);
 
 // Time in words, in the zone that was chosen.
@@ -9435,8 +9436,12 @@ function updateControls(controls, task) {
   error.hidden = !error.title;
 }
 
-const scheduleOf = (task) => task.schedule_in_words
-  || (task.schedule ? "" : task.startup === false ? "by hand" : "at startup");
+// In words, and what the words leave out.
+function scheduleOf(task) {
+  const text = task.schedule || (task.startup === false ? "by hand" : "at startup");
+  const words = task.schedule_in_words || (task.schedule ? "" : text);
+  return [words, text.startsWith(words) ? text.slice(words.length) : text];
+}
 
 function errorOf(task) {
   const last = task.last_run;
@@ -9518,8 +9523,7 @@ function updateRow(row, task) {
   const tags = [!task.enabled && "disabled", task.paused && "paused",
     overdue.has(task.name) && "overdue"].filter(Boolean);
   write(row.tag, tags.join(", "));
-  write(row.words, scheduleOf(task));
-  write(row.code, task.schedule || "");
+  [row.words, row.code].forEach((each, index) => write(each, scheduleOf(task)[index]));
   row.element.classList.toggle("attention", inTrouble(task));
   row.text = [task.name, task.description, task.schedule, row.words.textContent, task.timezone,
     task.last_run && words(task.last_run.status), errorOf(task), ...tags]
@@ -9671,7 +9675,7 @@ function drawDay() {
   const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
   quarters.forEach((names, index) => {
     const at = formatOf(zoneOf(), CLOCK).format(day.begin + index * QUARTER), x = index * step;
-    if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 34) {
+    if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 42) {
       parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
         make("text", {x: x + 3, y: 82}, at));
     }
@@ -9721,10 +9725,10 @@ async function route() {
     return refresh();
   }
   if ($("board").hidden || !rows.size) return undefined;
-  const [, kind, code] = hash.match(/^#(task|run)[/](.+)$/) || [];
+  const [, kind, id] = hash.match(/^#(task|run)[/](.+)$/) || [];
   if (!kind) return $("detail").close();
-  const run = kind === "run" ? await call(`runs/${code}`) : null;
-  const name = run ? run.task : decodeURIComponent(code);
+  const run = kind === "run" ? await call(`runs/${id}`) : null;
+  const name = run ? run.task : id;
   if (location.hash !== hash) return undefined;
   if (!rows.has(name)) return say(run && run.error || `No task is named ${name}.`);
   const isNew = opened !== name;
@@ -9752,7 +9756,7 @@ function showFacts() {
   write($("why-zone"), zoneOf(task));
   updateControls(detail, task);
   const facts = {
-    Schedule: [scheduleOf(task), task.schedule].filter(Boolean).join(" · "),
+    Schedule: scheduleOf(task).filter(Boolean).join(" · "),
     Zone: task.timezone,
     "Next run": both(task.next_run, coming),
     "Last success": both(task.last_success, ago),
@@ -10120,6 +10124,8 @@ class WebApp:
         try:
             response = self._answer(environ)
         except Refusal as refusal:
+            if refusal.status in (401, 403):
+                _log_refused(environ, refusal)
             response = error_response(refusal, refusal.status)._replace(headers=refusal.headers)
         except UnknownTask as error:
             response = error_response(error, 404)
@@ -10142,17 +10148,21 @@ class WebApp:
     def _answer(self, environ: Environ) -> Response:
         path, query = environ.get("PATH_INFO", ""), _bounded_query(environ)
         if self._token is None and self._authorize is None:
-            _refuse(environ, 403, "closed: pass token= or authorize= to mount() or web_app()")
+            raise Refusal(403, "closed: pass token= or authorize= to mount() or web_app()")
         if not path and environ.get("SCRIPT_NAME"):
             # The page's own links are relative to a path that ends with a slash.
             last = environ["SCRIPT_NAME"].rpartition("/")[2]
             location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
             return Response(status=302, headers=(("Location", location),))
-        matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
+        patterns = [re.sub("<[a-z]+>", "([^/]+)", route.path) for route in ROUTES]
+        found = [re.fullmatch(pattern, path) for pattern in patterns]
+        matches = [(route, match) for route, match in zip(ROUTES, found, strict=True) if match]
         by_token = self._has_token(environ)
         trusted = by_token or self._is_authorized(environ)
-        if not trusted:
-            self._refuse_stranger(environ, is_open=any(route.is_open for route, _ in matches))
+        if not trusted and not any(route.is_open for route, _ in matches):
+            self._refuse_stranger()
+        if not trusted and self._token is not None and "HTTP_AUTHORIZATION" in environ:
+            _log_refused(environ, "the token is wrong")
         if not matches:
             raise Refusal(404, "there is nothing at this path")
         answers = {route.method: route.answer for route, _ in matches}
@@ -10166,7 +10176,7 @@ class WebApp:
         if method == "POST":
             # A form or an image on another site could send a POST with the user's cookies.
             if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
-                _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
+                raise Refusal(403, "a POST needs the token, or a header X-Housekeeper")
             logger.info("Web: POST %r by %r", path, environ.get("REMOTE_ADDR"))
         request = Request(name="".join(matches[0][1].groups()), query=query, trusted=trusted)
         with ledger_calls_within(WEB_CALL_LIMIT):
@@ -10189,16 +10199,11 @@ class WebApp:
             logger.exception("Web: authorize failed, so the request was refused")
             return False
 
-    def _refuse_stranger(self, environ: Environ, *, is_open: bool) -> None:
-        """Refuse an untrusted sender, and log a wrong token even on open paths."""
-        if is_open:
-            if self._token is not None and "HTTP_AUTHORIZATION" in environ:
-                _log_refused(environ, "the token is wrong")
-            return
+    def _refuse_stranger(self) -> NoReturn:
         if self._token is None:
-            _refuse(environ, 403, "this needs to be authorized by the application")
+            raise Refusal(403, "this needs to be authorized by the application")
         needed = "this needs the token, as Authorization: Bearer"
-        _refuse(environ, 401, needed, ("WWW-Authenticate", "Bearer"))
+        raise Refusal(401, needed, ("WWW-Authenticate", "Bearer"))
 
 
 def _bounded_query(environ: Environ) -> Mapping[str, str]:
@@ -10214,12 +10219,7 @@ def _bounded_query(environ: Environ) -> Mapping[str, str]:
     return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
 
 
-def _refuse(environ: Environ, status: int, why: str, *headers: tuple[str, str]) -> NoReturn:
-    _log_refused(environ, why)
-    raise Refusal(status, why, *headers)
-
-
-def _log_refused(environ: Environ, why: str) -> None:
+def _log_refused(environ: Environ, why: object) -> None:
     method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")[:LONGEST_PATH]
     # Quoted, so that no sender can write lines of its own into the log.
     sender = environ.get("REMOTE_ADDR")
@@ -10437,11 +10437,6 @@ class Route(NamedTuple):
     path: str
     answer: Answer
     is_open: bool = False
-
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """The pattern of the path; compiled once, by re's own cache."""
-        return re.compile(re.sub("<[a-z]+>", "([^/]+)", self.path))
 
 
 # In the short answers here, h is the Housekeeper and r the request.
