@@ -10596,12 +10596,13 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             request.recv(LONGEST_HEAD)  # If closed with data unread, it would lose the answer.
         return self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on its thread; its place is free once it is answered."""
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on its thread; its place is free once it is answered.
+
+        Raises OSError for a client that is too slow or leaves.
+        """
         try:
-            self.finish_request(request, client_address)
-        except Exception:
-            self.handle_error(request, client_address)
+            self._answer(request, client_address)
         finally:
             self._places.release()
         # Read on for a moment: a connection closed with data unread loses the answer.
@@ -10614,10 +10615,8 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 pass  # It is closed, or the time is up.
             finally:
                 self._lingering.release()
-        self.shutdown_request(request)
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Read a request and answer it; raises OSError for a client that is too slow or leaves."""
+    def _answer(self, request: Any, client_address: Any) -> None:
         try:
             environ = environ_of(self._head_of(request))
         except Refusal as refusal:
@@ -10726,72 +10725,51 @@ def as_user(user: str, *words: str) -> list[str]:
 '''
 
 
-class Adopted(NamedTuple):
-    """A task file made from a crontab, its tasks' names, and why lines are left out, by number."""
-
-    source: str
-    tasks: list[str]
-    left_out: dict[int, str]
-    system: bool
-
-
-def adopt(
-    text: str,
-    *,
-    system: bool | None = None,
-    name: str = "crontab",
-    user: str = "root",
-    taken: Iterable[str] = (),
-) -> Adopted:
-    """Make a task file from a crontab; nothing in its text is evaluated.
+class Adoption:
+    """A task file made from a crontab; nothing in the crontab's text is evaluated.
 
     A system crontab names a user in the sixth column; None: guess.  `user` runs the scheduler:
     tasks of other users start with runuser.  No task gets a name that is taken.
     """
-    lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
-    system = _names_users(lines) if system is None else system
-    adoption = Adoption(user if system else None, taken)
-    for number, line in enumerate(lines, start=1):
-        try:
-            adoption.read(line)
-        except ConfigurationError as error:
-            adoption.left_out[number] = str(error)
-            adoption.add(f"Left out: {line}", str(error))
-    title = f"{name}, read as a {'system' if system else 'user'} crontab"
-    return Adopted(adoption.source(title), adoption.tasks, adoption.left_out, system)
 
-
-def _names_users(lines: Iterable[str]) -> bool:
-    """Tell whether the sixth column holds only names: root's, or those of this host's users."""
-    entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
-    found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
-    users = {each[1] for each in found if each}
-    known = all(os.path.expanduser(f"~{each}") != f"~{each}" for each in users)
-    return bool(found) and all(found) and ("root" in users or known)
-
-
-class Adoption:
-    """One pass over a crontab: a variable applies to the lines below it, as in cron."""
-
-    def __init__(self, user: str | None, taken: Iterable[str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        system: bool | None = None,
+        name: str = "crontab",
+        user: str = "root",
+        taken: Iterable[str] = (),
+    ) -> None:
+        lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
+        self.system = _names_users(lines) if system is None else system
         self.tasks: list[str] = []
+        self.left_out: dict[int, str] = {}  # why, by the number of the line
         self._taken = set(taken)
-        self.left_out: dict[int, str] = {}
-        self._own = user  # None: the lines name no user.
+        self._own = user if self.system else None  # None: the lines name no user.
         self._blocks: list[str] = []
         self._comments: list[str] = []
+        # A variable applies to the lines below it, as in cron.
         self._env: dict[str, str] = {}
         self._written_env: dict[str, str] = {}
         self._zone = "local"
+        for number, line in enumerate(lines, start=1):
+            try:
+                self._read(line)
+            except ConfigurationError as error:
+                self.left_out[number] = str(error)
+                self._add(f"Left out: {line}", str(error))
+        kind = "system" if self.system else "user"
+        self.source = self._file(f"{name}, read as a {kind} crontab")
 
-    def read(self, line: str) -> None:
+    def _read(self, line: str) -> None:
         """Read the next line; raises ConfigurationError with the reason why it is no task."""
         if line.startswith("#"):
             self._comments.append(line.lstrip("#").strip())
         elif not line:
-            self.add()
+            self._add()
         elif variable := CRON_VARIABLE.fullmatch(line):
-            self.add()
+            self._add()
             words = [word or "" for word in variable.groups()]
             self._set("".join(words[:3]), "".join(words[3:]))
         elif entry := CRON_ENTRY.fullmatch(line):
@@ -10799,16 +10777,16 @@ class Adoption:
         else:
             raise ConfigurationError("it is neither NAME=value nor a schedule with a command")
 
-    def add(self, *comments: str, code: Sequence[str] = ()) -> None:
+    def _add(self, *comments: str, code: Sequence[str] = ()) -> None:
         """Add a block of the pending comments, these comments, and code."""
         lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
         self._comments.clear()
         if lines or code:
             self._blocks.append("\n".join([*lines, *code]))
 
-    def source(self, title: str) -> str:
+    def _file(self, title: str) -> str:
         """Return the file, as `ruff format` leaves it."""
-        self.add()
+        self._add()
         title = re.sub(r'["\\]', " ", _printable(title))
         body = "\n\n".join(self._blocks).split("\n")
         head = f'"""Tasks of {title}.\n\n{ADOPTED}"""\n\n'
@@ -10824,7 +10802,7 @@ class Adoption:
             raise ConfigurationError("a task has no random delay; write H for the minute or hour")
         elif name == "MAILTO" and value:
             told = "--on-failure COMMAND, or on_finish= in an application, reports failures"
-            self.add(f"MAILTO={value}: {told}.")
+            self._add(f"MAILTO={value}: {told}.")
         elif not NOT_FOR_COMMANDS.fullmatch(name):
             self._env[name] = value
 
@@ -10840,7 +10818,7 @@ class Adoption:
         names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
         name = next(each for each in names if each not in self._taken.union(self.tasks))
         schedule = None if when == "@reboot" else _cron_schedule(when)
-        zone = "UTC" if self._zone == "local" else self._zone
+        zone = self._zone if schedule and self._zone != "local" else "UTC"
         try:  # The task's own checks say what is wrong.
             words = [line, *stdin]
             Task(name, command=words, env=self._env, schedule=schedule, timezone=zone)
@@ -10862,7 +10840,7 @@ class Adoption:
             _told_of_background(line),
         )
         code = [f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"]
-        self.add(*filter(None, told), code=code)
+        self._add(*filter(None, told), code=code)
         self.tasks.append(name)
 
     def _add_env(self) -> None:
@@ -10904,6 +10882,15 @@ class Adoption:
             return [f"command={_literal(line)}", folder]
         items = _indented(map(_literal, words), 8)
         return ["\n".join([f"command={start}", *items, f"    {end}"]), folder]
+
+
+def _names_users(lines: Iterable[str]) -> bool:
+    """Tell whether the sixth column holds only names: root's, or those of this host's users."""
+    entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
+    found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
+    users = {each[1] for each in found if each}
+    known = all(os.path.expanduser(f"~{each}") != f"~{each}" for each in users)
+    return bool(found) and all(found) and ("root" in users or known)
 
 
 def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
@@ -10968,7 +10955,7 @@ def _literal(text: str) -> str:
     return f"{quote}{''.join(inner)}{quote}"
 
 
-def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
+def _write_adopted(adopted: Adoption, folder: Path, crontab: Path) -> str:
     """Write a new file, named after a crontab and as private; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
     try:
@@ -12065,7 +12052,7 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
         there = create_housekeeper(tasks_dir=Path(options.into).absolute(), ledger="memory://")
         there.discover()
         taken = there.task_names()
-    adopted = adopt(text, system=options.system, name=path.name, user=user, taken=taken)
+    adopted = Adoption(text, system=options.system, name=path.name, user=user, taken=taken)
     told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
     if not adopted.tasks:
         some = [*told[:3], *(["..."] if told[3:] else [])]
@@ -12074,8 +12061,8 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     left_out = f"{counted(len(told), 'line')} left out"
     told.append(f"{file or path}: {counted(len(adopted.tasks), 'task')}, {left_out}")
     source = () if file else (adopted.source.removesuffix("\n"),)
-    code = 1 if adopted.left_out else 0
-    return Reply({**adopted._asdict(), "file": file}, source, code, told)
+    values = {name: getattr(adopted, name) for name in ("source", "tasks", "left_out", "system")}
+    return Reply({**values, "file": file}, source, 1 if adopted.left_out else 0, told)
 
 
 COMMANDS: Mapping[str, tuple[Command, str]] = {
