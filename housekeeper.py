@@ -10109,8 +10109,8 @@ class WebApp:
         token = token.strip() if isinstance(token, str) else token
         if token is not None and (not isinstance(token, str) or len(token) < SHORTEST_TOKEN):
             raise ConfigurationError(
-                f"token= has fewer than {SHORTEST_TOKEN} characters and could be guessed; make one"
-                " with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
+                f"the token has fewer than {SHORTEST_TOKEN} characters and could be guessed; make"
+                " one with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
             )
         if authorize is not None and not callable(authorize):
             raise ConfigurationError(f"authorize={authorize!r} is not callable")
@@ -11243,8 +11243,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for early in itertools.takewhile(lambda word: word not in COMMANDS, words):
         # The value of such an option would be taken for a command.
         if early.startswith("-") and early in ARGUMENTS:
-            takers = [name for name, (_, taken) in COMMANDS.items() if early in taken.split()]
-            raise ConfigurationError(f"{early} stands behind its command: {' or '.join(takers)}")
+            raise ConfigurationError(_misplaced(early))
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -11313,10 +11312,17 @@ def _in_one_sentence(message: str, command: str) -> str:
         return f"there is no command {found[1]!r}; {did_you_mean(found[1], words, hint)}"
     if found := re.fullmatch("argument (.*): invalid (?:int|float) value: (.*)", message):
         return f"{found[1]} {found[2]} is not a number"
-    if found := re.match("unrecognized arguments: (--[^ =]+)", message):
+    if found := re.match("unrecognized arguments: (-[^ =]+)", message):
+        if found[1] in ARGUMENTS:
+            return _misplaced(found[1])
         known = [*(f"--{option.name}" for option in OPTIONS), *ARGUMENTS, *of_all]
         hint = did_you_mean(found[1], known, hint)
     return f"{message}; {hint}"
+
+
+def _misplaced(option: str) -> str:
+    takers = [name for name, (_, taken) in COMMANDS.items() if option in taken.split()]
+    return f"{option} goes behind a command that takes it: {', '.join(takers)}"
 
 
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
