@@ -9836,14 +9836,15 @@ async function loadOutput(id, body) {
 }
 
 async function updateDetail() {
-  if (!rows.has(opened)) return;
+  if (!opened) return undefined;
+  if (!rows.has(opened)) return $("detail").close();  // Nobody can do anything with it.
   showFacts();
   const last = rows.get(opened).task.last_run, shownLast = last && runElement(last.id);
   if (oldest === undefined || (last && (!shownLast || shownLast.dataset.status !== last.status))) {
     await loadRuns();
   }
   const live = $("detail-runs").querySelector("[open][data-status=running]");
-  if (live) await loadOutput(live.dataset.run, live.lastElementChild);
+  return live && loadOutput(live.dataset.run, live.lastElementChild);
 }
 
 async function askWhy(event) {
@@ -9872,12 +9873,12 @@ async function refresh() {
     if (!health.status) throw new Error(health.error);
     const inside = "version" in health;
     if (inside) ahead = Date.parse(health.now) - Date.now();
-    const dead = showHealth(health);
+    const alarm = showHealth(health);
     $("sign-in").hidden = inside;
     document.querySelectorAll(".inside").forEach((each) => { each.hidden = !inside; });
     const bad = inside ? await refreshBoard(health) : 0;
     if (!inside && token === used) askForToken();
-    showTrouble(dead ? "No scheduler" : health.status === "critical" ? "Critical"
+    showTrouble(alarm ? "No scheduler" : health.status === "critical" ? "Critical"
       : bad ? `${bad} in trouble` : "");
   } catch {
     $("health").className = "lost";
@@ -9925,24 +9926,23 @@ function showTrouble(text) {
 function showHealth({status, problems = [], runners = [], failing = []}) {
   write($("health"), {ok: "All is well", warning: "Warning", critical: "Critical"}[status]);
   $("health").className = $("problems").className = status;
-  const isAlarm = (problem) => problem.startsWith("No scheduler is running");
-  const names = failing.map((each) => each.task), dead = problems.some(isAlarm);
+  const alarm = problems.find((problem) => problem.startsWith("No scheduler is running"));
+  const names = failing.map((each) => each.task);
+  $("alarm").hidden = !alarm;
+  write($("alarm"), retold(alarm || ""));
   // Many failing tasks are one line: their rows and the failures tell the rest.
   const isFolded = (problem) => names.length > 1
     && names.some((name) => problem.startsWith(`Task ${name} failed `));
-  const told = problems.filter((problem) => !isAlarm(problem) && !isFolded(problem));
+  const told = problems.filter((problem) => problem !== alarm && !isFolded(problem));
   if (names.length > 1) told.push(`${names.length} tasks are failing: ${some(names, 6)}`);
   fill("problems", told.map((each) => retold(each)));
-  showRunners(runners, dead);
-  return dead;
+  showRunners(runners);
+  return alarm;
 }
 
-function showRunners(runners, dead) {
+function showRunners(runners) {
   const named = (each) => each.runner.split(":").slice(0, 2).join(":");
-  const alive = runners.filter((each) => each.alive), [last] = runners;
-  $("alarm").hidden = !dead;
-  if (dead) write($("alarm"), "No scheduler is running. " + (last
-    ? `The last, ${named(last)}, was seen ${ago(last.beat_at)}.` : "There was none yet."));
+  const alive = runners.filter((each) => each.alive);
   const beat = alive.map((each) => each.beat_at).sort().pop();
   $("runners").hidden = !runners.length;
   write($("runners-summary"), beat ? `${several(alive.length, "scheduler")} running, `
