@@ -11746,14 +11746,16 @@ def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threa
     housekeeper.ledger.open()
     housekeeper.initialize(scheduling=False)
     tell_children()  # The task starts all children of this process.
-    run = housekeeper.run_task_manually(options.NAME, wait=False)
+    run, shown = housekeeper.run_task_manually(options.NAME, wait=False), ""
     while not run.ended.is_set():
         housekeeper.clock.wait(run.ended, 0.2)
-        if sys.stderr.isatty():
-            progress = "" if run.ended.is_set() else printable(str(run.progress_made or ""))
+        progress = "" if run.ended.is_set() else printable(str(run.progress_made or ""))
+        # Only what has changed, so that a line that the task has begun is not erased.
+        if progress != shown and sys.stderr.isatty():
             # A reader that has left misses the progress, and the run goes on.
             with contextlib.suppress(OSError, ValueError):
                 print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
+        shown = progress
         if asked.is_set() and not run.cancelled:
             housekeeper.cancel(options.NAME)
     return run

@@ -523,6 +523,22 @@ def test_run_shows_its_progress_on_a_terminal(shell: Shell) -> None:
     assert re.search(r"\r\x1b\[Kslow \S*succeeded\S* in 1\.[56]\d\d s", text)
 
 
+def test_run_erases_nothing_that_a_task_prints_on_a_terminal(shell: Shell) -> None:
+    shell.write(
+        "dots.py",
+        """
+        from housekeeper import current_run, task
+
+        @task()
+        def dots():
+            print("one half, ", end="", flush=True)
+            current_run().wait(0.5)
+            print("and the other")
+        """,
+    )
+    assert on_a_terminal(shell, "run", "dots").startswith("one half, and the other\r\n")
+
+
 def terminal_of(shell: Shell, *arguments: str, columns: int = 80, **variables: str) -> Any:
     """Start a command on a terminal of its own; return its pid, and the terminal's other end."""
     pid, terminal = pty.fork()
