@@ -8146,7 +8146,7 @@ class Reports:
 
 def _with_date(text: str, now: datetime) -> str:
     """Add a date to "yesterday 3:00", and to "19:05" of the last 24 hours; keep other texts."""
-    words = r"(?:(today|yesterday|\d{4}-\d\d-\d\d)[ t])?(\d?\d)(:\d\d(?::\d\d)?)"
+    words = r"(?:(today|yesterday|\d{4}-\d\d-\d\d)[ t])?([01]?\d|2[0-3])((?::[0-5]\d){1,2})"
     found = re.fullmatch(words, " ".join(text.lower().split()))
     if found is None:
         return text
@@ -9228,8 +9228,9 @@ async function call(path, method = "GET") {
   return response.json();
 }
 
-const pathOf = (name, rest) => `tasks/${encodeURIComponent(name)}/${rest}`;
-const addressOf = (kind, id) => `./#${kind}/${encodeURIComponent(id)}`;
+// The names of tasks and the ids of runs have no characters that an address would encode.
+const pathOf = (name, rest) => `tasks/${name}/${rest}`;
+const addressOf = (kind, id) => `./#${kind}/${id}`;
 const linkTo = (kind, id, text = id) => make("a", {href: addressOf(kind, id)}, text);
 
 // Time in words, in the zone that was chosen.
@@ -9387,8 +9388,12 @@ function updateControls(controls, task) {
   error.hidden = !error.title;
 }
 
-const scheduleOf = (task) => task.schedule_in_words
-  || (task.schedule ? "" : task.startup === false ? "by hand" : "at startup");
+// In words, and what the words leave out.
+function scheduleOf(task) {
+  const text = task.schedule || (task.startup === false ? "by hand" : "at startup");
+  const words = task.schedule_in_words || (task.schedule ? "" : text);
+  return [words, text.startsWith(words) ? text.slice(words.length) : text];
+}
 
 function errorOf(task) {
   const last = task.last_run;
@@ -9470,8 +9475,7 @@ function updateRow(row, task) {
   const tags = [!task.enabled && "disabled", task.paused && "paused",
     overdue.has(task.name) && "overdue"].filter(Boolean);
   write(row.tag, tags.join(", "));
-  write(row.words, scheduleOf(task));
-  write(row.code, task.schedule || "");
+  [row.words, row.code].forEach((each, index) => write(each, scheduleOf(task)[index]));
   row.element.classList.toggle("attention", inTrouble(task));
   row.text = [task.name, task.description, task.schedule, row.words.textContent, task.timezone,
     task.last_run && words(task.last_run.status), errorOf(task), ...tags]
@@ -9623,7 +9627,7 @@ function drawDay() {
   const parts = [make("line", {x1: 0, x2: width, y1: 56.5, y2: 56.5})];
   quarters.forEach((names, index) => {
     const at = formatOf(zoneOf(), CLOCK).format(day.begin + index * QUARTER), x = index * step;
-    if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 34) {
+    if (at.endsWith(":00") && parseInt(at, 10) % (width < 600 ? 6 : 3) === 0 && x < width - 42) {
       parts.push(make("line", {x1: x, x2: x, y1: 57, y2: 70}),
         make("text", {x: x + 3, y: 82}, at));
     }
@@ -9673,10 +9677,10 @@ async function route() {
     return refresh();
   }
   if ($("board").hidden || !rows.size) return undefined;
-  const [, kind, code] = hash.match(/^#(task|run)[/](.+)$/) || [];
+  const [, kind, id] = hash.match(/^#(task|run)[/](.+)$/) || [];
   if (!kind) return $("detail").close();
-  const run = kind === "run" ? await call(`runs/${code}`) : null;
-  const name = run ? run.task : decodeURIComponent(code);
+  const run = kind === "run" ? await call(`runs/${id}`) : null;
+  const name = run ? run.task : id;
   if (location.hash !== hash) return undefined;
   if (!rows.has(name)) return say(run && run.error || `No task is named ${name}.`);
   const isNew = opened !== name;
@@ -9704,7 +9708,7 @@ function showFacts() {
   write($("why-zone"), zoneOf(task));
   updateControls(detail, task);
   const facts = {
-    Schedule: [scheduleOf(task), task.schedule].filter(Boolean).join(" · "),
+    Schedule: scheduleOf(task).filter(Boolean).join(" · "),
     Zone: task.timezone,
     "Next run": both(task.next_run, coming),
     "Last success": both(task.last_success, ago),
@@ -9784,14 +9788,15 @@ async function loadOutput(id, body) {
 }
 
 async function updateDetail() {
-  if (!rows.has(opened)) return;
+  if (!opened) return undefined;
+  if (!rows.has(opened)) return $("detail").close();  // Nobody can do anything with it.
   showFacts();
   const last = rows.get(opened).task.last_run, shownLast = last && runElement(last.id);
   if (oldest === undefined || (last && (!shownLast || shownLast.dataset.status !== last.status))) {
     await loadRuns();
   }
   const live = $("detail-runs").querySelector("[open][data-status=running]");
-  if (live) await loadOutput(live.dataset.run, live.lastElementChild);
+  return live && loadOutput(live.dataset.run, live.lastElementChild);
 }
 
 async function askWhy(event) {
@@ -9820,12 +9825,12 @@ async function refresh() {
     if (!health.status) throw new Error(health.error);
     const inside = "version" in health;
     if (inside) ahead = Date.parse(health.now) - Date.now();
-    const dead = showHealth(health);
+    const alarm = showHealth(health);
     $("sign-in").hidden = inside;
     document.querySelectorAll(".inside").forEach((each) => { each.hidden = !inside; });
     const bad = inside ? await refreshBoard(health) : 0;
     if (!inside && token === used) askForToken();
-    showTrouble(dead ? "No scheduler" : health.status === "critical" ? "Critical"
+    showTrouble(alarm ? "No scheduler" : health.status === "critical" ? "Critical"
       : bad ? `${bad} in trouble` : "");
   } catch {
     $("health").className = "lost";
@@ -9873,24 +9878,23 @@ function showTrouble(text) {
 function showHealth({status, problems = [], runners = [], failing = []}) {
   write($("health"), {ok: "All is well", warning: "Warning", critical: "Critical"}[status]);
   $("health").className = $("problems").className = status;
-  const isAlarm = (problem) => problem.startsWith("No scheduler is running");
-  const names = failing.map((each) => each.task), dead = problems.some(isAlarm);
+  const alarm = problems.find((problem) => problem.startsWith("No scheduler is running"));
+  const names = failing.map((each) => each.task);
+  $("alarm").hidden = !alarm;
+  write($("alarm"), retold(alarm || ""));
   // Many failing tasks are one line: their rows and the failures tell the rest.
   const isFolded = (problem) => names.length > 1
     && names.some((name) => problem.startsWith(`Task ${name} failed `));
-  const told = problems.filter((problem) => !isAlarm(problem) && !isFolded(problem));
+  const told = problems.filter((problem) => problem !== alarm && !isFolded(problem));
   if (names.length > 1) told.push(`${names.length} tasks are failing: ${some(names, 6)}`);
   fill("problems", told.map((each) => retold(each)));
-  showRunners(runners, dead);
-  return dead;
+  showRunners(runners);
+  return alarm;
 }
 
-function showRunners(runners, dead) {
+function showRunners(runners) {
   const named = (each) => each.runner.split(":").slice(0, 2).join(":");
-  const alive = runners.filter((each) => each.alive), [last] = runners;
-  $("alarm").hidden = !dead;
-  if (dead) write($("alarm"), "No scheduler is running. " + (last
-    ? `The last, ${named(last)}, was seen ${ago(last.beat_at)}.` : "There was none yet."));
+  const alive = runners.filter((each) => each.alive);
   const beat = alive.map((each) => each.beat_at).sort().pop();
   $("runners").hidden = !runners.length;
   write($("runners-summary"), beat ? `${several(alive.length, "scheduler")} running, `
@@ -10057,8 +10061,8 @@ class WebApp:
         token = token.strip() if isinstance(token, str) else token
         if token is not None and (not isinstance(token, str) or len(token) < SHORTEST_TOKEN):
             raise ConfigurationError(
-                f"token= has fewer than {SHORTEST_TOKEN} characters and could be guessed; make one"
-                " with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
+                f"the token has fewer than {SHORTEST_TOKEN} characters and could be guessed; make"
+                " one with `python -c 'import secrets; print(secrets.token_urlsafe())'`"
             )
         if authorize is not None and not callable(authorize):
             raise ConfigurationError(f"authorize={authorize!r} is not callable")
@@ -10072,6 +10076,8 @@ class WebApp:
         try:
             response = self._answer(environ)
         except Refusal as refusal:
+            if refusal.status in (401, 403):
+                _log_refused(environ, refusal)
             response = error_response(refusal, refusal.status)._replace(headers=refusal.headers)
         except UnknownTask as error:
             response = error_response(error, 404)
@@ -10094,17 +10100,21 @@ class WebApp:
     def _answer(self, environ: Environ) -> Response:
         path, query = environ.get("PATH_INFO", ""), _bounded_query(environ)
         if self._token is None and self._authorize is None:
-            _refuse(environ, 403, "closed: pass token= or authorize= to mount() or web_app()")
+            raise Refusal(403, "closed: pass token= or authorize= to mount() or web_app()")
         if not path and environ.get("SCRIPT_NAME"):
             # The page's own links are relative to a path that ends with a slash.
             last = environ["SCRIPT_NAME"].rpartition("/")[2]
             location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
             return Response(status=302, headers=(("Location", location),))
-        matches = [(route, match) for route in ROUTES if (match := route.pattern.fullmatch(path))]
+        patterns = [re.sub("<[a-z]+>", "([^/]+)", route.path) for route in ROUTES]
+        found = [re.fullmatch(pattern, path) for pattern in patterns]
+        matches = [(route, match) for route, match in zip(ROUTES, found, strict=True) if match]
         by_token = self._has_token(environ)
         trusted = by_token or self._is_authorized(environ)
-        if not trusted:
-            self._refuse_stranger(environ, is_open=any(route.is_open for route, _ in matches))
+        if not trusted and not any(route.is_open for route, _ in matches):
+            self._refuse_stranger()
+        if not trusted and self._token is not None and "HTTP_AUTHORIZATION" in environ:
+            _log_refused(environ, "the token is wrong")
         if not matches:
             raise Refusal(404, "there is nothing at this path")
         answers = {route.method: route.answer for route, _ in matches}
@@ -10118,7 +10128,7 @@ class WebApp:
         if method == "POST":
             # A form or an image on another site could send a POST with the user's cookies.
             if not by_token and "HTTP_X_HOUSEKEEPER" not in environ:
-                _refuse(environ, 403, "a POST needs the token, or a header X-Housekeeper")
+                raise Refusal(403, "a POST needs the token, or a header X-Housekeeper")
             logger.info("Web: POST %r by %r", path, environ.get("REMOTE_ADDR"))
         request = Request(name="".join(matches[0][1].groups()), query=query, trusted=trusted)
         with ledger_calls_within(WEB_CALL_LIMIT):
@@ -10141,16 +10151,11 @@ class WebApp:
             logger.exception("Web: authorize failed, so the request was refused")
             return False
 
-    def _refuse_stranger(self, environ: Environ, *, is_open: bool) -> None:
-        """Refuse an untrusted sender, and log a wrong token even on open paths."""
-        if is_open:
-            if self._token is not None and "HTTP_AUTHORIZATION" in environ:
-                _log_refused(environ, "the token is wrong")
-            return
+    def _refuse_stranger(self) -> NoReturn:
         if self._token is None:
-            _refuse(environ, 403, "this needs to be authorized by the application")
+            raise Refusal(403, "this needs to be authorized by the application")
         needed = "this needs the token, as Authorization: Bearer"
-        _refuse(environ, 401, needed, ("WWW-Authenticate", "Bearer"))
+        raise Refusal(401, needed, ("WWW-Authenticate", "Bearer"))
 
 
 def _bounded_query(environ: Environ) -> Mapping[str, str]:
@@ -10166,12 +10171,7 @@ def _bounded_query(environ: Environ) -> Mapping[str, str]:
     return dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
 
 
-def _refuse(environ: Environ, status: int, why: str, *headers: tuple[str, str]) -> NoReturn:
-    _log_refused(environ, why)
-    raise Refusal(status, why, *headers)
-
-
-def _log_refused(environ: Environ, why: str) -> None:
+def _log_refused(environ: Environ, why: object) -> None:
     method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")[:LONGEST_PATH]
     # Quoted, so that no sender can write lines of its own into the log.
     sender = environ.get("REMOTE_ADDR")
@@ -10390,11 +10390,6 @@ class Route(NamedTuple):
     answer: Answer
     is_open: bool = False
 
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """The pattern of the path; compiled once, by re's own cache."""
-        return re.compile(re.sub("<[a-z]+>", "([^/]+)", self.path))
-
 
 # In the short answers here, h is the Housekeeper and r the request.
 ROUTES = (
@@ -10553,12 +10548,13 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             request.recv(LONGEST_HEAD)  # If closed with data unread, it would lose the answer.
         return self.shutdown_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on its thread; its place is free once it is answered."""
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection on its thread; its place is free once it is answered.
+
+        Raises OSError for a client that is too slow or leaves.
+        """
         try:
-            self.finish_request(request, client_address)
-        except Exception:
-            self.handle_error(request, client_address)
+            self._answer(request, client_address)
         finally:
             self._places.release()
         # Read on for a moment: a connection closed with data unread loses the answer.
@@ -10571,10 +10567,8 @@ class HttpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 pass  # It is closed, or the time is up.
             finally:
                 self._lingering.release()
-        self.shutdown_request(request)
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """Read a request and answer it; raises OSError for a client that is too slow or leaves."""
+    def _answer(self, request: Any, client_address: Any) -> None:
         try:
             environ = environ_of(self._head_of(request))
         except Refusal as refusal:
@@ -10683,72 +10677,51 @@ def as_user(user: str, *words: str) -> list[str]:
 '''
 
 
-class Adopted(NamedTuple):
-    """A task file made from a crontab, its tasks' names, and why lines are left out, by number."""
-
-    source: str
-    tasks: list[str]
-    left_out: dict[int, str]
-    system: bool
-
-
-def adopt(
-    text: str,
-    *,
-    system: bool | None = None,
-    name: str = "crontab",
-    user: str = "root",
-    taken: Iterable[str] = (),
-) -> Adopted:
-    """Make a task file from a crontab; nothing in its text is evaluated.
+class Adoption:
+    """A task file made from a crontab; nothing in the crontab's text is evaluated.
 
     A system crontab names a user in the sixth column; None: guess.  `user` runs the scheduler:
     tasks of other users start with runuser.  No task gets a name that is taken.
     """
-    lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
-    system = _names_users(lines) if system is None else system
-    adoption = Adoption(user if system else None, taken)
-    for number, line in enumerate(lines, start=1):
-        try:
-            adoption.read(line)
-        except ConfigurationError as error:
-            adoption.left_out[number] = str(error)
-            adoption.add(f"Left out: {line}", str(error))
-    title = f"{name}, read as a {'system' if system else 'user'} crontab"
-    return Adopted(adoption.source(title), adoption.tasks, adoption.left_out, system)
 
-
-def _names_users(lines: Iterable[str]) -> bool:
-    """Tell whether the sixth column holds only names: root's, or those of this host's users."""
-    entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
-    found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
-    users = {each[1] for each in found if each}
-    known = all(os.path.expanduser(f"~{each}") != f"~{each}" for each in users)
-    return bool(found) and all(found) and ("root" in users or known)
-
-
-class Adoption:
-    """One pass over a crontab: a variable applies to the lines below it, as in cron."""
-
-    def __init__(self, user: str | None, taken: Iterable[str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        system: bool | None = None,
+        name: str = "crontab",
+        user: str = "root",
+        taken: Iterable[str] = (),
+    ) -> None:
+        lines = [line.strip(" \t\r") for line in text.removeprefix("\ufeff").split("\n")]
+        self.system = _names_users(lines) if system is None else system
         self.tasks: list[str] = []
+        self.left_out: dict[int, str] = {}  # why, by the number of the line
         self._taken = set(taken)
-        self.left_out: dict[int, str] = {}
-        self._own = user  # None: the lines name no user.
+        self._own = user if self.system else None  # None: the lines name no user.
         self._blocks: list[str] = []
         self._comments: list[str] = []
+        # A variable applies to the lines below it, as in cron.
         self._env: dict[str, str] = {}
         self._written_env: dict[str, str] = {}
         self._zone = "local"
+        for number, line in enumerate(lines, start=1):
+            try:
+                self._read(line)
+            except ConfigurationError as error:
+                self.left_out[number] = str(error)
+                self._add(f"Left out: {line}", str(error))
+        kind = "system" if self.system else "user"
+        self.source = self._file(f"{name}, read as a {kind} crontab")
 
-    def read(self, line: str) -> None:
+    def _read(self, line: str) -> None:
         """Read the next line; raises ConfigurationError with the reason why it is no task."""
         if line.startswith("#"):
             self._comments.append(line.lstrip("#").strip())
         elif not line:
-            self.add()
+            self._add()
         elif variable := CRON_VARIABLE.fullmatch(line):
-            self.add()
+            self._add()
             words = [word or "" for word in variable.groups()]
             self._set("".join(words[:3]), "".join(words[3:]))
         elif entry := CRON_ENTRY.fullmatch(line):
@@ -10756,16 +10729,16 @@ class Adoption:
         else:
             raise ConfigurationError("it is neither NAME=value nor a schedule with a command")
 
-    def add(self, *comments: str, code: Sequence[str] = ()) -> None:
+    def _add(self, *comments: str, code: Sequence[str] = ()) -> None:
         """Add a block of the pending comments, these comments, and code."""
         lines = [f"# {_printable(each)}".rstrip() for each in (*self._comments, *comments)]
         self._comments.clear()
         if lines or code:
             self._blocks.append("\n".join([*lines, *code]))
 
-    def source(self, title: str) -> str:
+    def _file(self, title: str) -> str:
         """Return the file, as `ruff format` leaves it."""
-        self.add()
+        self._add()
         title = re.sub(r'["\\]', " ", _printable(title))
         body = "\n\n".join(self._blocks).split("\n")
         head = f'"""Tasks of {title}.\n\n{ADOPTED}"""\n\n'
@@ -10781,7 +10754,7 @@ class Adoption:
             raise ConfigurationError("a task has no random delay; write H for the minute or hour")
         elif name == "MAILTO" and value:
             told = "--on-failure COMMAND, or on_finish= in an application, reports failures"
-            self.add(f"MAILTO={value}: {told}.")
+            self._add(f"MAILTO={value}: {told}.")
         elif not NOT_FOR_COMMANDS.fullmatch(name):
             self._env[name] = value
 
@@ -10797,7 +10770,7 @@ class Adoption:
         names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
         name = next(each for each in names if each not in self._taken.union(self.tasks))
         schedule = None if when == "@reboot" else _cron_schedule(when)
-        zone = "UTC" if self._zone == "local" else self._zone
+        zone = self._zone if schedule and self._zone != "local" else "UTC"
         try:  # The task's own checks say what is wrong.
             words = [line, *stdin]
             Task(name, command=words, env=self._env, schedule=schedule, timezone=zone)
@@ -10819,7 +10792,7 @@ class Adoption:
             _told_of_background(line),
         )
         code = [f"{name.replace('-', '_')}_task = Task(", *_indented(arguments), ")"]
-        self.add(*filter(None, told), code=code)
+        self._add(*filter(None, told), code=code)
         self.tasks.append(name)
 
     def _add_env(self) -> None:
@@ -10861,6 +10834,15 @@ class Adoption:
             return [f"command={_literal(line)}", folder]
         items = _indented(map(_literal, words), 8)
         return ["\n".join([f"command={start}", *items, f"    {end}"]), folder]
+
+
+def _names_users(lines: Iterable[str]) -> bool:
+    """Tell whether the sixth column holds only names: root's, or those of this host's users."""
+    entries = [CRON_ENTRY.fullmatch(line) for line in lines if not line.startswith("#")]
+    found = [CRON_USER.fullmatch(entry[2]) for entry in entries if entry]
+    users = {each[1] for each in found if each}
+    known = all(os.path.expanduser(f"~{each}") != f"~{each}" for each in users)
+    return bool(found) and all(found) and ("root" in users or known)
 
 
 def _indented(items: Iterable[str], columns: int = 4) -> list[str]:
@@ -10925,7 +10907,7 @@ def _literal(text: str) -> str:
     return f"{quote}{''.join(inner)}{quote}"
 
 
-def _write_adopted(adopted: Adopted, folder: Path, crontab: Path) -> str:
+def _write_adopted(adopted: Adoption, folder: Path, crontab: Path) -> str:
     """Write a new file, named after a crontab and as private; raises ConfigurationError."""
     file = folder / f"{re.sub('[^A-Za-z0-9]+', '_', crontab.stem).strip('_') or 'crontab'}.py"
     try:
@@ -10977,8 +10959,15 @@ OPTIONS = (
     Option("http", str, None, "HOST:PORT", "serve the dashboard and the HTTP API there"),
     Option("log-level", str, "INFO", "LEVEL", "DEBUG, INFO, WARNING or ERROR"),
 )
-# The options that --app leaves to the application.
-OF_THE_APPLICATION = ("tasks", "ledger", "timezone", "workers", "shutdown-timeout", "on-failure")
+# The options that --app leaves to the application, and what create_housekeeper() calls them.
+OF_THE_APPLICATION = {
+    "tasks": "tasks_dir",
+    "ledger": "ledger",
+    "timezone": "timezone",
+    "workers": "max_workers",
+    "shutdown-timeout": "shutdown_timeout",
+    "on-failure": "on_finish",
+}
 
 
 # The replies of commands, and the one place that prints them.
@@ -11157,6 +11146,8 @@ def _obey(arguments: Sequence[str] | None) -> int:
     options.screen = _screen(housekeeper.clock)
     if options.command is not command_scheduler:  # The reply tells it, and only once.
         options.log.addFilter(lambda record: record.msg != DISCOVERY)
+    if options.needs_ledger and not housekeeper.ledger.exists():
+        raise LedgerUnavailable(_no_ledger(housekeeper))
     with ExitStack() as options.at_end:
         reply = options.command(housekeeper, options)
         told = options.command in (command_scheduler, command_check, command_health)
@@ -11200,6 +11191,11 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse arguments; what argparse prints is written as each answer is.  Raises OutputLost."""
+    words = sys.argv[1:] if arguments is None else arguments
+    for early in itertools.takewhile(lambda word: word not in COMMANDS, words):
+        # The value of such an option would be taken for a command.
+        if early.startswith("-") and early in ARGUMENTS:
+            raise ConfigurationError(_misplaced(early))
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
@@ -11223,7 +11219,7 @@ def _make_parser() -> argparse.ArgumentParser:
         parents=[_make_options(shown=True)],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(command=command_scheduler)
+    parser.set_defaults(command=command_scheduler, needs_ledger=False, json=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=parser.prog)
     for name, (function, arguments) in COMMANDS.items():
         words = (function.__doc__ or name).splitlines()[0]
@@ -11234,7 +11230,7 @@ def _make_parser() -> argparse.ArgumentParser:
             parents=[_make_options(shown=False)],
             epilog="It also takes --json and the options of `housekeeper.py --help`.",
         )
-        sub.set_defaults(command=function)
+        sub.set_defaults(command=function, needs_ledger=name in NEED_LEDGER)
         either = sub.add_mutually_exclusive_group() if "--user" in arguments else sub
         for argument in arguments.split():
             place = either if argument in ("--system", "--user") else sub
@@ -11251,7 +11247,7 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
         words = f"{option.help}{default} [{option.variable}]" if shown else argparse.SUPPRESS
         name, value = f"--{option.name}", option.value
         common.add_argument(name, type=option.type, metavar=value, help=words)
-    words = "print JSON, for programs [HOUSEKEEPER_JSON]" if shown else argparse.SUPPRESS
+    words = "print JSON, for programs" if shown else argparse.SUPPRESS
     common.add_argument("--json", action="store_true", help=words)
     words = "print the version" if shown else argparse.SUPPRESS
     version = f"housekeeper {__version__}"
@@ -11262,15 +11258,23 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
 def _in_one_sentence(message: str, command: str) -> str:
     """Return what argparse has against the arguments, with what to do."""
     hint = f"`{command} --help` shows what it takes"
+    of_all = ("--help", "--version", "--json")
     if found := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
-        words = [*COMMANDS, "--help", "--version"]
+        words = [*COMMANDS, *of_all]
         return f"there is no command {found[1]!r}; {did_you_mean(found[1], words, hint)}"
     if found := re.fullmatch("argument (.*): invalid (?:int|float) value: (.*)", message):
         return f"{found[1]} {found[2]} is not a number"
-    if found := re.match("unrecognized arguments: (--[^ =]+)", message):
-        known = [*(f"--{option.name}" for option in OPTIONS), *ARGUMENTS]
+    if found := re.match("unrecognized arguments: (-[^ =]+)", message):
+        if found[1] in ARGUMENTS:
+            return _misplaced(found[1])
+        known = [*(f"--{option.name}" for option in OPTIONS), *ARGUMENTS, *of_all]
         hint = did_you_mean(found[1], known, hint)
     return f"{message}; {hint}"
+
+
+def _misplaced(option: str) -> str:
+    takers = [name for name, (_, taken) in COMMANDS.items() if option in taken.split()]
+    return f"{option} goes behind a command that takes it: {', '.join(takers)}"
 
 
 def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
@@ -11288,9 +11292,6 @@ def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
             setattr(options, name, option.type(text) if text else option.default)
         except ValueError as error:
             raise ConfigurationError(f"{option.variable}={text!r} is not a number") from error
-    if not hasattr(options, "json"):
-        wanted = variable("HOUSEKEEPER_JSON").lower()
-        options.json = wanted not in ("", *OFF)
     if not 0 < getattr(options, "n", 1) < 1_000_000:
         raise ConfigurationError(f"-n {options.n} is not a whole number from 1 to 999999")
     return options
@@ -11309,15 +11310,15 @@ def _housekeeper_of(options: argparse.Namespace) -> Housekeeper:
             f"{options.tasks!r} is in the working folder, which is gone ({error.strerror});"
             " write an absolute path, or start from another folder"
         ) from error
-    return create_housekeeper(
-        sentry_enabled=bool(os.environ.get("SENTRY_DSN")),
-        timezone=options.timezone,
-        tasks_dir=tasks,
-        ledger=options.ledger,
-        max_workers=options.workers,
-        shutdown_timeout=options.shutdown_timeout,
-        on_finish=options.notifier,
-    )
+    values = vars(options) | {"tasks": tasks, "on_failure": options.notifier}
+    given = {name: values[each.replace("-", "_")] for each, name in OF_THE_APPLICATION.items()}
+    try:
+        return create_housekeeper(sentry_enabled=bool(os.environ.get("SENTRY_DSN")), **given)
+    except ConfigurationError as error:
+        # It names the parameter, and nobody here has typed that.
+        typed = {name: f"--{each}" for each, name in OF_THE_APPLICATION.items()}
+        name, rest = str(error).split(" ", 1)
+        raise ConfigurationError(f"{typed.get(name, name)} {rest}") from error
 
 
 def load_application(text: str) -> Housekeeper:
@@ -11697,14 +11698,16 @@ def _perform(housekeeper: Housekeeper, options: argparse.Namespace, asked: threa
     housekeeper.ledger.open()
     housekeeper.initialize(scheduling=False)
     tell_children()  # The task starts all children of this process.
-    run = housekeeper.run_task_manually(options.NAME, wait=False)
+    run, shown = housekeeper.run_task_manually(options.NAME, wait=False), ""
     while not run.ended.is_set():
         housekeeper.clock.wait(run.ended, 0.2)
-        if sys.stderr.isatty():
-            progress = "" if run.ended.is_set() else printable(str(run.progress_made or ""))
+        progress = "" if run.ended.is_set() else printable(str(run.progress_made or ""))
+        # Only what has changed, so that a line that the task has begun is not erased.
+        if progress != shown and sys.stderr.isatty():
             # A reader that has left misses the progress, and the run goes on.
             with contextlib.suppress(OSError, ValueError):
                 print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
+        shown = progress
         if asked.is_set() and not run.cancelled:
             housekeeper.cancel(options.NAME)
     return run
@@ -11736,11 +11739,6 @@ def command_list(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply
 
 def _no_ledger(housekeeper: Housekeeper) -> str:
     return f"No ledger at {housekeeper.ledger.url}; pass --ledger, or start the scheduler once"
-
-
-def _need_ledger(housekeeper: Housekeeper) -> None:
-    if not housekeeper.ledger.exists():
-        raise LedgerUnavailable(_no_ledger(housekeeper))
 
 
 def _task_named(housekeeper: Housekeeper, name: str) -> Mapping[str, Any]:
@@ -11834,7 +11832,6 @@ def _ticks_of(
 
 def command_history(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show the newest runs, of a task or of all, with their outcomes."""
-    _need_ledger(housekeeper)
     before = options.before and _run_named(housekeeper, options.before).id
     statuses = FAILURES if options.failed else ()
     # One more than is shown tells whether there are more.
@@ -11892,7 +11889,6 @@ def _note_words(run: Run) -> str:
 
 def command_show(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Show a run, with what it has printed and logged, and its error."""
-    _need_ledger(housekeeper)
     run = _run_named(housekeeper, options.RUN)
     rows = {
         "run": run.id,
@@ -11922,7 +11918,6 @@ def _run_named(housekeeper: Housekeeper, text: str) -> Run:
 
 def command_why(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Tell what became of a tick, and why."""
-    _need_ledger(housekeeper)
     answer = housekeeper.why(options.NAME, " ".join(options.INSTANT) or None)
     return Reply(answer, cast("list[str]", answer["sentences"]))
 
@@ -11943,7 +11938,6 @@ def command_health(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
 
 def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Ask the running run of a task to stop, in whatever process it runs."""
-    _need_ledger(housekeeper)
     run = housekeeper.cancel(options.NAME)
     values = {"task": options.NAME, "run": run}
     if run is None:
@@ -11954,7 +11948,6 @@ def command_cancel(housekeeper: Housekeeper, options: argparse.Namespace) -> Rep
 
 def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """Pause a task's schedule, in every process and until it is resumed."""
-    _need_ledger(housekeeper)
     changed = housekeeper.pause_task(options.NAME)
     values = {"task": options.NAME, "paused": True, "changed": changed}
     return Reply(values, [f"{options.NAME} is paused{'' if changed else ' already'}"])
@@ -11962,7 +11955,6 @@ def command_pause(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
 
 def command_resume(housekeeper: Housekeeper, options: argparse.Namespace) -> Reply:
     """End a task's pause; ticks count from now."""
-    _need_ledger(housekeeper)
     changed = housekeeper.resume_task(options.NAME)
     values = {"task": options.NAME, "paused": False, "changed": changed}
     return Reply(values, [f"{options.NAME} is {'resumed' if changed else 'not paused'}"])
@@ -12019,7 +12011,7 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
         there = create_housekeeper(tasks_dir=Path(options.into).absolute(), ledger="memory://")
         there.discover()
         taken = there.task_names()
-    adopted = adopt(text, system=options.system, name=path.name, user=user, taken=taken)
+    adopted = Adoption(text, system=options.system, name=path.name, user=user, taken=taken)
     told = [f"line {number}: {reason}" for number, reason in adopted.left_out.items()]
     if not adopted.tasks:
         some = [*told[:3], *(["..."] if told[3:] else [])]
@@ -12028,8 +12020,8 @@ def command_adopt(housekeeper: Housekeeper, options: argparse.Namespace) -> Repl
     left_out = f"{counted(len(told), 'line')} left out"
     told.append(f"{file or path}: {counted(len(adopted.tasks), 'task')}, {left_out}")
     source = () if file else (adopted.source.removesuffix("\n"),)
-    code = 1 if adopted.left_out else 0
-    return Reply({**adopted._asdict(), "file": file}, source, code, told)
+    values = {name: getattr(adopted, name) for name in ("source", "tasks", "left_out", "system")}
+    return Reply({**values, "file": file}, source, 1 if adopted.left_out else 0, told)
 
 
 COMMANDS: Mapping[str, tuple[Command, str]] = {
@@ -12046,6 +12038,8 @@ COMMANDS: Mapping[str, tuple[Command, str]] = {
     "check": (command_check, "--notify"),
     "adopt": (command_adopt, "CRONTAB --into --system --user"),
 }
+# What only reads or changes the ledger makes none.
+NEED_LEDGER = ("history", "show", "why", "cancel", "pause", "resume")
 
 
 if __name__ == "__main__":

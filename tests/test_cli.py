@@ -304,9 +304,9 @@ def test_check_says_when_the_host_is_in_another_zone(shell: Shell) -> None:
         (["--timezone", "Europe/Berln"], "did you mean 'Europe/Berlin'?"),
         (["--ledger", "mysql://root:geheim@host/db"], "'mysql://root:***@host/db' is not a URL"),
         (["--ledger", "sqlite:////nowhere/at/all.db"], "memory://"),
-        (["--workers", "0"], "max_workers 0 is not a whole number of 1 or more"),
+        (["--workers", "0"], "housekeeper: --workers 0 is not a whole number of 1"),
         (["--workers", "two"], "--workers 'two' is not a number"),
-        (["--shutdown-timeout", "-1"], "shutdown_timeout -1.0 is not a number of seconds"),
+        (["--shutdown-timeout", "-1"], ": --shutdown-timeout -1.0 is not a number"),
         (["--log-level", "LOUD"], "--log-level 'LOUD' is none of DEBUG"),
         (["--app", "nothing"], "--app 'nothing' is not of the form module:name"),
         (["--app", "nothing.here:app"], "No module named 'nothing'"),
@@ -317,6 +317,11 @@ def test_check_says_when_the_host_is_in_another_zone(shell: Shell) -> None:
         (["run"], "required: NAME; `housekeeper.py run --help` shows what it takes"),
         (["history", "--faild"], "unrecognized arguments: --faild; did you mean '--failed'?"),
         (["history", "-n", "x"], "-n 'x' is not a number"),
+        (["-n", "3"], "-n goes behind a command that takes it: next, history"),
+        (["--failed", "history"], "--failed goes behind a command that takes it: history"),
+        (["list", "-n", "3"], "-n goes behind a command that takes it: next, history"),
+        (["list", "--before", "x"], "--before goes behind a command that takes it: history"),
+        (["list", "--jsn"], "unrecognized arguments: --jsn; did you mean '--json'?"),
         (["list", "twice"], "unrecognized arguments: twice; `housekeeper.py --help`"),
     ],
 )
@@ -366,11 +371,6 @@ def test_an_empty_tasks_folder_is_the_one_beside_the_file(shell: Shell) -> None:
     (shell.folder / "script.py").write_text("open('it-ran', 'w')\n")
     assert "sweep" not in shell("list", "--tasks", "")
     assert not (shell.folder / "it-ran").exists()
-
-
-@pytest.mark.parametrize("value", ["0", "false", "No", "off", ""])
-def test_json_can_be_switched_off_in_its_variable(shell: Shell, value: str) -> None:
-    assert "NAME" in shell("list", HOUSEKEEPER_JSON=value)
 
 
 def test_next_of_a_task_without_a_schedule_says_so(shell: Shell) -> None:
@@ -521,6 +521,22 @@ def test_run_shows_its_progress_on_a_terminal(shell: Shell) -> None:
     text = on_a_terminal(shell, "run", "slow")
     assert "\r\x1b[K2 of 4 files\r\x1b[K" in text
     assert re.search(r"\r\x1b\[Kslow \S*succeeded\S* in 1\.[56]\d\d s", text)
+
+
+def test_run_erases_nothing_that_a_task_prints_on_a_terminal(shell: Shell) -> None:
+    shell.write(
+        "dots.py",
+        """
+        from housekeeper import current_run, task
+
+        @task()
+        def dots():
+            print("one half, ", end="", flush=True)
+            current_run().wait(0.5)
+            print("and the other")
+        """,
+    )
+    assert on_a_terminal(shell, "run", "dots").startswith("one half, and the other\r\n")
 
 
 def terminal_of(shell: Shell, *arguments: str, columns: int = 80, **variables: str) -> Any:
@@ -1110,8 +1126,8 @@ def test_blanks_quotes_and_line_ends_round_a_variable_do_not_count(
     shell: Shell, form: str
 ) -> None:
     told = {name: form.format(value) for name, value in shell.variables.items()}
-    told |= {"HOUSEKEEPER_WORKERS": form.format(3), "HOUSEKEEPER_JSON": form.format("1")}
-    assert len(json.loads(shell("list", **told))) == 6
+    told |= {"HOUSEKEEPER_WORKERS": form.format(3)}
+    assert len(json.loads(shell("list", "--json", **told))) == 6
     assert not shell.ledger.exists()
 
 
@@ -1252,7 +1268,8 @@ def test_why_takes_times_as_people_say_them(shell: Shell) -> None:
     if now.strftime("%H:%M") not in ("00:00", "23:58", "23:59"):
         assert asked("00:00") == instant(today, "00:00"), "it has come today"
         assert asked("23:59") == instant(yesterday, "23:59"), "it is still to come today"
-    assert "is not an instant" in shell("why", "nightly", "25:00", code=2)
+    for wrong in ("25:00", "yesterday 3:61"):
+        assert f"'{wrong}' is not an instant" in shell("why", "nightly", wrong, code=2)
 
 
 def test_list_says_that_nobody_schedules_and_who_was_the_last(shell: Shell) -> None:

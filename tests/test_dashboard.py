@@ -533,7 +533,7 @@ def test_no_scheduler_is_the_loudest_thing_on_the_page(
     tell(monkeypatch, status="critical", problems=[sentence], runners=[DEAD])
     dashboard.sign_in()
     alarm = page.locator("#alarm")
-    alarm.get_by_text("No scheduler is running. The last, vm:123, was seen").wait_for()
+    alarm.get_by_text(sentence).wait_for()
     sizes = (
         "[...document.querySelectorAll('h1, p, li, h2')].map(e => getComputedStyle(e).fontSize)"
     )
@@ -683,8 +683,9 @@ def test_each_task_and_run_has_an_address_and_the_back_button_works(open_dashboa
     run = dashboard.housekeeper.history("broken")[0]
     page.goto(f"{dashboard.address}#run/{run.id}")
     page.locator(f'details[open][data-run="{run.id}"] pre:visible').wait_for()
-    page.goto(f"{dashboard.address}#task/nobody")
-    page.locator("#said", has_text="No task is named nobody.").wait_for()
+    for nobody in ("nobody", "100%"):
+        page.goto(f"{dashboard.address}#task/{nobody}")
+        page.locator("#said", has_text=f"No task is named {nobody}.").wait_for()
 
 
 def test_a_link_that_was_sent_opens_after_signing_in(open_dashboard: Any) -> None:
@@ -719,6 +720,15 @@ def test_an_opened_task_runs_pauses_and_is_cancelled_there(
     state.get_by_role("button", name="Pause").click()
     state.get_by_role("button", name="Resume").wait_for()
     assert dashboard.housekeeper.get_task_status("held")["paused"] is True
+
+
+def test_an_opened_task_that_is_no_more_closes(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    dashboard.sign_in()
+    dashboard.open_detail("idle")
+    dashboard.housekeeper.unregister_task("idle")
+    dashboard.page.locator("#detail").wait_for(state="hidden")
+    dashboard.page.wait_for_url(dashboard.address)
 
 
 def test_a_cancel_that_was_asked_shows_until_it_is_heard(open_dashboard: Any) -> None:
@@ -882,6 +892,29 @@ def test_the_next_day_shows_frequent_tasks_as_a_band_and_what_comes_next(
     assert names == sorted(coming, key=coming.__getitem__)
     times = dashboard.page.locator("#next span.about").all_inner_texts()
     assert all(re.search(" [0-9]{2}(:[0-9]{2}){2}$", each) for each in times), "they are aligned"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_hour_of_the_next_day_is_cut_off(open_dashboard: Any, width: str) -> None:
+    dashboard = open_dashboard(width)
+    dashboard.sign_in()
+    dashboard.page.locator("#day text").first.wait_for(state="attached")
+    too_far = """() => Array.from({length: QUARTERS}, () => {
+        day.begin += QUARTER;
+        drawDay();
+        const right = (each) => each.getBoundingClientRect().right;
+        return Math.max(...[...$("day").querySelectorAll("text")].map(right)) - right($("day"));
+    })"""
+    assert max(dashboard.page.evaluate(too_far)) <= 0
+
+
+def test_a_length_is_said_once(open_dashboard: Any) -> None:
+    dashboard = open_dashboard()
+    dashboard.housekeeper.register_task(Task("often", ok, schedule=timedelta(hours=7)))
+    dashboard.sign_in()
+    dashboard.row("often").locator(".when code", has_text=re.compile("^ [+] ")).wait_for()
+    dashboard.open_detail("often")
+    assert dashboard.page.locator("#detail-facts").inner_text().count("every 7 hours") == 1
 
 
 def test_what_starts_with_the_application_says_so_wherever_it_is_shown(

@@ -224,7 +224,9 @@ def test_the_site_and_the_command_line_share_the_flask_application(folder: Path)
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m flask "$@"\n')
     script.chmod(0o755)
     (shown,) = (each for each in blocks() if each.language == "shell")
-    (export, _), (serve, _), (run, lines) = commands(shown.text)
+    (install, _), (export, _), (run, lines), (serve, _) = commands(shown.text)
+    assert install == ".venv/bin/pip install -q flask"  # It is here already.
+    prints(folder, f"{export}; {run}", lines)
     options = {"shell": True, "stderr": subprocess.STDOUT}
     with started(f"{export}; exec {serve} --port 0", folder, **options) as site:
         assert site.stdout is not None
@@ -233,7 +235,8 @@ def test_the_site_and_the_command_line_share_the_flask_application(folder: Path)
         )
         with urllib.request.urlopen(f"{root}/api/housekeeper/", timeout=LIMIT) as page:
             assert "dashboard.js" in page.read().decode()
-        prints(folder, f"{export}; {run}", lines)
+        (address,) = re.findall(r"http://127.0.0.1:5000(\S*)", README)
+        assert page.url == f"{root}{address}"
 
 
 def test_the_switch_of_the_readme_runs_nothing(folder: Path) -> None:

@@ -1293,7 +1293,7 @@ def test_a_given_token_is_used_and_not_printed(tmp_path: Path) -> None:
         ("example.org:80", "", "can be reached from other hosts"),
         ("8080", "", "is not of the form HOST:PORT"),
         ("127.0.0.1:99999", "", "is not of the form HOST:PORT"),
-        ("127.0.0.1:0", "short", "could be guessed"),
+        ("127.0.0.1:0", "short", "the token has fewer than 16 characters and could be guessed"),
         ("192.0.2.1:8080", "given-given-given", "cannot listen at"),
     ],
 )
