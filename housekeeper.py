@@ -1944,6 +1944,15 @@ def _short_turns() -> Iterator[None]:
             sys.setswitchinterval(usual)
 
 
+def on_thread(work: Action, name: str) -> bool:
+    """Call something on a thread of its own; tell whether the system gave one."""
+    try:
+        threading.Thread(target=guarded, args=(work,), name=name, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return False
+    return True
+
+
 def frame_of(thread_id: int | None) -> FrameType | None:
     """Return the frame that a thread is executing, or None when the thread has ended."""
     with _nothing_collected():
@@ -2029,7 +2038,6 @@ class LiveRun(Run):
         self.cancels_schedule = False
         self.exception: BaseException | None = None
         self.ended = Flag()
-        self.kill: Callable[[], object] | None = None  # ends a command's processes at once
         self.on_group: Callable[[LiveRun], object] | None = None  # told when its group is known
         self._stop = Flag()
         self._callbacks: list[Callable[[], object]] = []
@@ -2142,12 +2150,7 @@ class LiveRun(Run):
 
     def _interrupt_apart(self, attempt: int) -> bool:
         """Start a thread that interrupts an attempt; tell whether it started."""
-        work, name = self._await_interrupt, "housekeeper-stop"
-        try:
-            threading.Thread(target=work, args=(attempt,), name=name, daemon=True).start()
-        except RuntimeError:
-            return False
-        return True
+        return on_thread(functools.partial(self._await_interrupt, attempt), "housekeeper-stop")
 
     def _call_back_all(self, callbacks: list[Callable[[], object]]) -> None:
         while True:
@@ -4523,7 +4526,6 @@ def run_command(task: Task, run: LiveRun) -> str:
     command = CommandProcess(task, run)
     forget: Callable[[], object] = int
     try:
-        run.kill = functools.partial(signal_group, command.group, signal.SIGKILL)
         run.group = f"{command.group}:{birth_of(command.group)}"
         forget = run.on_cancel(functools.partial(signal_group, command.group, signal.SIGTERM))
         if run.on_group is not None:
@@ -4532,7 +4534,7 @@ def run_command(task: Task, run: LiveRun) -> str:
         command.attend()
     finally:
         command.end()
-        run.kill = None
+        run.group = ""
         forget()
     left, code = _left_behind(run.id, command.group), command.code
     if run.cancelled:
@@ -6510,11 +6512,6 @@ class Workers:
         self._pool, self._work = pool, work
         self.queue: deque[tuple[Hold, Step]] = deque()  # what waits for a worker
         self._idle = threading.Semaphore(number)  # one for each idle worker
-        self._mine = threading.local()  # has a value in the workers' threads
-
-    def is_worker(self) -> bool:
-        """Tell whether the calling thread is one of these workers."""
-        return hasattr(self._mine, "works")
 
     def wake(self) -> None:
         """Have an idle worker empty the queue, if there is one.
@@ -6529,7 +6526,6 @@ class Workers:
                 raise
 
     def _empty_queue(self) -> None:
-        self._mine.works = True
         while True:
             while self.queue:
                 try:
@@ -6626,8 +6622,7 @@ class Claims:
         """Record and log a lost claim; return False when the obstacle is gone."""
         tick, beside, note = run.scheduled_for, "", verdict.value
         if verdict is Claim.OVERLAPPED:
-            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
-            if other is None or self.bury_if_dead(other):
+            if (other := self.in_the_way(registration)) is None:
                 return False
             beside, note = other.id, f"the run {other.id} was still going on"
         elif tick is None or verdict is not Claim.SUPERSEDED:
@@ -6642,6 +6637,11 @@ class Claims:
         self._metrics.ended(row)
         logger.warning("Task %s skipped its tick %s: %s", run.task, tick, note)
         return True
+
+    def in_the_way(self, registration: Registration) -> Run | None:
+        """Return the run beside which a task cannot be claimed; None when it is gone."""
+        other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
+        return None if other is None or self.bury_if_dead(other) else other
 
     def _newest_due(self, registration: Registration) -> datetime | None:
         """Return the tick to claim; record those before it as missed, or all if it is too late."""
@@ -6828,9 +6828,7 @@ class Steps:
 
     def apart(self, work: Action) -> None:
         """Call what may block for long, such as on_cancel callbacks, on a separate thread."""
-        try:
-            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
-        except RuntimeError:
+        if not on_thread(work, "housekeeper-stop"):
             # Python 3.12 starts none while the interpreter exits; the ledger's thread exists.
             self._backlog.soon(work)
 
@@ -6910,6 +6908,8 @@ class Runner(Steps):
         # its claim leaves, without the lock: to see all, read them in this order.
         self._claiming: set[Hold] = set()
         self.live: dict[str, LiveRun] = {}
+        # Which thread is in _pursue() with which hold.
+        self._pursued: set[tuple[int, Hold]] = set()
         self.ended = Flag()  # set when a claim or a run ends, for a shutdown
         self.past_limit = False  # of a shutdown: runs claimed from now on do not start
         number = settings.max_workers
@@ -6993,6 +6993,7 @@ class Runner(Steps):
         """
         following: Step | Later | None = step
         try:
+            self._pursued.add(pursued := (threading.get_ident(), hold))
             while following is not None:
                 if isinstance(following, Later) and not in_place:
                     break
@@ -7003,6 +7004,12 @@ class Runner(Steps):
             following = self._after_defect(hold, error)
         finally:
             self._leave(hold, following)
+            self._pursued.discard(pursued)
+
+    def own(self) -> set[str]:
+        """Return the ids of the runs that the calling thread makes: it is in a task or a hook."""
+        me = threading.get_ident()
+        return {hold.run.id for thread, hold in self._pursued.copy() if thread == me and hold.run}
 
     def _take(self, hold: Hold, step: Step) -> Step | Later | None:
         """Take a step; return the next one, which is the same when the ledger is away."""
@@ -7035,21 +7042,17 @@ class Runner(Steps):
         if hold.run is None:
             # Its tick has no row yet.
             return Later(LONGEST_BACKOFF, self._claim, _nothing)
+        run = hold.run
         try:
-            self._make_plain(hold.run, error)
+            # Only what can always be recorded is left: an outcome, and a plain note.
+            run.status = Status.FAILED if run.status is Status.RUNNING else run.status
+            run.finished_at = run.finished_at or self._clock.now()
+            run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
+            run.error, run.output, run.progress_made = "", "", None
             return cast("Later | None", self._take(hold, self._record))
         except BaseException:
-            name = hold.registration.task.name
-            logger.exception("The outcome of task %s cannot be recorded", name)
+            logger.exception("The outcome of task %s cannot be recorded", run.task)
             return None
-
-    def _make_plain(self, run: LiveRun, error: BaseException) -> None:
-        """Reduce a run to its outcome and a plain note, which can always be recorded."""
-        if run.status is Status.RUNNING:
-            run.status = Status.FAILED
-        run.finished_at = run.finished_at or self._clock.now()
-        run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
-        run.error, run.output, run.progress_made = "", "", None
 
     def _wait_for(self, hold: Hold, later: Later) -> bool:
         """Put a run's next step on the agenda, or take its last one when a shutdown has begun."""
@@ -7209,35 +7212,33 @@ class Runner(Steps):
         return hold
 
     def _win_by_hand(self, hold: Hold) -> None:
-        registration, other = hold.registration, None
-        run = self.claims.new_run(registration, Reason.MANUAL)
+        run, other = self.claims.new_run(hold.registration, Reason.MANUAL), None
         for _ in range(2):
-            run.started_at = self._clock.now()
-            if self._ledger.claim(run) is Claim.MINE:
+            if self.claims.claim(run) is Claim.MINE:
                 self._enter_live(hold, run)
                 return
             self.on_blocked()
-            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
-            if other is not None and not self.claims.bury_if_dead(other):
+            if (other := self.claims.in_the_way(hold.registration)) is not None:
                 break
         raise AlreadyRunning(run.task, other)
 
     def run_by_hand(self, hold: Hold, *, wait: bool) -> None:
-        """Make a claimed run on a worker; or in place, if a task or a hook waits for it."""
+        """Make a claimed run on a worker; or, if it is waited for, where it needs no worker.
+
+        Whoever waits may hold up all workers: a task, a hook, or a thread that a task has started.
+        """
         run, caller = cast(LiveRun, hold.run), _current_run.get() if wait else None
-        # In on_finish: a worker that waits for another worker could wait for ever.
-        in_place = wait and cast(Workers, self.workers).is_worker()
+        make = functools.partial(self._pursue, hold, self._attempt, in_place=wait)
         if caller is not None:
             forget = caller.on_cancel(functools.partial(self._stop_too, run, caller))
             try:
-                self._pursue(hold, self._attempt, in_place=True)
+                make()
             finally:
                 forget()
-        elif in_place or run.cancelled:
-            # If cancelled, its claim outlasted a shutdown: nothing else would end it.
-            self._pursue(hold, self._attempt, in_place=in_place)
-        else:
+        elif not wait and not run.cancelled:
             self._timer.after(0.0, self._hand_over, hold, self._attempt)
+        elif run.cancelled or not on_thread(make, "housekeeper-run"):
+            make()  # If cancelled, its claim outlasted a shutdown: nothing else would end it.
 
     def _stop_too(self, run: LiveRun, caller: LiveRun) -> None:
         note = f"the run of {caller.task} that called it was asked to stop"
@@ -7257,20 +7258,24 @@ class Runner(Steps):
             self._pursue(hold, later.at_shutdown or later.step)
 
     def await_ended(self, until: float) -> bool:
-        """Wait until no claim and no run is left, up to a monotonic time."""
+        """Wait until no claim and no run is left, up to a monotonic time.
+
+        Not for the runs of the calling thread, which would not end before that.
+        """
+        own = self.own()
         while True:
             self.ended.clear()
-            if not self._claiming and not self.live:
-                return True
-            if (left := until - self._clock.monotonic()) <= 0:
+            waits = self._claiming or not own.issuperset(self.live.copy())
+            left = until - self._clock.monotonic()
+            if not waits or left <= 0:
                 return not self.live
             self._clock.wait(self.ended, left)
 
     def kill_commands(self) -> None:
         """Kill the processes of all commands that run here."""
         for run in list(self.live.values()):
-            if (kill := run.kill) is not None:
-                guarded(kill)
+            if group := run.group.partition(":")[0]:
+                guarded(signal_group, int(group), signal.SIGKILL)
 
     def load(self) -> tuple[int, int]:
         """Return how many runs go on here, and how many tasks wait for a worker."""
@@ -7315,7 +7320,9 @@ class Shutdown:
         """Ask all runs to stop, and wait a little; kill the commands that do not."""
         note = f"it did not end within the {self._limit:g} s of a shutdown"
         for run in list(self._runner.live.values()):
-            guarded(self._runner.stop_run, run, Status.CANCELLED, note)
+            own = run.id in self._runner.own()
+            words = "it has shut down the Housekeeper that runs it" if own else note
+            guarded(self._runner.stop_run, run, Status.CANCELLED, words, insist=not own)
         if not self._runner.await_ended(self._clock.monotonic() + STOP_WAIT):
             # Once their time after SIGTERM is over, nothing is left to kill them.
             self._runner.kill_commands()
