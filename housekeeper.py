@@ -5909,6 +5909,8 @@ class Timer:
         self._ticks: list[tuple[datetime, int]] = []
         self._delays: list[tuple[float, int]] = []
         self._entries: dict[int, Any] = {}  # what is on the agenda, by the numbers in the heaps
+        self._ticks_due: list[tuple[datetime, Any]] = []
+        self._actions_due: deque[tuple[float, Action]] = deque()
         self._closed = False
         self._last_look: tuple[datetime, float] | None = None
         self._asleep_until = math.inf  # on the monotonic clock
@@ -5962,11 +5964,15 @@ class Timer:
     def run(self) -> None:
         """Do what is due, and sleep, until the timer is closed."""
         going_on = True
-        while going_on:
-            try:
-                going_on = self.step()
-            except Exception:
-                logger.exception("The loop failed, and goes on")
+        try:
+            while going_on:
+                try:
+                    going_on = self.step()
+                except BaseException:
+                    logger.exception("The loop failed, and goes on")
+        finally:
+            if going_on:  # Something else was raised outside of the inner try, or while it logged.
+                self.start()
 
     def step(self) -> bool:
         """Do what is due, or wait for it; return False when the loop is to end."""
@@ -5974,9 +5980,10 @@ class Timer:
         guarded(self._notice_jump, now, elapsed)
         ahead = now + LEAD
         with self._changed:
-            ticks = self._pop(self._ticks, ahead)
-            actions = self._pop(self._delays, elapsed)
-            if not ticks and not actions:
+            # Kept, so that whatever is raised in between, the next step finds them.
+            self._ticks_due += self._pop(self._ticks, ahead)
+            self._actions_due += self._pop(self._delays, elapsed)
+            if not self._ticks_due and not self._actions_due:
                 if self._closed:
                     return False
                 seconds = self._sleep(ahead, elapsed)
@@ -5984,10 +5991,11 @@ class Timer:
                 self._clock.wait(self._changed, seconds)
                 return True
         self._asleep_until = elapsed
-        for _, action in actions:
-            guarded(action)
-        if ticks:
-            guarded(self._on_due, ticks)
+        while self._actions_due:
+            guarded(self._actions_due.popleft()[1])
+        if self._ticks_due:
+            guarded(self._on_due, self._ticks_due)
+            self._ticks_due = []
         return True
 
     def _pop(self, heap: list[Any], until: object) -> list[tuple[Any, Any]]:
@@ -8480,8 +8488,13 @@ class Life:
             self._backlog.worked()
 
     def _dispatch(self, ticks: list[tuple[datetime, Registration]]) -> None:
-        for registration in self._roster.due(ticks):
-            guarded(self._runner.dispatch, registration)
+        try:
+            for registration in self._roster.due(ticks):
+                self._runner.dispatch(registration)
+        except BaseException:
+            # The rest is off the agenda; the ledger knows up to where ticks are accounted for.
+            self._timer.after(1.0, self._enter_again)
+            raise
 
     def _stood_still(self, seconds: float) -> None:
         now = self.clock.now()
