@@ -6801,11 +6801,13 @@ class Steps:
                 run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
                 run.ends_by = self._clock.monotonic() + task.timeout
                 timeout = self._timer.after(task.timeout, self._time_out, run, number)
-            caller = _current_run.get()
+            caller, identity = _current_run.get(), (run.id, run.key, run.task)
             try:
                 with self._sentry.around(run):
                     make_attempt(task, run, self._settings.app, self._settings.around_run)
             finally:
+                # A task may have changed them, and its row would not be found again.
+                run.id, run.key, run.task = identity
                 _current_run.set(caller)
                 self._timer.drop(timeout)
         else:
@@ -7036,11 +7038,16 @@ class Runner(Steps):
 
     def _leave(self, hold: Hold, following: Step | Later | None) -> None:
         """Put the next step of a run on the agenda, or free its task and announce its end."""
-        waits = isinstance(following, Later) and guarded(self._wait_for, hold, following)
-        if not waits:
-            self._let_go(hold)
-        if not waits or hold.recorded:
-            self._part_with(hold)
+        waits = None
+        try:
+            waits = isinstance(following, Later) and guarded(self._wait_for, hold, following)
+        finally:
+            try:
+                if not waits:
+                    self._let_go(hold)
+            finally:
+                if not waits or hold.recorded:
+                    self._part_with(hold)
 
     def _after_defect(self, hold: Hold, error: BaseException) -> Later | None:
         """Return how a run continues after an unexpected error in one of its steps."""
