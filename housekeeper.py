@@ -1944,12 +1944,32 @@ def _short_turns() -> Iterator[None]:
             sys.setswitchinterval(usual)
 
 
+class Started(threading.Event):
+    """Bounds Thread.start(), which waits for ever for a thread that ran out of memory at once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the thread for 2 s at most."""
+        return super().wait(2.0)
+
+
 def on_thread(work: Action, name: str) -> bool:
-    """Call something on a thread of its own; tell whether the system gave one."""
+    """Call something on a thread of its own; False when the system gives none."""
+    to_do = [work]  # Whoever takes it does it: the thread, or the caller who waits no longer.
+
+    def do() -> None:
+        with contextlib.suppress(IndexError):
+            guarded(to_do.pop())
+
     try:
-        threading.Thread(target=guarded, args=(work,), name=name, daemon=True).start()
+        thread: Any = threading.Thread(target=do, name=name, daemon=True)
+        thread._started = Started()
+        thread.start()
     except (RuntimeError, MemoryError):
         return False
+    if not thread._started.is_set():
+        with contextlib.suppress(IndexError):  # It may begin in this very moment.
+            to_do.pop()
+            return False
     return True
 
 
@@ -11551,9 +11571,7 @@ class Foreground:
             except BaseException as error:
                 future.set_exception(error)
 
-        try:
-            threading.Thread(target=do, daemon=True).start()
-        except (RuntimeError, MemoryError):
+        if not on_thread(do, "housekeeper-work"):
             do()
         return future
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -876,6 +878,42 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
     run = housekeeper.run_task_manually("work", wait=False)
     housekeeper.cancel("work")
     assert run.ended.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_thread_that_has_no_memory_to_begin_with_holds_up_nobody(
+    late: bool, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    start, kept = getattr(threading, name), list[Any]()
+
+    def keep(bootstrap: Any, *values: Any, **options: Any) -> Any:
+        if bootstrap.__self__.name != "housekeeper-stop":
+            return start(bootstrap, *values, **options)
+        kept.append(functools.partial(start, bootstrap, *values, **options))
+        return None
+
+    monkeypatch.setattr(hk, "_alive", weakref.WeakSet())  # Without those of other tests.
+    heard, inside = list[int](), threading.Event()
+
+    def work() -> None:
+        hk.current_run().on_cancel(lambda: heard.append(1))
+        inside.set()
+        hk.current_run().wait(PATIENCE)
+        eventually(lambda: heard)
+
+    housekeeper = make(Task("work", work))
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading, name, keep)
+        run = housekeeper.run_task_manually("work", wait=False)
+        assert inside.wait(PATIENCE)
+        housekeeper.cancel("work")
+        assert run.ended.wait(PATIENCE)
+        assert housekeeper.shutdown()
+    for begin in kept if late else ():
+        begin()
+    assert kept
+    assert heard == [1]
 
 
 # What a shutdown leaves behind, and the next start.
