@@ -4268,26 +4268,34 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
 
 def _attempt(
     task: Task, run: LiveRun, app: object, around_run: AroundRun | None
-) -> tuple[BaseException | None, object]:
-    """Call a task in its surroundings; return what it raised, and what it returned."""
+) -> tuple[BaseException | None, str, str]:
+    """Call a task in its surroundings; return what it raised, a note and a traceback.
+
+    The texts are made where the task can still be stopped: they may be its own code, and hang.
+    """
     try:
         _current_run.set(run)
         capture_logging()
         notice_lost_interrupts()
         try:
             run.enter()
+            result = None  # Stays so when the application's context swallows an exception.
             context = getattr(app, "app_context", None)
             around_app = context() if callable(context) else contextlib.nullcontext()
             around = contextlib.nullcontext() if around_run is None else _Around(around_run, run)
             with around_app, around:
-                return None, _call(task, run, app)
-            return None, None  # The application's context has swallowed an exception.
+                result = _call(task, run, app)
+            return None, worded(_note_of, result, otherwise=""), ""
+        except BaseException as error:
+            note = _in_a_line(error)
+            words = functools.partial(_traceback_of, note=note)
+            return error, note, worded(words, error)[-16384:]
         finally:
             run.leave()
     except BaseException as error:
         # It may be an interrupt that came while leave() waited for its guard: leave again.
         run.leave()
-        return error, None
+        return error, _in_a_line(error), ""
 
 
 class _Around:
@@ -4373,14 +4381,13 @@ ENDS = {
 }
 
 
-def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
+def _outcome_of(run: LiveRun, error: BaseException | None, note: str, trace: str) -> Outcome:
     """Return the outcome of an attempt, which can no longer be stopped."""
     if run.clock.monotonic() > run.ends_by:
         # The timer may be held up, by a call in C that keeps the interpreter's lock for example.
         run.stop(Status.TIMED_OUT, run.timeout_note, insist=False)
     asked_to_stop = run.settle()
     run.exception = error
-    trace = worded(_traceback_of, error) if error is not None else ""
     if asked_to_stop:
         # No matter what it raised or returned after it was asked to stop.
         # The error says where it was then, so an interrupt's own traceback would repeat that.
@@ -4388,15 +4395,16 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
         error_text = f"{run.error}\n{added}".strip()[-16384:]
         return Status(run.stop_reason), storable(run.note), storable(error_text)
     if error is None:
-        return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
+        return Status.SUCCEEDED, note, ""
     # By type: isinstance() reads an attribute of the error, which may raise.
     status = next((ENDS[kind] for kind in ENDS if issubclass(type(error), kind)), Status.FAILED)
-    return status, _in_a_line(error), trace[-16384:]
+    return status, note, trace
 
 
-def worded(
-    words: Callable[[T], str], value: T, otherwise: str = "its text cannot be shown"
-) -> str:
+UNSHOWN = "its text cannot be shown"
+
+
+def worded(words: Callable[[T], str], value: T, otherwise: str = UNSHOWN) -> str:
     """Return a function's text for a value, storable and without secrets, or else `otherwise`.
 
     Never raises: the value may be the task's own, and do anything when it is read.
@@ -4423,18 +4431,18 @@ def _text_of(error: BaseException) -> str:
     return storable(str(error)).partition("\n")[0][:4096]
 
 
-def _traceback_of(error: BaseException) -> str:
+def _traceback_of(error: BaseException, note: str) -> str:
     """Return an error's traceback from the task's own code on; empty for SkipRun and the like."""
     if issubclass(type(error), (SkipRun, CommandFailed)):
         return ""
-    try:
-        trace = traceback.TracebackException.from_exception(error)
-        own = [number for number, frame in enumerate(trace.stack) if frame.filename != __file__]
-        del trace.stack[: own[0] if own else 0]
-        return "".join(trace.format())
-    except BaseException:
-        # A SyntaxError with a text of bytes, a __cause__ that is none: its place is enough.
-        return f"{''.join(traceback.format_tb(error.__traceback__))}{_in_a_line(error)}\n"
+    with contextlib.suppress(BaseException):
+        if UNSHOWN not in note:
+            trace = traceback.TracebackException.from_exception(error)
+            own = [number for number, each in enumerate(trace.stack) if each.filename != __file__]
+            del trace.stack[: own[0] if own else 0]
+            return "".join(trace.format())
+    # A SyntaxError with a text of bytes, a __cause__ that is none: its place is enough.
+    return f"{''.join(traceback.format_tb(error.__traceback__))}{note}\n"
 
 
 def _note_of(result: object) -> str:
@@ -6964,18 +6972,12 @@ class Runner(Steps):
 
     def dispatch(self, registration: Registration, reason: Reason = Reason.SCHEDULE) -> None:
         """Hand a task to a worker, unless it is queued or runs: its end then handles its ticks."""
+        hold = Hold(registration, reason)
         if guarded(waits_for_reloaded_child):
             logger.debug("Task %s is left to the reloaded process", registration.task.name)
         elif not registration.lock.acquire(blocking=False):
             logger.debug("Task %s is queued or running already", registration.task.name)
         else:
-            try:
-                # Added before `stopping` is read: a shutdown works in the other order.
-                hold = Hold(registration, reason)
-                self._claiming.add(hold)
-            except BaseException:
-                registration.lock.release()
-                raise
             self._hand_over(hold, self._claim)
 
     def dispatch_startup(self, registration: Registration) -> None:
@@ -6993,6 +6995,9 @@ class Runner(Steps):
         """
         workers = self.workers
         try:
+            if hold.run is None:
+                # Added before `stopping` is read: a shutdown works in the other order.
+                self._claiming.add(hold)
             # Called now, so that the run need not wake this thread when it starts.
             self.on_live()
             assert workers is not None
