@@ -1945,6 +1945,35 @@ def _short_turns() -> Iterator[None]:
             sys.setswitchinterval(usual)
 
 
+class Started(threading.Event):
+    """Bounds Thread.start(), which waits for ever for a thread that ran out of memory at once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the thread for 2 s at most."""
+        return super().wait(2.0)
+
+
+def on_thread(work: Action, name: str) -> bool:
+    """Call something on a thread of its own; False when the system gives none."""
+    to_do = [work]  # Whoever takes it does it: the thread, or the caller who waits no longer.
+
+    def do() -> None:
+        with contextlib.suppress(IndexError):
+            guarded(to_do.pop())
+
+    try:
+        thread: Any = threading.Thread(target=do, name=name, daemon=True)
+        thread._started = Started()
+        thread.start()
+    except (RuntimeError, MemoryError):
+        return False
+    if not thread._started.is_set():
+        with contextlib.suppress(IndexError):  # It may begin in this very moment.
+            to_do.pop()
+            return False
+    return True
+
+
 def frame_of(thread_id: int | None) -> FrameType | None:
     """Return the frame that a thread is executing, or None when the thread has ended."""
     with _nothing_collected():
@@ -2030,7 +2059,6 @@ class LiveRun(Run):
         self.cancels_schedule = False
         self.exception: BaseException | None = None
         self.ended = Flag()
-        self.kill: Callable[[], object] | None = None  # ends a command's processes at once
         self.on_group: Callable[[LiveRun], object] | None = None  # told when its group is known
         self._stop = Flag()
         self._callbacks: list[Callable[[], object]] = []
@@ -2143,12 +2171,7 @@ class LiveRun(Run):
 
     def _interrupt_apart(self, attempt: int) -> bool:
         """Start a thread that interrupts an attempt; tell whether it started."""
-        work, name = self._await_interrupt, "housekeeper-stop"
-        try:
-            threading.Thread(target=work, args=(attempt,), name=name, daemon=True).start()
-        except RuntimeError:
-            return False
-        return True
+        return on_thread(functools.partial(self._await_interrupt, attempt), "housekeeper-stop")
 
     def _call_back_all(self, callbacks: list[Callable[[], object]]) -> None:
         while True:
@@ -4175,26 +4198,34 @@ def make_attempt(task: Task, run: LiveRun, app: object, around_run: AroundRun | 
 
 def _attempt(
     task: Task, run: LiveRun, app: object, around_run: AroundRun | None
-) -> tuple[BaseException | None, object]:
-    """Call a task in its surroundings; return what it raised, and what it returned."""
+) -> tuple[BaseException | None, str, str]:
+    """Call a task in its surroundings; return what it raised, a note and a traceback.
+
+    The texts are made where the task can still be stopped: they may be its own code, and hang.
+    """
     try:
         _current_run.set(run)
         capture_logging()
         notice_lost_interrupts()
         try:
             run.enter()
+            result = None  # Stays so when the application's context swallows an exception.
             context = getattr(app, "app_context", None)
             around_app = context() if callable(context) else contextlib.nullcontext()
             around = contextlib.nullcontext() if around_run is None else _Around(around_run, run)
             with around_app, around:
-                return None, _call(task, run, app)
-            return None, None  # The application's context has swallowed an exception.
+                result = _call(task, run, app)
+            return None, worded(_note_of, result, otherwise=""), ""
+        except BaseException as error:
+            note = _in_a_line(error)
+            words = functools.partial(_traceback_of, note=note)
+            return error, note, worded(words, error)[-16384:]
         finally:
             run.leave()
     except BaseException as error:
         # It may be an interrupt that came while leave() waited for its guard: leave again.
         run.leave()
-        return error, None
+        return error, _in_a_line(error), ""
 
 
 class _Around:
@@ -4280,14 +4311,13 @@ ENDS = {
 }
 
 
-def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Outcome:
+def _outcome_of(run: LiveRun, error: BaseException | None, note: str, trace: str) -> Outcome:
     """Return the outcome of an attempt, which can no longer be stopped."""
     if run.clock.monotonic() > run.ends_by:
         # The timer may be held up, by a call in C that keeps the interpreter's lock for example.
         run.stop(Status.TIMED_OUT, run.timeout_note, insist=False)
     asked_to_stop = run.settle()
     run.exception = error
-    trace = worded(_traceback_of, error) if error is not None else ""
     if asked_to_stop:
         # No matter what it raised or returned after it was asked to stop.
         # The error says where it was then, so an interrupt's own traceback would repeat that.
@@ -4295,15 +4325,16 @@ def _outcome_of(run: LiveRun, error: BaseException | None, result: object) -> Ou
         error_text = f"{run.error}\n{added}".strip()[-16384:]
         return Status(run.stop_reason), storable(run.note), storable(error_text)
     if error is None:
-        return Status.SUCCEEDED, worded(_note_of, result, otherwise=""), ""
+        return Status.SUCCEEDED, note, ""
     # By type: isinstance() reads an attribute of the error, which may raise.
     status = next((ENDS[kind] for kind in ENDS if issubclass(type(error), kind)), Status.FAILED)
-    return status, _in_a_line(error), trace[-16384:]
+    return status, note, trace
 
 
-def worded(
-    words: Callable[[T], str], value: T, otherwise: str = "its text cannot be shown"
-) -> str:
+UNSHOWN = "its text cannot be shown"
+
+
+def worded(words: Callable[[T], str], value: T, otherwise: str = UNSHOWN) -> str:
     """Return a function's text for a value, storable and without secrets, or else `otherwise`.
 
     Never raises: the value may be the task's own, and do anything when it is read.
@@ -4330,18 +4361,18 @@ def _text_of(error: BaseException) -> str:
     return storable(str(error)).partition("\n")[0][:4096]
 
 
-def _traceback_of(error: BaseException) -> str:
+def _traceback_of(error: BaseException, note: str) -> str:
     """Return an error's traceback from the task's own code on; empty for SkipRun and the like."""
     if issubclass(type(error), (SkipRun, CommandFailed)):
         return ""
-    try:
-        trace = traceback.TracebackException.from_exception(error)
-        own = [number for number, frame in enumerate(trace.stack) if frame.filename != __file__]
-        del trace.stack[: own[0] if own else 0]
-        return "".join(trace.format())
-    except BaseException:
-        # A SyntaxError with a text of bytes, a __cause__ that is none: its place is enough.
-        return f"{''.join(traceback.format_tb(error.__traceback__))}{_in_a_line(error)}\n"
+    with contextlib.suppress(BaseException):
+        if UNSHOWN not in note:
+            trace = traceback.TracebackException.from_exception(error)
+            own = [number for number, each in enumerate(trace.stack) if each.filename != __file__]
+            del trace.stack[: own[0] if own else 0]
+            return "".join(trace.format())
+    # A SyntaxError with a text of bytes, a __cause__ that is none: its place is enough.
+    return f"{''.join(traceback.format_tb(error.__traceback__))}{note}\n"
 
 
 def _note_of(result: object) -> str:
@@ -4453,7 +4484,6 @@ def run_command(task: Task, run: LiveRun) -> str:
     command = CommandProcess(task, run)
     forget: Callable[[], object] = int
     try:
-        run.kill = functools.partial(signal_group, command.group, signal.SIGKILL)
         run.group = f"{command.group}:{birth_of(command.group)}"
         forget = run.on_cancel(functools.partial(signal_group, command.group, signal.SIGTERM))
         if run.on_group is not None:
@@ -4462,7 +4492,7 @@ def run_command(task: Task, run: LiveRun) -> str:
         command.attend()
     finally:
         command.end()
-        run.kill = None
+        run.group = ""
         forget()
     left, code = _left_behind(run.id, command.group), command.code
     if run.cancelled:
@@ -5837,6 +5867,8 @@ class Timer:
         self._ticks: list[tuple[datetime, int]] = []
         self._delays: list[tuple[float, int]] = []
         self._entries: dict[int, Any] = {}  # what is on the agenda, by the numbers in the heaps
+        self._ticks_due: list[tuple[datetime, Any]] = []
+        self._actions_due: deque[tuple[float, Action]] = deque()
         self._closed = False
         self._last_look: tuple[datetime, float] | None = None
         self._asleep_until = math.inf  # on the monotonic clock
@@ -5890,11 +5922,15 @@ class Timer:
     def run(self) -> None:
         """Do what is due, and sleep, until the timer is closed."""
         going_on = True
-        while going_on:
-            try:
-                going_on = self.step()
-            except Exception:
-                logger.exception("The loop failed, and goes on")
+        try:
+            while going_on:
+                try:
+                    going_on = self.step()
+                except BaseException:
+                    logger.exception("The loop failed, and goes on")
+        finally:
+            if going_on:  # Something else was raised outside of the inner try, or while it logged.
+                self.start()
 
     def step(self) -> bool:
         """Do what is due, or wait for it; return False when the loop is to end."""
@@ -5902,9 +5938,10 @@ class Timer:
         guarded(self._notice_jump, now, elapsed)
         ahead = now + LEAD
         with self._changed:
-            ticks = self._pop(self._ticks, ahead)
-            actions = self._pop(self._delays, elapsed)
-            if not ticks and not actions:
+            # Kept, so that whatever is raised in between, the next step finds them.
+            self._ticks_due += self._pop(self._ticks, ahead)
+            self._actions_due += self._pop(self._delays, elapsed)
+            if not self._ticks_due and not self._actions_due:
                 if self._closed:
                     return False
                 seconds = self._sleep(ahead, elapsed)
@@ -5912,10 +5949,11 @@ class Timer:
                 self._clock.wait(self._changed, seconds)
                 return True
         self._asleep_until = elapsed
-        for _, action in actions:
-            guarded(action)
-        if ticks:
-            guarded(self._on_due, ticks)
+        while self._actions_due:
+            guarded(self._actions_due.popleft()[1])
+        if self._ticks_due:
+            guarded(self._on_due, self._ticks_due)
+            self._ticks_due = []
         return True
 
     def _pop(self, heap: list[Any], until: object) -> list[tuple[Any, Any]]:
@@ -6440,11 +6478,6 @@ class Workers:
         self._pool, self._work = pool, work
         self.queue: deque[tuple[Hold, Step]] = deque()  # what waits for a worker
         self._idle = threading.Semaphore(number)  # one for each idle worker
-        self._mine = threading.local()  # has a value in the workers' threads
-
-    def is_worker(self) -> bool:
-        """Tell whether the calling thread is one of these workers."""
-        return hasattr(self._mine, "works")
 
     def wake(self) -> None:
         """Have an idle worker empty the queue, if there is one.
@@ -6459,7 +6492,6 @@ class Workers:
                 raise
 
     def _empty_queue(self) -> None:
-        self._mine.works = True
         while True:
             while self.queue:
                 try:
@@ -6556,8 +6588,7 @@ class Claims:
         """Record and log a lost claim; return False when the obstacle is gone."""
         tick, beside, note = run.scheduled_for, "", verdict.value
         if verdict is Claim.OVERLAPPED:
-            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
-            if other is None or self.bury_if_dead(other):
+            if (other := self.in_the_way(registration)) is None:
                 return False
             beside, note = other.id, f"the run {other.id} was still going on"
         elif tick is None or verdict is not Claim.SUPERSEDED:
@@ -6572,6 +6603,11 @@ class Claims:
         self._metrics.ended(row)
         logger.warning("Task %s skipped its tick %s: %s", run.task, tick, note)
         return True
+
+    def in_the_way(self, registration: Registration) -> Run | None:
+        """Return the run beside which a task cannot be claimed; None when it is gone."""
+        other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
+        return None if other is None or self.bury_if_dead(other) else other
 
     def _newest_due(self, registration: Registration) -> datetime | None:
         """Return the tick to claim; record those before it as missed, or all if it is too late."""
@@ -6723,11 +6759,13 @@ class Steps:
                 run.deadline = self._clock.now() + timedelta(seconds=min(task.timeout, 1e9))
                 run.ends_by = self._clock.monotonic() + task.timeout
                 timeout = self._timer.after(task.timeout, self._time_out, run, number)
-            caller = _current_run.get()
+            caller, identity = _current_run.get(), (run.id, run.key, run.task)
             try:
                 with self._sentry.around(run):
                     make_attempt(task, run, self._settings.app, self._settings.around_run)
             finally:
+                # A task may have changed them, and its row would not be found again.
+                run.id, run.key, run.task = identity
                 _current_run.set(caller)
                 self._timer.drop(timeout)
         else:
@@ -6758,9 +6796,7 @@ class Steps:
 
     def apart(self, work: Action) -> None:
         """Call what may block for long, such as on_cancel callbacks, on a separate thread."""
-        try:
-            threading.Thread(target=work, name="housekeeper-stop", daemon=True).start()
-        except RuntimeError:
+        if not on_thread(work, "housekeeper-stop"):
             # Python 3.12 starts none while the interpreter exits; the ledger's thread exists.
             self._backlog.soon(work)
 
@@ -6840,6 +6876,8 @@ class Runner(Steps):
         # its claim leaves, without the lock: to see all, read them in this order.
         self._claiming: set[Hold] = set()
         self.live: dict[str, LiveRun] = {}
+        # Which thread is in _pursue() with which hold.
+        self._pursued: set[tuple[int, Hold]] = set()
         self.ended = Flag()  # set when a claim or a run ends, for a shutdown
         self.past_limit = False  # of a shutdown: runs claimed from now on do not start
         number = settings.max_workers
@@ -6864,18 +6902,12 @@ class Runner(Steps):
 
     def dispatch(self, registration: Registration, reason: Reason = Reason.SCHEDULE) -> None:
         """Hand a task to a worker, unless it is queued or runs: its end then handles its ticks."""
+        hold = Hold(registration, reason)
         if guarded(waits_for_reloaded_child):
             logger.debug("Task %s is left to the reloaded process", registration.task.name)
         elif not registration.lock.acquire(blocking=False):
             logger.debug("Task %s is queued or running already", registration.task.name)
         else:
-            try:
-                # Added before `stopping` is read: a shutdown works in the other order.
-                hold = Hold(registration, reason)
-                self._claiming.add(hold)
-            except BaseException:
-                registration.lock.release()
-                raise
             self._hand_over(hold, self._claim)
 
     def dispatch_startup(self, registration: Registration) -> None:
@@ -6893,6 +6925,9 @@ class Runner(Steps):
         """
         workers = self.workers
         try:
+            if hold.run is None:
+                # Added before `stopping` is read: a shutdown works in the other order.
+                self._claiming.add(hold)
             # Called now, so that the run need not wake this thread when it starts.
             self.on_live()
             assert workers is not None
@@ -6923,6 +6958,7 @@ class Runner(Steps):
         """
         following: Step | Later | None = step
         try:
+            self._pursued.add(pursued := (threading.get_ident(), hold))
             while following is not None:
                 if isinstance(following, Later) and not in_place:
                     break
@@ -6933,6 +6969,12 @@ class Runner(Steps):
             following = self._after_defect(hold, error)
         finally:
             self._leave(hold, following)
+            self._pursued.discard(pursued)
+
+    def own(self) -> set[str]:
+        """Return the ids of the runs that the calling thread makes: it is in a task or a hook."""
+        me = threading.get_ident()
+        return {hold.run.id for thread, hold in self._pursued.copy() if thread == me and hold.run}
 
     def _take(self, hold: Hold, step: Step) -> Step | Later | None:
         """Take a step; return the next one, which is the same when the ledger is away."""
@@ -6951,11 +6993,16 @@ class Runner(Steps):
 
     def _leave(self, hold: Hold, following: Step | Later | None) -> None:
         """Put the next step of a run on the agenda, or free its task and announce its end."""
-        waits = isinstance(following, Later) and guarded(self._wait_for, hold, following)
-        if not waits:
-            self._let_go(hold)
-        if not waits or hold.recorded:
-            self._part_with(hold)
+        waits = None
+        try:
+            waits = isinstance(following, Later) and guarded(self._wait_for, hold, following)
+        finally:
+            try:
+                if not waits:
+                    self._let_go(hold)
+            finally:
+                if not waits or hold.recorded:
+                    self._part_with(hold)
 
     def _after_defect(self, hold: Hold, error: BaseException) -> Later | None:
         """Return how a run continues after an unexpected error in one of its steps."""
@@ -6965,21 +7012,17 @@ class Runner(Steps):
         if hold.run is None:
             # Its tick has no row yet.
             return Later(LONGEST_BACKOFF, self._claim, _nothing)
+        run = hold.run
         try:
-            self._make_plain(hold.run, error)
+            # Only what can always be recorded is left: an outcome, and a plain note.
+            run.status = Status.FAILED if run.status is Status.RUNNING else run.status
+            run.finished_at = run.finished_at or self._clock.now()
+            run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
+            run.error, run.output, run.progress_made = "", "", None
             return cast("Later | None", self._take(hold, self._record))
         except BaseException:
-            name = hold.registration.task.name
-            logger.exception("The outcome of task %s cannot be recorded", name)
+            logger.exception("The outcome of task %s cannot be recorded", run.task)
             return None
-
-    def _make_plain(self, run: LiveRun, error: BaseException) -> None:
-        """Reduce a run to its outcome and a plain note, which can always be recorded."""
-        if run.status is Status.RUNNING:
-            run.status = Status.FAILED
-        run.finished_at = run.finished_at or self._clock.now()
-        run.note = f"Housekeeper could not carry it out: {type(error).__name__}"
-        run.error, run.output, run.progress_made = "", "", None
 
     def _wait_for(self, hold: Hold, later: Later) -> bool:
         """Put a run's next step on the agenda, or take its last one when a shutdown has begun."""
@@ -7139,35 +7182,33 @@ class Runner(Steps):
         return hold
 
     def _win_by_hand(self, hold: Hold) -> None:
-        registration, other = hold.registration, None
-        run = self.claims.new_run(registration, Reason.MANUAL)
+        run, other = self.claims.new_run(hold.registration, Reason.MANUAL), None
         for _ in range(2):
-            run.started_at = self._clock.now()
-            if self._ledger.claim(run) is Claim.MINE:
+            if self.claims.claim(run) is Claim.MINE:
                 self._enter_live(hold, run)
                 return
             self.on_blocked()
-            other = first_of(self._ledger.runs(registration.key, status=Status.RUNNING))
-            if other is not None and not self.claims.bury_if_dead(other):
+            if (other := self.claims.in_the_way(hold.registration)) is not None:
                 break
         raise AlreadyRunning(run.task, other)
 
     def run_by_hand(self, hold: Hold, *, wait: bool) -> None:
-        """Make a claimed run on a worker; or in place, if a task or a hook waits for it."""
+        """Make a claimed run on a worker; or, if it is waited for, where it needs no worker.
+
+        Whoever waits may hold up all workers: a task, a hook, or a thread that a task has started.
+        """
         run, caller = cast(LiveRun, hold.run), _current_run.get() if wait else None
-        # In on_finish: a worker that waits for another worker could wait for ever.
-        in_place = wait and cast(Workers, self.workers).is_worker()
+        make = functools.partial(self._pursue, hold, self._attempt, in_place=wait)
         if caller is not None:
             forget = caller.on_cancel(functools.partial(self._stop_too, run, caller))
             try:
-                self._pursue(hold, self._attempt, in_place=True)
+                make()
             finally:
                 forget()
-        elif in_place or run.cancelled:
-            # If cancelled, its claim outlasted a shutdown: nothing else would end it.
-            self._pursue(hold, self._attempt, in_place=in_place)
-        else:
+        elif not wait and not run.cancelled:
             self._timer.after(0.0, self._hand_over, hold, self._attempt)
+        elif run.cancelled or not on_thread(make, "housekeeper-run"):
+            make()  # If cancelled, its claim outlasted a shutdown: nothing else would end it.
 
     def _stop_too(self, run: LiveRun, caller: LiveRun) -> None:
         note = f"the run of {caller.task} that called it was asked to stop"
@@ -7187,20 +7228,24 @@ class Runner(Steps):
             self._pursue(hold, later.at_shutdown or later.step)
 
     def await_ended(self, until: float) -> bool:
-        """Wait until no claim and no run is left, up to a monotonic time."""
+        """Wait until no claim and no run is left, up to a monotonic time.
+
+        Not for the runs of the calling thread, which would not end before that.
+        """
+        own = self.own()
         while True:
             self.ended.clear()
-            if not self._claiming and not self.live:
-                return True
-            if (left := until - self._clock.monotonic()) <= 0:
+            waits = self._claiming or not own.issuperset(self.live.copy())
+            left = until - self._clock.monotonic()
+            if not waits or left <= 0:
                 return not self.live
             self._clock.wait(self.ended, left)
 
     def kill_commands(self) -> None:
         """Kill the processes of all commands that run here."""
         for run in list(self.live.values()):
-            if (kill := run.kill) is not None:
-                guarded(kill)
+            if group := run.group.partition(":")[0]:
+                guarded(signal_group, int(group), signal.SIGKILL)
 
     def load(self) -> tuple[int, int]:
         """Return how many runs go on here, and how many tasks wait for a worker."""
@@ -7245,7 +7290,9 @@ class Shutdown:
         """Ask all runs to stop, and wait a little; kill the commands that do not."""
         note = f"it did not end within the {self._limit:g} s of a shutdown"
         for run in list(self._runner.live.values()):
-            guarded(self._runner.stop_run, run, Status.CANCELLED, note)
+            own = run.id in self._runner.own()
+            words = "it has shut down the Housekeeper that runs it" if own else note
+            guarded(self._runner.stop_run, run, Status.CANCELLED, words, insist=not own)
         if not self._runner.await_ended(self._clock.monotonic() + STOP_WAIT):
             # Once their time after SIGTERM is over, nothing is left to kill them.
             self._runner.kill_commands()
@@ -8425,8 +8472,13 @@ class Life:
             self._backlog.worked()
 
     def _dispatch(self, ticks: list[tuple[datetime, Registration]]) -> None:
-        for registration in self._roster.due(ticks):
-            guarded(self._runner.dispatch, registration)
+        try:
+            for registration in self._roster.due(ticks):
+                self._runner.dispatch(registration)
+        except BaseException:
+            # The rest is off the agenda; the ledger knows up to where ticks are accounted for.
+            self._timer.after(1.0, self._enter_again)
+            raise
 
     def _stood_still(self, seconds: float) -> None:
         now = self.clock.now()
@@ -11477,9 +11529,7 @@ class Foreground:
             except BaseException as error:
                 future.set_exception(error)
 
-        try:
-            threading.Thread(target=do, daemon=True).start()
-        except (RuntimeError, MemoryError):
+        if not on_thread(do, "housekeeper-work"):
             do()
         return future
 

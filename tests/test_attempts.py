@@ -566,3 +566,32 @@ def test_an_interrupt_that_python_only_reports_is_sent_again(make, monkeypatch) 
         housekeeper.run_task_manually("work")
     assert inside.is_set() is False
     assert housekeeper.history()[0].status is Status.TIMED_OUT
+
+
+@pytest.mark.parametrize("what", ["the error's text", "its traceback", "the result's text"])
+def test_a_text_that_hangs_ends_at_the_timeout_of_its_run(make: Any, what: str) -> None:
+    def hang(_: object) -> Any:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            pass
+        return "too late"
+
+    class Cause(Exception):
+        __str__ = hang
+
+    class Number(float):
+        __str__ = hang
+
+    def work() -> object:
+        if what == "the result's text":
+            return Number(1)
+        if what == "its traceback":
+            raise ZeroDivisionError from Cause()
+        raise Cause
+
+    housekeeper = make(Task("work", work, timeout=0.2))
+    run = housekeeper.run_task_manually("work", wait=False)
+    assert run.ended.wait(PATIENCE / 2)
+    assert run.status is Status.TIMED_OUT
+    assert not housekeeper._roster.get("work").lock.locked()
+    assert housekeeper.history("work")[0].status is Status.TIMED_OUT

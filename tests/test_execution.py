@@ -276,7 +276,7 @@ def test_a_command_gets_its_signals_although_the_thread_that_starts_it_blocks_th
     try:
         housekeeper = make()  # Its threads inherit that.
         run = start(housekeeper, Task("sleeper", command=["sleep", "1000"]))
-        eventually(lambda: run.kill is not None)
+        eventually(lambda: run.group)
         asked = time.monotonic()
         housekeeper.cancel("sleeper")
         assert ended(run).status is Status.CANCELLED
@@ -1662,6 +1662,91 @@ def test_a_run_by_hand_inside_a_task_is_made_in_place_so_that_a_full_pool_cannot
     assert "inner run" not in run.output
     assert "outer run" in run.output
     assert_untouched(housekeeper)
+
+
+@pytest.mark.parametrize("where", ["a thread that the task starts", "on_finish"])
+def test_a_run_by_hand_that_is_waited_for_needs_no_worker(make, where: str) -> None:
+    answers: list[object] = []
+
+    def call() -> None:
+        answers.append(housekeeper.run_task_manually("inner").status)
+
+    def outer() -> None:
+        if where != "on_finish":
+            caller = threading.Thread(target=call, daemon=True)
+            caller.start()
+            caller.join(PATIENCE)
+
+    def told(run: hk.Run) -> None:
+        if where == "on_finish" and run.task == "outer":
+            call()
+
+    tries: list[int] = []
+
+    def inner() -> None:
+        tries.append(current_run().attempt)
+        if len(tries) == 1:
+            raise LookupError("not yet")
+
+    housekeeper = make(
+        Task("inner", inner, retries=1, retry_delay=0.01), max_workers=1, on_finish=told
+    )
+    run = ended(start(housekeeper, Task("outer", outer)))
+    assert run.status is Status.SUCCEEDED, run.error
+    assert (answers, tries) == ([Status.SUCCEEDED], [1, 2])
+    assert_untouched(housekeeper)
+
+
+@pytest.mark.parametrize("where", ["a task", "a task that a task waits for", "on_finish"])
+def test_a_shutdown_from_inside_waits_for_the_other_runs_and_not_for_its_own(
+    make, where: str
+) -> None:
+    answers: list[bool] = []
+    began, asked = threading.Event(), threading.Event()
+
+    def shut_down() -> None:
+        answers.append(housekeeper.shutdown(PATIENCE))
+        answers.append(other.ended.is_set())
+
+    def outer() -> None:
+        if where == "a task":
+            shut_down()
+        elif where != "on_finish":
+            housekeeper.run_task_manually("inner")
+
+    def told(run: hk.Run) -> None:
+        if where == "on_finish" and run.task == "outer":
+            shut_down()
+
+    def long() -> None:
+        began.set()
+        assert asked.wait(PATIENCE)
+        assert not current_run().cancelled
+
+    housekeeper = make(Task("inner", shut_down), Task("outer", outer), on_finish=told)
+    other = start(housekeeper, Task("long", long))
+    assert began.wait(PATIENCE)
+    ask_to_stop = housekeeper.ledger.ask_to_stop
+
+    def note(run_id: str, reason: str, words: str) -> None:
+        ask_to_stop(run_id, reason, words)
+        if run_id == other.id:
+            asked.set()
+
+    housekeeper.ledger.ask_to_stop = note
+    started = time.monotonic()
+    run = ended(housekeeper.run_task_manually("outer", wait=False))
+    eventually(lambda: len(answers) == 2)
+    assert answers == [False, True]
+    assert time.monotonic() - started < PATIENCE
+    assert other.status is Status.SUCCEEDED, other.error
+    if where == "on_finish":
+        assert run.status is Status.SUCCEEDED
+    else:
+        assert (run.status, run.note) == (
+            Status.CANCELLED,
+            "it has shut down the Housekeeper that runs it",
+        )
 
 
 def test_a_timeout_of_the_outer_run_does_not_lose_the_end_of_a_run_made_in_place(make) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import os
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -596,6 +598,66 @@ def test_a_task_cannot_ruin_its_run(name: str, ruin: Any) -> None:
     assert simulation.shutdown()
 
 
+@pytest.mark.parametrize("ruin", [delattr, lambda run, name: setattr(run, name, object())])
+@pytest.mark.parametrize("name", ["id", "key", "task", "note", "status", "output", "buffer"])
+def test_what_a_task_does_to_the_run_that_its_caller_has_keeps_it_from_no_end(
+    name: str, ruin: Any
+) -> None:
+    simulation = simulated(VirtualClock(START))
+    begun: list[int] = []
+
+    def work() -> None:
+        begun.append(1)
+        if len(begun) == 1:
+            ruin(simulation.registrations.get("work").run, name)
+
+    simulation.register_task(Task("work", work, schedule="* * * * *"))
+    simulation.run_until(START + timedelta(minutes=2.5))
+    assert not simulation.registrations.get("work").lock.locked()
+    assert simulation.workload() == {"workers": 10, "running": 0, "queued": 0}
+    first, later = outcomes(simulation)
+    assert first[0] in (Status.SUCCEEDED, Status.FAILED)
+    assert later == (Status.SUCCEEDED, 1)
+    assert simulation.shutdown()
+
+
+@pytest.mark.parametrize("name", ["_wait_for", "isinstance", "_let_go", "_part_with"])
+def test_a_defect_where_a_run_is_left_leaves_nothing_held(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Any:
+        raise Defect
+
+    clock = VirtualClock(START)
+    simulation = simulated(clock)
+    runner: Any = simulation._runner
+
+    def work() -> None:
+        if name == "isinstance":
+            monkeypatch.setattr(hk, name, fail, raising=False)
+        elif name == "_wait_for":
+            monkeypatch.setattr(runner, name, fail)
+        raise ZeroDivisionError
+
+    for method in ("_let_go", "_part_with"):
+        usual = getattr(runner, method)
+
+        def spoiled(hold: hk.Hold, usual: Any = usual, method: str = method) -> None:
+            usual(hold)
+            if name == method:
+                raise Defect
+
+        monkeypatch.setattr(runner, method, spoiled)
+    simulation.register_task(Task("work", work, retries=1))
+    run = simulation.run_task_manually("work", wait=False)
+    with contextlib.suppress(Defect):
+        simulation.run_until(START + timedelta(minutes=2))
+    monkeypatch.undo()
+    assert run.ended.is_set()
+    assert not simulation.registrations.get("work").lock.locked()
+    assert simulation.workload() == {"workers": 10, "running": 0, "queued": 0}
+
+
 class Defect(BaseException):
     """What nobody expects."""
 
@@ -816,6 +878,42 @@ def test_a_thread_that_the_system_does_not_give_keeps_nothing_from_ending(
     run = housekeeper.run_task_manually("work", wait=False)
     housekeeper.cancel("work")
     assert run.ended.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_thread_that_has_no_memory_to_begin_with_holds_up_nobody(
+    late: bool, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    start, kept = getattr(threading, name), list[Any]()
+
+    def keep(bootstrap: Any, *values: Any, **options: Any) -> Any:
+        if bootstrap.__self__.name != "housekeeper-stop":
+            return start(bootstrap, *values, **options)
+        kept.append(functools.partial(start, bootstrap, *values, **options))
+        return None
+
+    monkeypatch.setattr(hk, "_alive", weakref.WeakSet())  # Without those of other tests.
+    heard, inside = list[int](), threading.Event()
+
+    def work() -> None:
+        hk.current_run().on_cancel(lambda: heard.append(1))
+        inside.set()
+        hk.current_run().wait(PATIENCE)
+        eventually(lambda: heard)
+
+    housekeeper = make(Task("work", work))
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading, name, keep)
+        run = housekeeper.run_task_manually("work", wait=False)
+        assert inside.wait(PATIENCE)
+        housekeeper.cancel("work")
+        assert run.ended.wait(PATIENCE)
+        assert housekeeper.shutdown()
+    for begin in kept if late else ():
+        begin()
+    assert kept
+    assert heard == [1]
 
 
 # What a shutdown leaves behind, and the next start.

@@ -935,3 +935,28 @@ def test_a_run_that_ends_just_before_the_next_tick_does_not_cost_it() -> None:
     simulation.run_until(START + timedelta(minutes=3.5))
     assert hits == [START + timedelta(minutes=number) for number in (1, 2, 3)]
     assert {row.status for row in rows_of(simulation, "minutely")} == {Status.SUCCEEDED}
+
+
+@pytest.mark.parametrize("kind", [MemoryError, SystemExit])
+@pytest.mark.parametrize("where", ["next tick", "dispatch"])
+def test_a_tick_that_was_taken_off_the_agenda_in_vain_runs_a_second_later(
+    where: str, kind: type[BaseException]
+) -> None:
+    clock, runs = VirtualClock(utc(2026, 3, 1)), Counter[str]()
+    tasks = [
+        Task(name, lambda name=name: runs.update([name]), schedule="0 3 * * *") for name in "abc"
+    ]
+    simulation = simulated(clock, *tasks)
+    at = simulation.registrations if where == "next tick" else simulation._runner
+    name = "_pass_tick" if where == "next tick" else "dispatch"
+    usual: Any = getattr(at, name)
+
+    def fail(*values: Any) -> Any:
+        setattr(at, name, usual)
+        raise kind
+
+    setattr(at, name, fail)
+    simulation.run_until(utc(2026, 3, 1, 3, 1))
+    assert runs == {"a": 1, "b": 1, "c": 1}
+    simulation.run_until(utc(2026, 3, 2, 3, 1))
+    assert runs == {"a": 2, "b": 2, "c": 2}

@@ -480,7 +480,7 @@ def test_all_threads_are_named_and_end_with_the_shutdown(make) -> None:
         Task("where", lambda: names.append(threading.current_thread().name)),
         Task("command", command="true"),
     )
-    housekeeper.run_task_manually("where")
+    ended(housekeeper.run_task_manually("where", wait=False))
     housekeeper.run_task_manually("command")
     mine = set(threading.enumerate()) - before
     assert all(thread.name.startswith("housekeeper-") for thread in mine)
@@ -490,6 +490,25 @@ def test_all_threads_are_named_and_end_with_the_shutdown(make) -> None:
     for thread in mine:
         thread.join(PATIENCE)
         assert not thread.is_alive(), thread.name
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_is_raised_in_the_timers_thread_ends_no_schedule(make, kind: type) -> None:
+    raised: list[str] = []
+
+    class Clock(hk.SystemClock):
+        def wait(self, waitable: hk.Waitable, seconds: float | None) -> None:
+            super().wait(waitable, seconds)
+            name = threading.current_thread().name
+            if name == "housekeeper-timer" and len(raised) < 100:
+                raised.append(name)
+                raise kind
+
+    housekeeper = make(clock=Clock())
+    assert_alive(housekeeper)
+    eventually(lambda: len(raised) == 100 or not housekeeper._timer.after(0.0, int))
+    assert_alive(housekeeper)
+    assert housekeeper.shutdown()
 
 
 def test_a_shutdown_waits_for_what_runs_and_twice_is_harmless(make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -153,10 +154,9 @@ class VirtualHousekeeper(hk.Housekeeper):
         """Run the loop until the clock shows `end`."""
         clock: Any = self.clock
         clock.end = end
-        try:
-            self._timer.run()
-        except EndReached:
-            return
+        with contextlib.suppress(EndReached):
+            while self._timer.step():
+                pass
 
     def pass_ticks_until(self, end: datetime) -> None:
         """Let the loop come past ticks while a run, which calls this, holds its task."""
