@@ -271,8 +271,9 @@ def test_a_run_whose_process_was_killed_stays_on_record_and_can_be_told(world: W
     process.kill()
     ends(process)
     (row,) = world.history()
-    assert row.status is Status.RUNNING
+    assert row.status is Status.CRASHED
     assert f":{process.pid}:" in row.runner
+    assert "has died, which the next one will record" in row.note
     shown = subprocess.run(
         [sys.executable, str(FILE), "--tasks", "tasks", "--ledger", world.ledger, "list"],
         cwd=world.folder,
@@ -281,7 +282,7 @@ def test_a_run_whose_process_was_killed_stays_on_record_and_can_be_told(world: W
         check=True,
         timeout=LIMIT,
     ).stdout
-    assert "running" in shown
+    assert "crashed" in shown
 
 
 # As a service.
@@ -536,7 +537,8 @@ def test_a_program_that_leaves_sigterm_alone_is_ended_by_it_and_its_run_stays_on
     process = embedded(world, HANG, "os.kill(os.getpid(), signal.SIGTERM)", timeout=600)
     assert ends(process) == -signal.SIGTERM
     (row,) = world.history()
-    assert row.status is Status.RUNNING, "until another process finds that its heartbeats ended"
+    assert row.status is Status.CRASHED
+    assert "has died, which the next one will record" in row.note
     assert world.stderr() == ""
 
 

@@ -449,12 +449,14 @@ def test_a_run_that_sigterm_ended_is_on_record_at_the_next_start_if_not_at_once(
         wait_until(site.has("begun"), site)
         assert site.stop(signal.SIGTERM) == (0 if added else -signal.SIGTERM)
         (row,) = [row for row in site.rows("slow") if row.status is not Status.SKIPPED]
-        assert row.status is (Status.CANCELLED if added else Status.RUNNING)
+        assert row.status is (Status.CANCELLED if added else Status.CRASHED)
+        assert added or "which the next one will record" in row.note
         (site.folder / "begun").unlink()
         site.start(UNHANDLED[name])
         wait_until(site.has("begun"), site)
         (ended,) = [each for each in site.rows("slow") if each.id == row.id]
-        assert ended.status is (Status.CANCELLED if added else Status.CRASHED)
+        assert ended.status is row.status
+        assert added or "which the next one will record" not in ended.note
 
 
 @pytest.mark.parametrize("grace", [2, 8])
@@ -466,7 +468,7 @@ def test_a_hung_task_holds_no_worker_beyond_the_servers_grace(site: Site, grace:
     wait_until(site.has("begun"), site)
     assert stop(site) == 0
     (row,) = site.rows("hung")
-    assert row.status is (Status.RUNNING if grace < 1 + hk.STOP_WAIT else Status.CANCELLED)
+    assert row.status is (Status.CRASHED if grace < 1 + hk.STOP_WAIT else Status.CANCELLED)
     assert "Traceback" not in site.log
 
 
