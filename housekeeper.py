@@ -5300,6 +5300,9 @@ _alive: weakref.WeakSet[Life] = weakref.WeakSet()
 _watching = False
 _held_for_fork: list[threading.Lock] = []
 noticing_fork = threading.Lock()  # held while a process finds out that it was forked
+discovering = (
+    threading.RLock()
+)  # held while task files load; they may ask for the tasks themselves
 
 
 def watch_process(watched: Life) -> None:
@@ -5504,10 +5507,10 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global noticing_fork, _looking
+    global noticing_fork, discovering, _looking
     _held_for_fork.clear()
     # The parent's locks may be held for ever.
-    noticing_fork, _looking = threading.Lock(), threading.RLock()
+    noticing_fork, discovering, _looking = threading.Lock(), threading.RLock(), threading.RLock()
     forker = sys._getframe(1)  # the frame that called os.fork()
     module = forker.f_globals.get("__name__")
     # One forks for a function, the other for a single request.
@@ -5832,10 +5835,11 @@ if held_back() and FOLDERS in os.environ:
 # 12. Timer: instants and callables; it knows nothing about tasks.
 # ================================================================================================
 
-# Locks are taken in this order: noticing_fork, a life's, a task's own (Registration.lock), the
-# Roster's binding, the Roster's, the Runner's, the Upkeep's, a run's guard, the Timer's, and last
-# the ledger's.  Only a task's own is held while a task or a hook is at work, from its claim to its
-# end; only it and the binding are held during calls of the ledger.
+# Locks are taken in this order: discovering, noticing_fork, a life's, a task's own
+# (Registration.lock), the Roster's binding, the Roster's, the Runner's, the Upkeep's, a run's
+# guard, the Timer's, and last the ledger's.  Only a task's own is held while a task or a hook is
+# at work, from its claim to its end; only it, the first and the binding are held during calls of
+# the ledger.
 
 CLOCK_JUMP = 1.0  # seconds of difference between wall clock and elapsed time that are no drift
 STALL = 5.0  # seconds by which the loop is late after the process stood still
@@ -8273,7 +8277,7 @@ class Life:
         self.sentry_enabled = settings.sentry_enabled
         self.shutdown_timeout = settings.shutdown_timeout
         self.problems: list[str] = []  # of the task files
-        self._discovered = False
+        self._discovered = self._loading = False
         self._found: Discovered | None = None
         self._to_wake = False  # initialize() was called before this process was forked
         self._wakes_at_requests = False
@@ -8568,9 +8572,13 @@ class Life:
     # Task files.
 
     def _discover_once(self) -> None:
-        if not self._discovered:
-            for problem in self.discover():
-                logger.error(DISCOVERY, problem)
+        if self._discovered:
+            return
+        with discovering:
+            # Not again for a task file that asks while it loads.
+            if not self._discovered and not self._loading:
+                for problem in self.discover():
+                    logger.error(DISCOVERY, problem)
 
     def discover(self) -> list[str]:
         """Load or reload the files of `tasks_dir`; return what is wrong with them, a line each.
@@ -8578,29 +8586,36 @@ class Life:
         Tasks of new files are registered, of changed ones replaced, of deleted ones unregistered.
         A file that does not load leaves its tasks as they were.
         """
-        self._discovered = True
-        if self.tasks_dir is None:
-            return []
-        self._found = found = discover_tasks(self.tasks_dir)
-        self.problems = list(found.problems)
-        here = {name: source for name, (_, source) in found.tasks.items()}
+        with discovering:
+            self._loading = True
+            try:
+                if self.tasks_dir is not None:
+                    self._found = found = discover_tasks(self.tasks_dir)
+                    self._register_found(found)
+                self._discovered = True
+            finally:
+                self._loading = False
+        self._bind()
+        return list(self.problems)
+
+    def _register_found(self, found: Discovered) -> None:
+        problems = list(found.problems)
         roster = self._roster
         for registration in roster.all():
             source = registration.source
             kept = found.unreadable or source in found.broken
-            if source and not kept and registration.task.name not in here:
+            if source and not kept and registration.task.name not in found.tasks:
                 roster.unregister(registration.task.name)
         for task, source in found.tasks.values():
             known = roster.get(task.name)
             if known is not None and known.source is None:
-                self.problems.append(f"{source}: the name {task.name!r} is registered already")
+                problems.append(f"{source}: the name {task.name!r} is registered already")
                 continue
             try:
                 roster.register(task, source, replace=True)
             except ConfigurationError as error:
-                self.problems.append(f"{source}: {error}")
-        self._bind()
-        return list(self.problems)
+                problems.append(f"{source}: {error}")
+        self.problems = problems
 
     # Stopping.
 

@@ -10,6 +10,8 @@ import py_compile
 import subprocess
 import sys
 import textwrap
+import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +22,7 @@ import housekeeper as hk
 from housekeeper import Task
 from tests.environment import environment
 from tests.virtual_time import VirtualClock, VirtualHousekeeper, simulated, utc
+from tests.waiting import PATIENCE
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 DAILY, WEEKLY = "0 0 * * *", "0 0 * * 0"
@@ -893,6 +896,46 @@ def test_a_reloaded_task_runs_its_new_function(folder: Path) -> None:
         task = cast(Any, housekeeper.registrations.get("sweep")).task
         assert task.run is not None
         assert task.run() == word
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_threads_that_ask_while_the_files_load_wait_for_all_of_them(
+    folder: Path, again: bool
+) -> None:
+    gate: Any = types.ModuleType("the_gate")
+    gate.reached, gate.opens = threading.Event(), threading.Event()
+    sys.modules["the_gate"] = gate
+    write(folder, "first.py", "import _helper\n" + one("first"))
+    write(folder, "_helper.py", "import the_gate\nthe_gate.reached.set()\nthe_gate.opens.wait(20)")
+    write(folder, "second.py", "import _helper\n" + one("second"))
+    housekeeper = housekeeper_of(folder)
+    answers: list[object] = []
+
+    def ask() -> None:
+        answers.append(housekeeper.discover() if again else housekeeper.task_names())
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+    threads[0].start()
+    assert gate.reached.wait(PATIENCE)
+    for thread in threads[1:]:
+        thread.start()
+    threads[1].join(0.1)  # It gets as far as it can.
+    gate.opens.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert answers == [[] if again else ["first", "second"]] * 4
+    assert housekeeper.task_names() == ["first", "second"]
+
+
+def test_a_task_file_that_asks_for_the_tasks_while_it_loads_is_loaded_once(folder: Path) -> None:
+    housekeeper = housekeeper_of(folder)
+    gate: Any = types.ModuleType("the_gate")
+    gate.ask, gate.answers = housekeeper.task_names, []
+    sys.modules["the_gate"] = gate
+    source = "import the_gate\nthe_gate.answers.append(the_gate.ask())\n"
+    write(folder, "first.py", source + one("first"))
+    assert housekeeper.task_names() == ["first"]
+    assert gate.answers == [[]]
 
 
 # Known to go wrong.
