@@ -5300,9 +5300,7 @@ _alive: weakref.WeakSet[Life] = weakref.WeakSet()
 _watching = False
 _held_for_fork: list[threading.Lock] = []
 noticing_fork = threading.Lock()  # held while a process finds out that it was forked
-discovering = (
-    threading.RLock()
-)  # held while task files load; they may ask for the tasks themselves
+discovering = threading.RLock()  # held while task files load, which may themselves ask for tasks
 
 
 def watch_process(watched: Life) -> None:
@@ -7197,22 +7195,21 @@ class Runner(Steps):
         raise AlreadyRunning(run.task, other)
 
     def run_by_hand(self, hold: Hold, *, wait: bool) -> None:
-        """Make a claimed run on a worker; or, if it is waited for, where it needs no worker.
-
-        Whoever waits may hold up all workers: a task, a hook, or a thread that a task has started.
-        """
+        """Make a claimed run on a worker; or in place, if a task or a hook waits for it."""
         run, caller = cast(LiveRun, hold.run), _current_run.get() if wait else None
-        make = functools.partial(self._pursue, hold, self._attempt, in_place=wait)
+        # In on_finish: a worker that waits for another worker could wait for ever.
+        in_place = wait and bool(self.own())
         if caller is not None:
             forget = caller.on_cancel(functools.partial(self._stop_too, run, caller))
             try:
-                make()
+                self._pursue(hold, self._attempt, in_place=True)
             finally:
                 forget()
-        elif not wait and not run.cancelled:
+        elif in_place or run.cancelled:
+            # If cancelled, its claim outlasted a shutdown: nothing else would end it.
+            self._pursue(hold, self._attempt, in_place=in_place)
+        else:
             self._timer.after(0.0, self._hand_over, hold, self._attempt)
-        elif run.cancelled or not on_thread(make, "housekeeper-run"):
-            make()  # If cancelled, its claim outlasted a shutdown: nothing else would end it.
 
     def _stop_too(self, run: LiveRun, caller: LiveRun) -> None:
         note = f"the run of {caller.task} that called it was asked to stop"

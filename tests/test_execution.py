@@ -1664,22 +1664,12 @@ def test_a_run_by_hand_inside_a_task_is_made_in_place_so_that_a_full_pool_cannot
     assert_untouched(housekeeper)
 
 
-@pytest.mark.parametrize("where", ["a thread that the task starts", "on_finish"])
-def test_a_run_by_hand_that_is_waited_for_needs_no_worker(make, where: str) -> None:
+def test_a_run_by_hand_that_on_finish_waits_for_needs_no_other_worker(make) -> None:
     answers: list[object] = []
 
-    def call() -> None:
-        answers.append(housekeeper.run_task_manually("inner").status)
-
-    def outer() -> None:
-        if where != "on_finish":
-            caller = threading.Thread(target=call, daemon=True)
-            caller.start()
-            caller.join(PATIENCE)
-
     def told(run: hk.Run) -> None:
-        if where == "on_finish" and run.task == "outer":
-            call()
+        if run.task == "outer":
+            answers.append(housekeeper.run_task_manually("inner").status)
 
     tries: list[int] = []
 
@@ -1691,7 +1681,7 @@ def test_a_run_by_hand_that_is_waited_for_needs_no_worker(make, where: str) -> N
     housekeeper = make(
         Task("inner", inner, retries=1, retry_delay=0.01), max_workers=1, on_finish=told
     )
-    run = ended(start(housekeeper, Task("outer", outer)))
+    run = ended(start(housekeeper, Task("outer", lambda: None)))
     assert run.status is Status.SUCCEEDED, run.error
     assert (answers, tries) == ([Status.SUCCEEDED], [1, 2])
     assert_untouched(housekeeper)

@@ -480,7 +480,7 @@ def test_all_threads_are_named_and_end_with_the_shutdown(make) -> None:
         Task("where", lambda: names.append(threading.current_thread().name)),
         Task("command", command="true"),
     )
-    ended(housekeeper.run_task_manually("where", wait=False))
+    housekeeper.run_task_manually("where")
     housekeeper.run_task_manually("command")
     mine = set(threading.enumerate()) - before
     assert all(thread.name.startswith("housekeeper-") for thread in mine)
