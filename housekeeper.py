@@ -11311,7 +11311,7 @@ def _make_options(*, shown: bool) -> argparse.ArgumentParser:
         words = f"{option.help}{default} [{option.variable}]" if shown else argparse.SUPPRESS
         name, value = f"--{option.name}", option.value
         common.add_argument(name, type=option.type, metavar=value, help=words)
-    words = "print JSON, for programs" if shown else argparse.SUPPRESS
+    words = "print JSON, for programs [HOUSEKEEPER_JSON]" if shown else argparse.SUPPRESS
     common.add_argument("--json", action="store_true", help=words)
     words = "print the version" if shown else argparse.SUPPRESS
     version = f"housekeeper {__version__}"
@@ -11356,6 +11356,7 @@ def _with_environment(options: argparse.Namespace) -> argparse.Namespace:
             setattr(options, name, option.type(text) if text else option.default)
         except ValueError as error:
             raise ConfigurationError(f"{option.variable}={text!r} is not a number") from error
+    options.json |= variable("HOUSEKEEPER_JSON").lower() not in ("", *OFF)
     if not 0 < getattr(options, "n", 1) < 1_000_000:
         raise ConfigurationError(f"-n {options.n} is not a whole number from 1 to 999999")
     return options

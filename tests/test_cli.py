@@ -373,6 +373,11 @@ def test_an_empty_tasks_folder_is_the_one_beside_the_file(shell: Shell) -> None:
     assert not (shell.folder / "it-ran").exists()
 
 
+@pytest.mark.parametrize("value", ["0", "false", "No", "off", ""])
+def test_json_can_be_switched_off_in_its_variable(shell: Shell, value: str) -> None:
+    assert "NAME" in shell("list", HOUSEKEEPER_JSON=value)
+
+
 def test_next_of_a_task_without_a_schedule_says_so(shell: Shell) -> None:
     assert shell("next", "by-hand") == "by-hand has no schedule\n"
     off = "Housekeeper is switched off (HOUSEKEEPER_ENABLED=0 or enabled=False): nothing comes\n"
@@ -1126,8 +1131,8 @@ def test_blanks_quotes_and_line_ends_round_a_variable_do_not_count(
     shell: Shell, form: str
 ) -> None:
     told = {name: form.format(value) for name, value in shell.variables.items()}
-    told |= {"HOUSEKEEPER_WORKERS": form.format(3)}
-    assert len(json.loads(shell("list", "--json", **told))) == 6
+    told |= {"HOUSEKEEPER_WORKERS": form.format(3), "HOUSEKEEPER_JSON": form.format("1")}
+    assert len(json.loads(shell("list", **told))) == 6
     assert not shell.ledger.exists()
 
 
