@@ -6833,6 +6833,7 @@ class Runner(Steps):
         self.on_blocked: Action = _nothing  # called when a silent run blocks a tick
         self.on_lost: Action = _nothing  # called when the ledger's tables were made anew
         # Guards `_waiting` and `stopping` together: a shutdown sees every run that starts to wait.
+        # And what is noted of the queue.
         self._lock = threading.Lock()
         self._waiting: dict[Hold, tuple[int, Later]] = {}  # with the number on the agenda
         # Claims queued or under way, and this process's runs, by id.  A run enters `live` before
@@ -6900,8 +6901,14 @@ class Runner(Steps):
             self._leave(hold, self._after_defect(hold, error))
             return
         self._wake_worker()
-        if workers.queue:
-            self._annals.begin(self._busy)
+        self._note_queue()
+
+    def _note_queue(self) -> None:
+        """Note whether tasks wait for a worker; called after each change of the queue."""
+        # Under a lock, so that the last to note has seen the last change.
+        with self._lock:
+            note = self._annals.begin if cast(Workers, self.workers).queue else self._annals.end
+            note(self._busy)
 
     def _wake_worker(self) -> None:
         try:
@@ -6922,6 +6929,7 @@ class Runner(Steps):
         """
         following: Step | Later | None = step
         try:
+            self._note_queue()
             while following is not None:
                 if isinstance(following, Later) and not in_place:
                     break
@@ -7058,8 +7066,6 @@ class Runner(Steps):
     def _claim(self, hold: Hold) -> Step | Later | None:
         """Claim a task's due tick; go on to its run if the claim is won."""
         registration = hold.registration
-        if not cast(Workers, self.workers).queue:
-            self._annals.end(self._busy)
         if self.stopping:
             return None
         run = self.claims.run_for(registration, hold.reason)
