@@ -3688,7 +3688,12 @@ class SqliteLedger(SqlLedger):
 
     def _verify(self, *, anew: bool = True) -> bool:
         try:
-            return (anew or os.path.exists(self.path)) and super()._verify()
+            if not anew:
+                with contextlib.suppress(PermissionError):  # Connecting tells of it.
+                    os.stat(self.path)
+            return super()._verify()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except LedgerUnavailable as error:
             reason, cause = str(self._failure(cast(Exception, error.__cause__))), error.__cause__
             if cause is None or _is_busy(reason) or "full" in reason:
@@ -3715,6 +3720,8 @@ class SqliteLedger(SqlLedger):
                 self._make_file(place, alone=alone)
             file, _ = _file_at(self.path)
             if file is None:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.stat(self.path)  # Raises what else is in the way.
                 raise FileNotFoundError(
                     "its file is gone; put it back, or restart the process, which makes a new one"
                 )
