@@ -6840,7 +6840,7 @@ class Runner(Steps):
         self.on_blocked: Action = _nothing  # called when a silent run blocks a tick
         self.on_lost: Action = _nothing  # called when the ledger's tables were made anew
         # Guards `_waiting` and `stopping` together: a shutdown sees every run that starts to wait.
-        # And what is noted of the queue.
+        # And `_crowded`, with what is noted of it.
         self._lock = threading.Lock()
         self._waiting: dict[Hold, tuple[int, Later]] = {}  # with the number on the agenda
         # Claims queued or under way, and this process's runs, by id.  A run enters `live` before
@@ -6849,6 +6849,7 @@ class Runner(Steps):
         self.live: dict[str, LiveRun] = {}
         self.ended = Flag()  # set when a claim or a run ends, for a shutdown
         self.past_limit = False  # of a shutdown: runs claimed from now on do not start
+        self._crowded = False  # tasks wait for a worker
         number = settings.max_workers
         self._busy = f"all {number} workers were busy" if number > 1 else "the worker was busy"
 
@@ -6912,10 +6913,14 @@ class Runner(Steps):
 
     def _note_queue(self) -> None:
         """Note whether tasks wait for a worker; called after each change of the queue."""
-        # Under a lock, so that the last to note has seen the last change.
-        with self._lock:
-            note = self._annals.begin if cast(Workers, self.workers).queue else self._annals.end
-            note(self._busy)
+        queue = cast(Workers, self.workers).queue
+        # Asked again afterwards, as the queue may change meanwhile.  The lock is only for changes:
+        # the workers would queue for it in a burst.
+        while bool(queue) != self._crowded:
+            with self._lock:
+                self._crowded = bool(queue)
+                note = self._annals.begin if self._crowded else self._annals.end
+                note(self._busy)
 
     def _wake_worker(self) -> None:
         try:
