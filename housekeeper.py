@@ -3712,7 +3712,12 @@ class SqliteLedger(SqlLedger):
 
     def _verify(self, *, anew: bool = True) -> bool:
         try:
-            return (anew or os.path.exists(self.path)) and super()._verify()
+            if not anew:
+                with contextlib.suppress(PermissionError):  # Connecting tells of it.
+                    os.stat(self.path)
+            return super()._verify()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except LedgerUnavailable as error:
             reason, cause = str(self._failure(cast(Exception, error.__cause__))), error.__cause__
             if cause is None or _is_busy(reason) or "full" in reason:
@@ -3739,6 +3744,8 @@ class SqliteLedger(SqlLedger):
                 self._make_file(place, alone=alone)
             file, _ = _file_at(self.path)
             if file is None:
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.stat(self.path)  # Raises what else is in the way.
                 raise FileNotFoundError(
                     "its file is gone; put it back, or restart the process, which makes a new one"
                 )
@@ -6872,6 +6879,7 @@ class Runner(Steps):
         self.on_blocked: Action = _nothing  # called when a silent run blocks a tick
         self.on_lost: Action = _nothing  # called when the ledger's tables were made anew
         # Guards `_waiting` and `stopping` together: a shutdown sees every run that starts to wait.
+        # And `_crowded`, with what is noted of it.
         self._lock = threading.Lock()
         self._waiting: dict[Hold, tuple[int, Later]] = {}  # with the number on the agenda
         # Claims queued or under way, and this process's runs, by id.  A run enters `live` before
@@ -6882,6 +6890,7 @@ class Runner(Steps):
         self._pursued: set[tuple[int, Hold]] = set()
         self.ended = Flag()  # set when a claim or a run ends, for a shutdown
         self.past_limit = False  # of a shutdown: runs claimed from now on do not start
+        self._crowded = False  # tasks wait for a worker
         number = settings.max_workers
         self._busy = f"all {number} workers were busy" if number > 1 else "the worker was busy"
 
@@ -6938,8 +6947,18 @@ class Runner(Steps):
             self._leave(hold, self._after_defect(hold, error))
             return
         self._wake_worker()
-        if workers.queue:
-            self._annals.begin(self._busy)
+        self._note_queue()
+
+    def _note_queue(self) -> None:
+        """Note whether tasks wait for a worker; called after each change of the queue."""
+        queue = cast(Workers, self.workers).queue
+        # Asked again afterwards, as the queue may change meanwhile.  The lock is only for changes:
+        # the workers would queue for it in a burst.
+        while bool(queue) != self._crowded:
+            with self._lock:
+                self._crowded = bool(queue)
+                note = self._annals.begin if self._crowded else self._annals.end
+                note(self._busy)
 
     def _wake_worker(self) -> None:
         try:
@@ -6961,6 +6980,7 @@ class Runner(Steps):
         following: Step | Later | None = step
         try:
             self._pursued.add(pursued := (threading.get_ident(), hold))
+            self._note_queue()
             while following is not None:
                 if isinstance(following, Later) and not in_place:
                     break
@@ -7104,8 +7124,6 @@ class Runner(Steps):
     def _claim(self, hold: Hold) -> Step | Later | None:
         """Claim a task's due tick; go on to its run if the claim is won."""
         registration = hold.registration
-        if not cast(Workers, self.workers).queue:
-            self._annals.end(self._busy)
         if self.stopping:
             return None
         run = self.claims.run_for(registration, hold.reason)

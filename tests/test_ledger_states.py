@@ -412,6 +412,27 @@ def test_a_file_whose_rights_are_taken_away_is_used_again_when_they_are_back() -
         shutil.rmtree(folder)
 
 
+def test_a_ledger_whose_folder_may_not_be_entered_is_not_told_to_be_missing() -> None:
+    folder = Path("/tmp") / f"ledger-folder-{os.getpid()}"  # which an ordinary user can reach
+    folder.mkdir()
+    try:
+        folder.chmod(0o777)
+        with ordinary_user():
+            ledger = sqlite_at(folder / "ledger.db")
+            ledger.open()
+        folder.chmod(0)
+        with ordinary_user():
+            for each in (ledger, sqlite_at(folder / "ledger.db")):
+                with pytest.raises(ConfigurationError, match="Permission denied"):
+                    each.exists()
+        folder.chmod(0o777)
+        with ordinary_user():
+            assert ledger.exists()
+            ledger.close()
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_ledger_that_is_a_link_is_as_private_as_a_file(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "ledger.db").symlink_to(tmp_path / "there" / "real.db")

@@ -182,6 +182,21 @@ def test_workers_that_hang_are_told_with_their_number_and_since_when() -> None:
     assert "the worker was busy" in sentences
 
 
+def test_workers_that_had_only_runs_by_hand_to_do_are_not_told_as_busy_afterwards(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hk, "BEAT_EVERY", 0.05)
+    monkeypatch.setattr(hk, "A_WHILE", timedelta(0))
+    go_on = threading.Event()
+    first, second = Task("first", lambda: go_on.wait(20)), Task("second", lambda: None)
+    housekeeper = make(first, second, max_workers=1)
+    runs = [housekeeper.run_task_manually(each.name, wait=False) for each in (first, second)]
+    eventually(lambda: "the worker was busy" in said(housekeeper)[1])
+    go_on.set()
+    assert all(run.ended.wait(20) for run in runs)
+    eventually(lambda: said(housekeeper) == ("ok", ""))
+
+
 def test_a_task_that_falls_out_of_its_grace_for_lack_of_workers_says_so() -> None:
     clock, pool = VirtualClock(START), HeldExecutor()
     names = ("a", "b")
