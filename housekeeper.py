@@ -6754,6 +6754,21 @@ class Steps:
         self._timer, self._backlog, self._annals = tools.timer, tools.backlog, tools.annals
         self._sentry, self._metrics = tools.sentry, tools.metrics
 
+    def _take(self, hold: Hold, step: Step) -> Step | Later | None:
+        """Take a step; return the next one, which is the same when the ledger is away."""
+        try:
+            return cast("Step | Later | None", step(hold))
+        except LedgerUnavailable as error:
+            name = hold.registration.task.name
+            at_shutdown: Step | None = _nothing
+            what = f"Task {name} could not be claimed"
+            if hold.recorded:
+                what = f"The skipped ticks of task {name} could not be recorded"
+            elif hold.run is not None:
+                # The shutdown records it in the end.
+                what, at_shutdown = f"The outcome of task {name} could not be recorded", None
+            return Later(self._backlog.pause_after(what, error, NO_RUNS), step, at_shutdown)
+
     def _attempt(self, hold: Hold) -> Step | Later:
         run, hold.attempts = cast(LiveRun, hold.run), hold.attempts + 1
         if (number := hold.attempts) == 1:
@@ -6859,6 +6874,12 @@ class Steps:
         _tell_outcome(run)
         self._sentry.ended(run)
         self._metrics.ended(run)
+
+    def tell_application(self, run: Run) -> None:
+        """Hand a run that has ended, or was found crashed, to the application's on_finish."""
+        if self._settings.on_finish is not None:
+            with application_code(run, "on_finish failed"):
+                self._settings.on_finish(run)
 
     def _account_passed(self, hold: Hold) -> None:
         if not self.stopping:
@@ -6998,21 +7019,6 @@ class Runner(Steps):
         me = threading.get_ident()
         return {hold.run.id for thread, hold in self._pursued.copy() if thread == me and hold.run}
 
-    def _take(self, hold: Hold, step: Step) -> Step | Later | None:
-        """Take a step; return the next one, which is the same when the ledger is away."""
-        try:
-            return cast("Step | Later | None", step(hold))
-        except LedgerUnavailable as error:
-            name = hold.registration.task.name
-            at_shutdown: Step | None = _nothing
-            what = f"Task {name} could not be claimed"
-            if hold.recorded:
-                what = f"The skipped ticks of task {name} could not be recorded"
-            elif hold.run is not None:
-                # The shutdown records it in the end.
-                what, at_shutdown = f"The outcome of task {name} could not be recorded", None
-            return Later(self._backlog.pause_after(what, error, NO_RUNS), step, at_shutdown)
-
     def _leave(self, hold: Hold, following: Step | Later | None) -> None:
         """Put the next step of a run on the agenda, or free its task and announce its end."""
         waits = None
@@ -7112,12 +7118,6 @@ class Runner(Steps):
             self.live.pop(run.id, None)
             run.ended.set()
             self.ended.set()
-
-    def tell_application(self, run: Run) -> None:
-        """Hand a run that has ended, or was found crashed, to the application's on_finish."""
-        if self._settings.on_finish is not None:
-            with application_code(run, "on_finish failed"):
-                self._settings.on_finish(run)
 
     # Claiming.
 
@@ -7939,8 +7939,9 @@ class Reports:
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
         standings = _of_all(self._ledger.standings, withins)
         lasts = _of_all(self._ledger.lasts, withins)
-        self._as_they_are(each.run for each in lasts.values() if each.run)
-        running = [run for each in withins for run in self.running(each)]
+        going = [run for each in withins for run in self._ledger.runs(each, status=Status.RUNNING)]
+        self._as_they_are([*going, *(each.run for each in lasts.values() if each.run)])
+        running = [run for run in going if run.status is Status.RUNNING]
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
         by_task = _by_whole_key((run.key, run) for run in running)
         return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
@@ -7954,7 +7955,7 @@ class Reports:
         ]
 
     def _as_they_are(self, runs: Iterable[Run]) -> list[Run]:
-        """Return runs, with those as crashed that have died with their runner.
+        """Mark those of some runs as crashed that have died with their runner; return all.
 
         The ledger has them as running until a scheduler looks.  A silent one may have died.
         """

@@ -489,10 +489,12 @@ def test_what_has_passed_is_got_over_and_no_door_is_wrong(world: World, lost: bo
     for _ in range(2):
         world.start()
     world.wait_for_more()
-    states = [meta_gone, index_dropped, log_deleted if sqlite else sessions_ended]
+    states = [meta_gone, index_dropped] + ([] if sqlite else [sessions_ended])
     if lost:
         states = [column_dropped, tables_dropped, tables_emptied, runs_dropped]
-        states += [truncated, replaced_by_a_backup] if sqlite else [database_made_anew]
+        # Whoever commits just as the log goes loses that row: nobody else can find it any more.
+        files = [log_deleted, truncated, replaced_by_a_backup]
+        states += files if sqlite else [database_made_anew]
     for happens in states:
         assert_is_got_over(world, place, happens)
     assert_each_tick_is_accounted_for(world, lost=lost)
