@@ -3028,6 +3028,7 @@ COLUMN_OF = {"key": "task", "progress_made": "progress", "group": "process_group
 RUN_FIELDS = [each.name for each in fields(Run) if each.name != "task"]
 RUN_COLUMNS = [COLUMN_OF.get(name, name) for name in RUN_FIELDS]
 RUNNER_COLUMNS = [each.name for each in fields(RunnerRow)]
+INSTANTS = {each for each in (*RUN_FIELDS, *RUNNER_COLUMNS) if each.endswith(("_at", "_for"))}
 # Conditions that several statements share.
 CONDITIONS = {
     # Not dated in the future by a wrong clock.
@@ -3557,9 +3558,9 @@ class SqlLedger(Database):
         return run
 
     def _values_of(self, names: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
-        """Return the values of a row by their names, which tell which are instants."""
+        """Return the values of a row by their names."""
         return {
-            name: self._instant(value) if name.endswith(("_at", "_for")) else value
+            name: self._instant(value) if name in INSTANTS else value
             for name, value in zip(names, row, strict=True)
         }
 
