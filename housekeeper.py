@@ -2571,7 +2571,7 @@ class MemoryTask:
     since: datetime | None = None  # None: it has only been run so far
     startup: tuple[datetime, str] | None = None  # when the last was won, and by which run
     paused_at: datetime | None = None
-    pauses: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+    pauses: tuple[tuple[datetime, datetime | None], ...] = ()  # that have ended, newest first
     rows: list[Run] = field(default_factory=list)  # in the order of entry
     ticks: list[Run] = field(default_factory=list)  # those with a tick, in tick order
     running: Run | None = None
@@ -2691,7 +2691,7 @@ class MemoryLedger:
             task, now = self._tasks[key], self.now()
             if task.paused_at is None:
                 return False
-            task.pauses.append((task.paused_at, now))
+            task.pauses = ((task.paused_at, now), *task.pauses)
             task.paused_at = None
             for _, each in ((key, task), *self._of(f"{key}@")):
                 each.since = now
@@ -2702,7 +2702,7 @@ class MemoryLedger:
         with self._lock:
             task = self._tasks[key]
             open_one = [(task.paused_at, None)] if task.paused_at is not None else []
-            return [*open_one, *reversed(task.pauses)]
+            return [*open_one, *task.pauses]
 
     def claim(self, run: LiveRun) -> Claim:
         """Try to claim a run: a tick at most once, and one run of a task at a time.
