@@ -7309,10 +7309,11 @@ class Shutdown:
     def _stop_all(self) -> None:
         """Ask all runs to stop, and wait a little; kill the commands that do not."""
         note = f"it did not end within the {self._limit:g} s of a shutdown"
+        own = self._runner.own()
         for run in list(self._runner.live.values()):
-            own = run.id in self._runner.own()
-            words = "it has shut down the Housekeeper that runs it" if own else note
-            guarded(self._runner.stop_run, run, Status.CANCELLED, words, insist=not own)
+            mine = run.id in own
+            words = "it has shut down the Housekeeper that runs it" if mine else note
+            guarded(self._runner.stop_run, run, Status.CANCELLED, words, insist=not mine)
         if not self._runner.await_ended(self._clock.monotonic() + STOP_WAIT):
             # Once their time after SIGTERM is over, nothing is left to kill them.
             self._runner.kill_commands()
@@ -7940,20 +7941,16 @@ class Reports:
         withins = _withins_of(registrations[0].key) if one else [self._prefix]
         standings = _of_all(self._ledger.standings, withins)
         lasts = _of_all(self._ledger.lasts, withins)
-        going = [run for each in withins for run in self._ledger.runs(each, status=Status.RUNNING)]
-        self._as_they_are([*going, *(each.run for each in lasts.values() if each.run)])
-        running = [run for run in going if run.status is Status.RUNNING]
+        self._as_they_are(each.run for each in lasts.values() if each.run)
+        running = self.running(withins)
         paused = {key for key, standing in standings.items() if standing.paused_at is not None}
         by_task = _by_whole_key((run.key, run) for run in running)
         return Seen(by_task, paused, _by_whole_key(lasts.items()), "ledger")
 
-    def running(self, within: str) -> list[Run]:
+    def running(self, withins: Iterable[str]) -> list[Run]:
         """Return the runs that go on, without those that have died with their runner."""
-        return [
-            run
-            for run in self._as_they_are(self._ledger.runs(within, status=Status.RUNNING))
-            if run.status is Status.RUNNING
-        ]
+        found = [run for each in withins for run in self._ledger.runs(each, status=Status.RUNNING)]
+        return [run for run in self._as_they_are(found) if run.status is Status.RUNNING]
 
     def _as_they_are(self, runs: Iterable[Run]) -> list[Run]:
         """Mark those of some runs as crashed that have died with their runner; return all.
@@ -8144,7 +8141,7 @@ class Reports:
         now = self._clock.now() - skew * SECOND
         if abs(skew) > SKEW:
             report.warnings.append(f"This host's clock is {skew:+.1f} s from the ledger's.")
-        running = self.running(self._prefix)
+        running = self.running([self._prefix])
         rows = self._ledger.runners(self._settings.namespace)
         report.tell_runners(rows, now)
         report.warnings += [
@@ -8751,11 +8748,10 @@ class Housekeeper(Life):
         if mine is not None:
             self._runner.stop_run(mine, Status.CANCELLED, note, insist=False)
         asked: Run | None = mine
-        for within in _withins_of(registration.key):
-            for other in self._reports.running(within):
-                if mine is None or other.id != mine.id:
-                    self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
-                    asked = asked or first_of(self.ledger.runs(id=other.id))
+        for other in self._reports.running(_withins_of(registration.key)):
+            if mine is None or other.id != mine.id:
+                self.ledger.ask_to_stop(other.id, Status.CANCELLED.value, note)
+                asked = asked or first_of(self.ledger.runs(id=other.id))
         return asked
 
     @public
@@ -10190,9 +10186,11 @@ class WebApp:
             last = environ["SCRIPT_NAME"].rpartition("/")[2]
             location = f"{urllib.parse.quote(last, encoding='latin-1')}/"
             return Response(status=302, headers=(("Location", location),))
-        patterns = [re.sub("<[a-z]+>", "([^/]+)", route.path) for route in ROUTES]
-        found = [re.fullmatch(pattern, path) for pattern in patterns]
-        matches = [(route, match) for route, match in zip(ROUTES, found, strict=True) if match]
+        matches = [
+            (route, match)
+            for route in ROUTES
+            if (match := re.fullmatch(re.sub("<[a-z]+>", "([^/]+)", route.path), path))
+        ]
         by_token = self._has_token(environ)
         trusted = by_token or self._is_authorized(environ)
         if not trusted and not any(route.is_open for route, _ in matches):

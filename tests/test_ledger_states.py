@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -393,44 +394,46 @@ def test_a_silent_name_server_stops_neither_a_call_nor_the_other_threads(tmp_pat
 # Rights, links, passwords.
 
 
-def test_a_file_whose_rights_are_taken_away_is_used_again_when_they_are_back() -> None:
-    folder = Path("/tmp") / f"ledger-rights-{os.getpid()}"  # which an ordinary user can enter
-    folder.mkdir()
-    try:
-        folder.chmod(0o777)
-        with ordinary_user():
-            ledger = sqlite_at(folder / "ledger.db")
-            assert ledger.claim(by_hand("/one")) is Claim.MINE
-            ledger.close()
-            (folder / "ledger.db").chmod(0)
-            with pytest.raises(LedgerUnavailable):
-                ledger.claim(by_hand("/two"))
-            (folder / "ledger.db").chmod(0o600)
-            assert ledger.claim(by_hand("/two")) is Claim.MINE
-            ledger.close()
-    finally:
-        shutil.rmtree(folder)
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that an ordinary user can reach and change, as those of `tmp_path` are not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
 
 
-def test_a_ledger_whose_folder_may_not_be_entered_is_not_told_to_be_missing() -> None:
-    folder = Path("/tmp") / f"ledger-folder-{os.getpid()}"  # which an ordinary user can reach
-    folder.mkdir()
-    try:
-        folder.chmod(0o777)
-        with ordinary_user():
-            ledger = sqlite_at(folder / "ledger.db")
-            ledger.open()
-        folder.chmod(0)
-        with ordinary_user():
-            for each in (ledger, sqlite_at(folder / "ledger.db")):
-                with pytest.raises(ConfigurationError, match="Permission denied"):
-                    each.exists()
-        folder.chmod(0o777)
-        with ordinary_user():
-            assert ledger.exists()
-            ledger.close()
-    finally:
-        shutil.rmtree(folder)
+def test_a_file_whose_rights_are_taken_away_is_used_again_when_they_are_back(
+    open_folder: Path,
+) -> None:
+    file = open_folder / "ledger.db"
+    with ordinary_user():
+        ledger = sqlite_at(file)
+        assert ledger.claim(by_hand("/one")) is Claim.MINE
+        ledger.close()
+        file.chmod(0)
+        with pytest.raises(LedgerUnavailable):
+            ledger.claim(by_hand("/two"))
+        file.chmod(0o600)
+        assert ledger.claim(by_hand("/two")) is Claim.MINE
+        ledger.close()
+
+
+def test_a_ledger_whose_folder_may_not_be_entered_is_not_told_to_be_missing(
+    open_folder: Path,
+) -> None:
+    file = open_folder / "ledger.db"
+    with ordinary_user():
+        ledger = sqlite_at(file)
+        ledger.open()
+    open_folder.chmod(0)
+    with ordinary_user():
+        for each in (ledger, sqlite_at(file)):
+            with pytest.raises(ConfigurationError, match="Permission denied"):
+                each.exists()
+    open_folder.chmod(0o777)
+    with ordinary_user():
+        assert ledger.exists()
+        ledger.close()
 
 
 def test_a_ledger_that_is_a_link_is_as_private_as_a_file(tmp_path: Path) -> None:
